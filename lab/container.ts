@@ -1,0 +1,182 @@
+/**
+ * A container as far as the network sees it: a network namespace that joins and leaves networks by real CNI calls.
+ *
+ * In: a host, a conflist as a runtime reads it, CNI_ARGS. Out: what the plugin answered; programs and TCP in the namespace.
+ * Never: a namespace or a server process left after close().
+ */
+import { type ChildProcess, spawn } from 'node:child_process';
+import { randomBytes } from 'node:crypto';
+import { join, resolve } from 'node:path';
+import { createInterface } from 'node:readline';
+import { type Host, programs } from './host.ts';
+import { mustRun, type Result, type RunOptions, run } from './run.ts';
+
+/** As in /etc/cni/net.d. */
+export interface Conflist {
+  readonly cniVersion: string;
+  readonly name: string;
+  readonly plugins: readonly Readonly<Record<string, unknown>>[];
+}
+
+/** The part of a CNI result (1.0.0 and later) that the lab reads. */
+export interface CniResult {
+  readonly cniVersion: string;
+  readonly interfaces: readonly { readonly name: string; readonly mac?: string; readonly sandbox?: string }[];
+  readonly ips: readonly {
+    readonly address: string;
+    readonly gateway?: string;
+    readonly interface?: number;
+  }[];
+}
+
+export interface CniCall {
+  readonly interface?: string;
+  /** `NETCTL_PROFILE=web;IP=10.0.0.9` */
+  readonly args?: string;
+}
+
+/** One connection to try. */
+export interface Target {
+  readonly address: string;
+  readonly port: number;
+  /** Source address, if not the one the kernel picks. */
+  readonly from?: string;
+}
+
+const tcpProgram = resolve(import.meta.dirname, 'tcp.ts');
+
+export class Container {
+  readonly name: string;
+  readonly id: string;
+  readonly netns: string;
+  readonly #host: Host;
+  readonly #servers: ChildProcess[] = [];
+
+  private constructor(host: Host, name: string) {
+    this.#host = host;
+    this.name = name;
+    const unique = randomBytes(4).toString('hex');
+    this.id = `${name}-${unique}`;
+    this.netns = `nct-${name}-${unique}`;
+  }
+
+  /** A namespace with loopback only, as a runtime hands it to CNI. */
+  static async create(host: Host, name: string): Promise<Container> {
+    const container = new Container(host, name);
+    await mustRun(['ip', 'netns', 'add', container.netns]);
+    await container.mustExec(['ip', 'link', 'set', 'lo', 'up']);
+    return container;
+  }
+
+  /** @throws with the plugin's error when ADD is refused */
+  async cniAdd(conflist: Conflist, call: CniCall = {}): Promise<CniResult> {
+    const { code, stdout, stderr } = await this.cni('ADD', conflist, call);
+    if (code !== 0)
+      throw new Error(`CNI ADD of ${this.name}: exit code ${code}: ${(stdout || stderr).trim()}`);
+    return JSON.parse(stdout) as CniResult;
+  }
+
+  /** @throws with the plugin's error when DEL is refused */
+  async cniDel(conflist: Conflist, call: CniCall = {}): Promise<void> {
+    const { code, stdout, stderr } = await this.cni('DEL', conflist, call);
+    if (code !== 0)
+      throw new Error(`CNI DEL of ${this.name}: exit code ${code}: ${(stdout || stderr).trim()}`);
+  }
+
+  /** Executes the plugin as libcni does, with the first plugin of the list. */
+  cni(command: string, conflist: Conflist, call: CniCall = {}): Promise<Result> {
+    const { cniVersion, name, plugins } = conflist;
+    const env = {
+      CNI_COMMAND: command,
+      CNI_CONTAINERID: this.id,
+      CNI_NETNS: `/run/netns/${this.netns}`,
+      CNI_IFNAME: call.interface ?? 'eth0',
+      CNI_ARGS: call.args ?? '',
+      CNI_PATH: programs,
+    };
+    const stdin = JSON.stringify({ ...plugins[0], cniVersion, name, socket: this.#host.cniSocket });
+    return this.#host.exec([join(programs, 'netctl-cni')], { env, stdin });
+  }
+
+  /** Serves TCP (echo) on the ports until close(). */
+  async serve(ports: readonly number[]): Promise<void> {
+    await this.#background(['serve', ports.join(',')]);
+  }
+
+  /** Opens one connection and talks on it until asked for the report. */
+  async hold(target: Target): Promise<() => Promise<HoldReport>> {
+    const child = await this.#background(['hold', JSON.stringify(target)]);
+    return () =>
+      new Promise((answer, reject) => {
+        child.once('exit', () => reject(new Error(`the connection from ${this.name} was gone`)));
+        createInterface({ input: child.stdout! }).once('line', (line) =>
+          answer(JSON.parse(line) as HoldReport),
+        );
+        child.stdin!.end();
+      });
+  }
+
+  /** Tries all connections at once: true where one was made within the time. */
+  connect(targets: readonly Target[], timeoutMs: number): Promise<boolean[]> {
+    return connectFrom((command) => this.mustExec(command), targets, timeoutMs);
+  }
+
+  /** Runs a program in the container's namespace. */
+  exec(command: readonly string[], options: RunOptions = {}): Promise<Result> {
+    return run(this.#command(command), options);
+  }
+
+  /** As exec, for programs that must succeed. */
+  mustExec(command: readonly string[], options: RunOptions = {}): Promise<string> {
+    return mustRun(this.#command(command), options);
+  }
+
+  /** Ends the servers and removes the namespace (with what CNI may have left in it). */
+  async close(): Promise<void> {
+    for (const server of this.#servers) server.kill('SIGKILL');
+    await run(['ip', 'netns', 'delete', this.netns]);
+  }
+
+  #command(command: readonly string[]): string[] {
+    return ['nsenter', `--net=/run/netns/${this.netns}`, ...command];
+  }
+
+  /** Starts lab/tcp.ts and waits for its first line, which says that it is ready. */
+  #background(args: readonly string[]): Promise<ChildProcess> {
+    const [program, ...rest] = this.#command([process.execPath, tcpProgram, ...args]) as [
+      string,
+      ...string[],
+    ];
+    const child = spawn(program, rest, { stdio: ['pipe', 'pipe', 'inherit'] });
+    this.#servers.push(child);
+    return new Promise((ready, reject) => {
+      child.once('error', reject);
+      child.once('exit', (code) =>
+        reject(new Error(`tcp ${args.join(' ')} in ${this.name}: exit code ${code}`)),
+      );
+      child.stdout.once('data', () => {
+        child.removeAllListeners('exit');
+        ready(child);
+      });
+    });
+  }
+}
+
+/** What a held connection lived through. */
+export interface HoldReport {
+  /** Messages that came back. */
+  readonly echoes: number;
+  /** The longest time without one. */
+  readonly longestGapMs: number;
+}
+
+/** As Container.connect, for any way to run a command in a namespace (the host's, for instance). */
+export async function connectFrom(
+  mustExec: (command: readonly string[]) => Promise<string>,
+  targets: readonly Target[],
+  timeoutMs: number,
+): Promise<boolean[]> {
+  return JSON.parse(
+    await mustExec([process.execPath, tcpProgram, 'connect', JSON.stringify(targets), String(timeoutMs)]),
+  );
+}

@@ -1,0 +1,212 @@
+/**
+ * The agent's configuration: one table of keys, read once from flags, environment, file and defaults (in this order of
+ * precedence) into one frozen value that also knows where each part came from.
+ *
+ * In: argv, the environment, the text of the YAML file. Out: Config and its explanation for `netctl config show`. Never: a key
+ * that nobody reads, a value unchecked, another reader of the environment.
+ */
+import { hostname } from 'node:os';
+import { parseArgs } from 'node:util';
+import { parse as parseYaml } from 'yaml';
+import { invalid, NetctlError } from '../lib/errors.ts';
+import { type Address, familyOf, parseAddress } from '../model/ip.ts';
+import { parseName } from '../model/names.ts';
+
+export interface Config {
+  readonly node: {
+    readonly name: string;
+    readonly address4: Address | null;
+    readonly address6: Address | null;
+    readonly asNumber: number | null;
+    readonly labels: Readonly<Record<string, string>>;
+  };
+  readonly datastore: { readonly type: 'embedded' };
+  readonly dataplane: {
+    readonly policy: 'auto' | 'iptables';
+    readonly iptablesBackend: 'auto' | 'nft' | 'legacy';
+    readonly endpointToHost: 'drop' | 'accept' | 'return';
+    /** 0: that of the interface that has the node's address. */
+    readonly mtuBytes: number;
+    readonly resyncSeconds: number;
+    readonly confirmMassDeletion: boolean;
+  };
+  readonly log: { readonly level: 'debug' | 'info' | 'warn' | 'error'; readonly format: 'json' | 'text' };
+  readonly runDir: string;
+  readonly stateDir: string;
+}
+
+export interface Setting {
+  readonly key: string;
+  readonly value: unknown;
+  readonly source: 'flag' | 'environment' | 'file' | 'default';
+}
+
+interface Option {
+  /** Path in the file. */
+  readonly key: string;
+  /** Name of the flag; the environment variable is NETCTL_ and the flag in capitals. */
+  readonly flag: string;
+  readonly fallback: unknown;
+  readonly doc: string;
+  /** @throws INVALID naming the key, from a YAML value or (flag, environment) a text */
+  readonly parse: (value: unknown, key: string) => unknown;
+}
+
+/** Every key there is; docs/config.md is made from it. */
+export const options: readonly Option[] = [
+  { key: 'node.name', flag: 'node', fallback: hostname(), doc: 'Name of this host, unique in the cluster.', parse: parseName },
+  { key: 'node.address4', flag: 'address', fallback: null, doc: 'IPv4 address by which other hosts reach this one.', parse: nullable(ofFamily(4)) },
+  { key: 'node.address6', flag: 'address6', fallback: null, doc: 'IPv6 address by which other hosts reach this one.', parse: nullable(ofFamily(6)) },
+  { key: 'node.asNumber', flag: 'as-number', fallback: null, doc: 'BGP AS number of this host; null for the cluster default.', parse: nullable(integer(1, 4294967295)) },
+  { key: 'node.labels', flag: 'labels', fallback: {}, doc: 'Labels of this host, for selectors; as a flag rack=r1,zone=a.', parse: labels },
+  { key: 'datastore.type', flag: 'datastore', fallback: 'embedded', doc: 'Where the state is kept: embedded is a database in the state directory.', parse: oneOf('embedded') },
+  { key: 'dataplane.policy', flag: 'dataplane', fallback: 'auto', doc: 'What enforces policy; auto takes the best that is built in and works.', parse: oneOf('auto', 'iptables') },
+  { key: 'dataplane.iptablesBackend', flag: 'iptables-backend', fallback: 'auto', doc: 'Variant of iptables; auto takes what the command iptables is on this host.', parse: oneOf('auto', 'nft', 'legacy') },
+  { key: 'dataplane.endpointToHost', flag: 'endpoint-to-host', fallback: 'drop', doc: "What a container may send to its own host, after its profile's outbound rules; return leaves it to the host's own rules.", parse: oneOf('drop', 'accept', 'return') },
+  { key: 'dataplane.mtuBytes', flag: 'mtu', fallback: 0, doc: "MTU of endpoints; 0 takes that of the interface with the node's address.", parse: integer(0, 65535) },
+  { key: 'dataplane.resyncSeconds', flag: 'resync-seconds', fallback: 60, doc: 'How often everything in the kernel is read back and compared.', parse: integer(1, 86400) },
+  { key: 'dataplane.confirmMassDeletion', flag: 'confirm-mass-deletion', fallback: false, doc: 'Lets this start remove many endpoints that the store does not know (held back otherwise).', parse: boolean },
+  { key: 'log.level', flag: 'log-level', fallback: 'info', doc: 'Least severity that is logged.', parse: oneOf('debug', 'info', 'warn', 'error') },
+  { key: 'log.format', flag: 'log-format', fallback: 'json', doc: 'json, one object a line, or text for people.', parse: oneOf('json', 'text') },
+  { key: 'runDir', flag: 'run-dir', fallback: '/run/netctl', doc: 'Sockets; made with mode 0700.', parse: absolutePath },
+  { key: 'stateDir', flag: 'state-dir', fallback: '/var/lib/netctl', doc: 'The embedded store and the delete queue; survives a reboot.', parse: absolutePath },
+];
+
+export interface ConfigInput {
+  readonly argv: readonly string[];
+  readonly env: Readonly<Record<string, string | undefined>>;
+  /** Text of the file, or null where it does not exist. */
+  readFile(path: string): string | null;
+}
+
+export const defaultConfigPath = '/etc/netctl/netctld.yaml';
+
+/** @throws INVALID that names key, value and what is accepted; NOT_FOUND for a named file that is not there */
+export function loadConfig(input: ConfigInput): { config: Config; settings: readonly Setting[] } {
+  const flags = readFlags(input.argv);
+  const file = readFile(input, flags);
+  const settings = options.map((option): Setting => {
+    const variable = `NETCTL_${option.flag.toUpperCase().replaceAll('-', '_')}`;
+    const candidates: [Setting['source'], string, unknown][] = [
+      ['flag', `--${option.flag}`, flags.get(option.flag)],
+      ['environment', variable, input.env[variable]],
+      ['file', option.key, file.get(option.key)],
+    ];
+    const [source, name, raw] = candidates.find(([, , value]) => value !== undefined) ?? ['default', option.key, option.fallback];
+    const value = source === 'default' ? raw : option.parse(raw, name);
+    return { key: option.key, value, source };
+  });
+  return { config: nest(settings), settings };
+}
+
+function readFlags(argv: readonly string[]): Map<string, string> {
+  const known = Object.fromEntries(
+    options.map(({ flag, fallback }) => [flag, { type: typeof fallback === 'boolean' ? ('boolean' as const) : ('string' as const) }]),
+  );
+  try {
+    const { values } = parseArgs({ args: [...argv], options: { ...known, config: { type: 'string' } }, strict: true, allowPositionals: false });
+    return new Map(Object.entries(values).map(([flag, value]) => [flag, String(value)]));
+  } catch (error) {
+    throw new NetctlError('INVALID', `${(error as Error).message.split('.')[0]}: see netctld --help`);
+  }
+}
+
+/** The file's keys as paths (`node.name`). A key that is not in the table is refused, with what is accepted at its place. */
+function readFile(input: ConfigInput, flags: ReadonlyMap<string, string>): Map<string, unknown> {
+  const named = flags.get('config') ?? input.env['NETCTL_CONFIG'];
+  const path = named ?? defaultConfigPath;
+  const text = input.readFile(path);
+  if (text === null && named !== undefined) throw new NetctlError('NOT_FOUND', `--config: there is no file ${path}`);
+  const values = new Map<string, unknown>();
+  let document: unknown;
+  try {
+    document = parseYaml(text ?? '') ?? {};
+  } catch (error) {
+    throw new NetctlError('INVALID', `${path}: not YAML: ${(error as Error).message.split('\n')[0]}`);
+  }
+  collect(document, '', path, values);
+  return values;
+}
+
+function collect(value: unknown, key: string, path: string, into: Map<string, unknown>): void {
+  if (options.some((option) => option.key === key)) {
+    into.set(key, value);
+    return;
+  }
+  const below = options.filter((option) => key === '' || option.key.startsWith(`${key}.`)).map((option) => option.key);
+  if (below.length === 0) {
+    const parent = key.includes('.') ? `${key.slice(0, key.lastIndexOf('.'))}.` : '';
+    const accepted = options.filter((option) => option.key.startsWith(parent)).map((option) => option.key);
+    throw new NetctlError('INVALID', `${path}: unknown key ${key}: accepted are ${accepted.join(', ')}`);
+  }
+  if (typeof value !== 'object' || value === null || Array.isArray(value)) {
+    throw invalid(`${path}: ${key === '' ? 'the file' : key}`, value, `an object with ${below.join(', ')}`);
+  }
+  for (const [name, inner] of Object.entries(value)) collect(inner, key === '' ? name : `${key}.${name}`, path, into);
+}
+
+function nest(settings: readonly Setting[]): Config {
+  const root: Record<string, unknown> = {};
+  for (const { key, value } of settings) {
+    const parts = key.split('.');
+    const last = parts.pop() ?? key;
+    let at = root;
+    for (const part of parts) {
+      at[part] ??= {};
+      at = at[part] as Record<string, unknown>;
+    }
+    at[last] = value;
+  }
+  return root as unknown as Config;
+}
+
+function oneOf(...accepted: readonly string[]) {
+  return (value: unknown, key: string): string => {
+    if (typeof value !== 'string' || !accepted.includes(value)) throw invalid(key, value, accepted.join(' or '));
+    return value;
+  };
+}
+
+function integer(least: number, most: number) {
+  return (value: unknown, key: string): number => {
+    const number = typeof value === 'string' && /^\d+$/.test(value) ? Number(value) : value;
+    if (typeof number !== 'number' || !Number.isInteger(number) || number < least || number > most) {
+      throw invalid(key, value, `a whole number from ${least} to ${most}`);
+    }
+    return number;
+  };
+}
+
+function boolean(value: unknown, key: string): boolean {
+  if (value === true || value === 'true') return true;
+  if (value === false || value === 'false') return false;
+  throw invalid(key, value, 'true or false');
+}
+
+function nullable<T>(parse: (value: unknown, key: string) => T) {
+  return (value: unknown, key: string): T | null => (value === null ? null : parse(value, key));
+}
+
+function ofFamily(family: 4 | 6) {
+  return (value: unknown, key: string): Address => {
+    const address = parseAddress(value, key);
+    if (familyOf(address) !== family) throw invalid(key, value, `an IPv${family} address`);
+    return address;
+  };
+}
+
+function absolutePath(value: unknown, key: string): string {
+  // A unix socket's path has at most 107 bytes, and names of up to 16 are made below it.
+  if (typeof value !== 'string' || !/^\/[^\0\n]{0,89}$/.test(value)) throw invalid(key, value, 'an absolute path of at most 90 bytes');
+  return value.length > 1 ? value.replace(/\/+$/, '') : value;
+}
+
+function labels(value: unknown, key: string): Record<string, string> {
+  const entries = typeof value === 'string' ? value.split(',').filter(Boolean).map((pair) => pair.split('=')) : Object.entries(value ?? {});
+  for (const entry of entries) {
+    if (entry.length !== 2 || !entry.every((part) => /^[\w./-]{1,253}$/.test(String(part)))) {
+      throw invalid(key, value, 'labels such as {rack: r1} (a flag: rack=r1,zone=a)');
+    }
+  }
+  return Object.fromEntries(entries.map(([name, text]) => [name, String(text)]));
+}

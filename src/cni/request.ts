@@ -1,0 +1,232 @@
+/**
+ * A CNI call as we understand it: environment and network configuration, checked, with the precedence of the CNI conventions
+ * (runtimeConfig, then args.cni, then CNI_ARGS, then the configuration itself).
+ *
+ * In: the frame that the shim sent. Out: a CniCall. Never: a key that asks for something that we would silently not do
+ * (those are refused by name), a dependence on the spelling of keys (Go folds case, and runtimes rely on it).
+ */
+import { z } from 'zod';
+import { invalid, NetctlError } from '../lib/errors.ts';
+import { type Address, parseAddress } from '../model/ip.ts';
+import { parseMac } from '../model/mac.ts';
+import { parseInterfaceName, parseName } from '../model/names.ts';
+import type { AttachmentId, AttachRequest } from '../model/attachment.ts';
+import { type Owner, ownerSchema } from '../model/records.ts';
+import { CniError } from './errors.ts';
+import type { Request } from './frame.ts';
+import { type CniVersion, type Dns, supportedVersions } from './result.ts';
+
+export type CniCall =
+  | { readonly command: 'ADD'; readonly cniVersion: CniVersion; readonly attach: AttachRequest; readonly dns: Dns }
+  | { readonly command: 'DEL'; readonly cniVersion: CniVersion; readonly id: AttachmentId; readonly queuedAt: Date | null }
+  | {
+      readonly command: 'CHECK';
+      readonly cniVersion: CniVersion;
+      readonly id: AttachmentId;
+      readonly expected: { readonly addresses: readonly Address[]; readonly netnsOpen: string };
+    }
+  | {
+      readonly command: 'GC';
+      readonly cniVersion: CniVersion;
+      readonly network: string;
+      /** null: the runtime gave no list, which says nothing about any attachment. */
+      readonly valid: readonly Omit<AttachmentId, 'network'>[] | null;
+    }
+  | { readonly command: 'STATUS'; readonly cniVersion: CniVersion };
+
+/** @throws CniError, or INVALID naming the field */
+export function parseCall(request: Request): CniCall {
+  const config = parseConfig(request.stdin);
+  const command = request.env.get('CNI_COMMAND') ?? '';
+  const cniVersion = config.cniVersion;
+  if (request.env.get('NETCTL_ROLE') === 'ipam') throw unsupported('ipam.type', 'netctl-ipam');
+  switch (command) {
+    case 'ADD':
+      return { command, cniVersion, attach: attachRequest(request, config), dns: dnsOf(config) };
+    case 'DEL':
+      return { command, cniVersion, id: attachmentId(request.env, config), queuedAt: queuedAt(request.env) };
+    case 'CHECK':
+      return { command, cniVersion, id: attachmentId(request.env, config), expected: expectation(request, config) };
+    case 'GC':
+      return { command, cniVersion, network: config.name, valid: validAttachments(config) };
+    case 'STATUS':
+      return { command, cniVersion };
+    default:
+      throw new CniError(4, `unknown CNI_COMMAND: ${command}`);
+  }
+}
+
+const texts = z.array(z.string()).nullish();
+
+const configSchema = z.object({
+  cniVersion: z.enum(supportedVersions).default('0.1.0'),
+  name: z.string().regex(/^[a-zA-Z0-9][a-zA-Z0-9_.-]*$/, 'expected a network name of letters, digits, "_", "." and "-"'),
+  mode: z.string().nullish(),
+  profiles: texts,
+  pools: texts,
+  mtu: z.int().min(0).max(65535).nullish(),
+  ipam: z.object({ type: z.string().nullish() }).nullish(),
+  prevResult: z.unknown(),
+  runtimeConfig: z
+    .object({
+      ips: texts,
+      mac: z.string().nullish(),
+      dns: z.object({ servers: texts, searches: texts, options: texts }).nullish(),
+      bandwidth: z.unknown(),
+      portMappings: z.array(z.unknown()).nullish(),
+    })
+    .nullish(),
+  args: z
+    .object({
+      cni: z
+        .object({
+          ips: texts,
+          labels: z.array(z.object({ key: z.string(), value: z.string() })).nullish(),
+          netctl: z.strictObject({ profiles: texts, pools: texts, owner: z.string().nullish() }).nullish(),
+        })
+        .nullish(),
+    })
+    .nullish(),
+  'cni.dev/valid-attachments': z.array(z.object({ containerID: z.string(), ifname: z.string() })).nullish(),
+});
+type Config = z.infer<typeof configSchema>;
+
+const knownKeys = ['cniVersion', 'prevResult', 'runtimeConfig', 'portMappings', 'containerID'];
+const foldedKeys = new Map(knownKeys.map((key) => [key.toLowerCase(), key]));
+
+function parseConfig(stdin: string): Config {
+  let json: unknown;
+  try {
+    json = JSON.parse(stdin);
+  } catch (error) {
+    throw new CniError(6, `error unmarshall network config: ${(error as Error).message}`);
+  }
+  const parsed = configSchema.safeParse(fold(json, 8));
+  if (parsed.success) return parsed.data;
+  const issue = parsed.error.issues[0];
+  const path = issue?.path.join('.') ?? '';
+  throw new CniError(7, `invalid network config: ${path === '' ? 'the configuration' : path}: ${issue?.message ?? 'not valid'}`);
+}
+
+/** Go matches JSON keys without regard to case; so does this, for objects down to `depth`. */
+function fold(value: unknown, depth: number): unknown {
+  if (typeof value !== 'object' || value === null || depth === 0) return value;
+  if (Array.isArray(value)) return value.map((item) => fold(item, depth - 1));
+  return Object.fromEntries(
+    Object.entries(value).map(([key, item]) => {
+      const lower = key.toLowerCase();
+      return [foldedKeys.get(lower) ?? lower, fold(item, depth - 1)];
+    }),
+  );
+}
+
+function attachRequest(request: Request, config: Config): AttachRequest {
+  refuseUnsupported(config);
+  const args = cniArgs(request.env.get('CNI_ARGS') ?? '');
+  const cni = config.args?.cni;
+  const runtime = config.runtimeConfig;
+  const ips = first(runtime?.ips, cni?.ips, list(args.get('IP')));
+  const owner = cni?.netctl?.owner ?? args.get('NETCTL_OWNER');
+  const mac = runtime?.mac ?? args.get('MAC');
+  const profiles = first(cni?.netctl?.profiles, list(args.get('NETCTL_PROFILE')), config.profiles);
+  const pools = first(cni?.netctl?.pools, list(args.get('NETCTL_POOL')), config.pools);
+  return {
+    ...attachmentId(request.env, config),
+    netns: { open: netnsOpenPath(request), path: request.env.get('CNI_NETNS') ?? '' },
+    profiles: profiles.map((profile) => parseName(profile, 'profile')),
+    pools: pools.map((pool) => parseName(pool, 'pool')),
+    addresses: ips.map((ip) => parseAddress(ip.split('/')[0], 'ip')),
+    mac: mac ? parseMac(mac) : null,
+    mtuBytes: checkedMtu(config.mtu ?? 0),
+    owner: owner ? parseOwner(owner) : null,
+    labels: Object.fromEntries((cni?.labels ?? []).map(({ key, value }) => [key, value])),
+  };
+}
+
+function refuseUnsupported(config: Config): void {
+  if (config.mode && config.mode !== 'routed') throw unsupported('mode', config.mode);
+  if (config.ipam?.type && config.ipam.type !== 'netctl-ipam') throw unsupported('ipam.type', config.ipam.type);
+  if (config.prevResult) throw new CniError(2, 'unsupported field prevResult: netctl must be the first plugin of its list');
+  if (config.runtimeConfig?.portMappings?.length) throw unsupported('runtimeConfig.portMappings', 'not empty');
+  if (config.runtimeConfig?.bandwidth) throw unsupported('runtimeConfig.bandwidth', 'not empty');
+}
+
+const unsupported = (field: string, value: string): CniError =>
+  new CniError(2, `unsupported field ${field}: ${JSON.stringify(value)}`);
+
+function checkedMtu(mtu: number): number {
+  if (mtu !== 0 && mtu < 68) throw invalid('mtu', mtu, '0 (the default) or 68 to 65535');
+  return mtu;
+}
+
+/** `K=V;K=V`; split at the first `=` only, since Nomad passes JSON. Keys that we do not know belong to others. */
+function cniArgs(text: string): Map<string, string> {
+  const args = new Map<string, string>();
+  for (const pair of text.split(';')) {
+    const at = pair.indexOf('=');
+    if (at > 0) args.set(pair.slice(0, at), pair.slice(at + 1));
+  }
+  if (args.has('NETCTL_RESERVATION')) throw unsupported('CNI_ARGS NETCTL_RESERVATION', args.get('NETCTL_RESERVATION') ?? '');
+  return args;
+}
+
+function attachmentId(env: ReadonlyMap<string, string>, config: Config): AttachmentId {
+  const containerId = env.get('CNI_CONTAINERID') ?? '';
+  if (!/^[a-zA-Z0-9][a-zA-Z0-9_.-]*$/.test(containerId) || containerId.length > 1024) {
+    throw new CniError(4, 'invalid characters in containerID', containerId.slice(0, 80));
+  }
+  return { network: config.name, containerId, interface: parseInterfaceName(env.get('CNI_IFNAME'), 'CNI_IFNAME') };
+}
+
+/** The shim keeps the namespace open while we work, so its path needs no sense in our mount namespace. */
+function netnsOpenPath(request: Request): string {
+  if (request.netnsFd === null) throw new NetctlError('NETNS_INVALID', 'CNI_NETNS: the plugin handed over no open network namespace');
+  return `/proc/${request.pid}/fd/${request.netnsFd}`;
+}
+
+/** CHECK must be given the result of ADD, in the format of the configuration's version. */
+function expectation(request: Request, config: Config): { addresses: Address[]; netnsOpen: string } {
+  const schema = z.object({ ips: z.array(z.object({ address: z.string(), interface: z.int().nullish() })).default([]) });
+  if (!config.prevResult) throw new CniError(7, 'required prevResult missing');
+  const parsed = schema.safeParse(config.prevResult);
+  if (!parsed.success) throw new CniError(7, 'invalid network config: prevResult: expected a CNI result with ips');
+  return {
+    addresses: parsed.data.ips.map((ip) => parseAddress(ip.address.split('/')[0], 'prevResult.ips.address')),
+    netnsOpen: netnsOpenPath(request),
+  };
+}
+
+function validAttachments(config: Config): Omit<AttachmentId, 'network'>[] | null {
+  const key = 'cni.dev/valid-attachments';
+  if (!(key in config)) return null;
+  return (config[key] ?? []).map(({ containerID, ifname }) => ({ containerId: containerID, interface: ifname }));
+}
+
+/** When the shim put a DEL aside because the agent was away. */
+function queuedAt(env: ReadonlyMap<string, string>): Date | null {
+  const milliseconds = Number(env.get('NETCTL_QUEUED_AT') ?? Number.NaN);
+  return Number.isFinite(milliseconds) ? new Date(milliseconds) : null;
+}
+
+function parseOwner(text: string): Owner {
+  const [tenant, app, instance, ...more] = text.split('/');
+  const parsed = ownerSchema.safeParse({ tenant, app, instance });
+  if (!parsed.success || more.length > 0) throw invalid('owner', text, 'tenant/app/instance');
+  return parsed.data;
+}
+
+function dnsOf(config: Config): Dns {
+  const dns = config.runtimeConfig?.dns;
+  return {
+    ...(dns?.servers?.length ? { nameservers: dns.servers } : {}),
+    ...(dns?.searches?.length ? { search: dns.searches } : {}),
+    ...(dns?.options?.length ? { options: dns.options } : {}),
+  };
+}
+
+const list = (text: string | undefined): string[] => (text ?? '').split(',').filter((part) => part !== '');
+
+/** The first list that says something. */
+function first(...lists: (readonly string[] | null | undefined)[]): readonly string[] {
+  return lists.find((candidate) => candidate !== null && candidate !== undefined && candidate.length > 0) ?? [];
+}

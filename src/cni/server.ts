@@ -1,0 +1,105 @@
+/**
+ * The CNI socket: takes one framed request per connection, calls the attacher, answers.
+ *
+ * In: connections from the CNI executable (root only). Out: one reply each. Never: an ADD that stays when its caller was gone
+ * before the answer could be written, an answer without JSON, a request run for a peer that is not root.
+ */
+import { createServer, type Server, type Socket } from 'node:net';
+import { NetctlError } from '../lib/errors.ts';
+import type { Logger } from '../lib/logger.ts';
+import type { Attacher } from '../model/attachment.ts';
+import { CniError, cniErrorText } from './errors.ts';
+import { decodeRequest, encodeReply, frameLength, type Request } from './frame.ts';
+import { type CniCall, parseCall } from './request.ts';
+import { cniResult } from './result.ts';
+
+export interface PeerCredentials {
+  readonly pid: number;
+  readonly uid: number;
+}
+
+export interface CniServerOptions {
+  readonly attacher: Attacher;
+  readonly logger: Logger;
+  /** Who is at the other end (SO_PEERCRED). */
+  peerOf(socket: Socket): PeerCredentials;
+}
+
+export function createCniServer(options: CniServerOptions): Server {
+  return createServer((socket) => {
+    socket.on('error', (error) => options.logger.debug({ error: error.message }, 'CNI connection broke'));
+    readFrame(socket, (frame) => void answer(frame, socket, options));
+  });
+}
+
+/** Runs what a call asks for; what it resolves to goes to the plugin's standard output. */
+export async function runCall(call: CniCall, attacher: Attacher): Promise<string> {
+  switch (call.command) {
+    case 'ADD':
+      return JSON.stringify(cniResult(await attacher.attach(call.attach), call.cniVersion, call.dns));
+    case 'DEL':
+      await attacher.detach(call.id, call.queuedAt ?? undefined);
+      return '';
+    case 'CHECK':
+      await attacher.check(call.id, call.expected);
+      return '';
+    case 'GC':
+      if (call.valid !== null) await attacher.collect(call.network, call.valid);
+      return '';
+    case 'STATUS': {
+      const trouble = attacher.notReady();
+      if (trouble !== null) throw new CniError(trouble.existingAffected ? 51 : 50, trouble.reason);
+      return '';
+    }
+  }
+}
+
+async function answer(frame: Buffer, socket: Socket, options: CniServerOptions): Promise<void> {
+  let request: Request | null = null;
+  let call: CniCall | null = null;
+  try {
+    const peer = options.peerOf(socket);
+    if (peer.uid !== 0) throw new NetctlError('INVALID', `only root may use the CNI socket, not uid ${peer.uid}`);
+    // The kernel's word for the pid, in our pid namespace: the one in the frame is the shim's own view.
+    request = { ...decodeRequest(frame), pid: peer.pid };
+    call = parseCall(request);
+    const stdout = await runCall(call, options.attacher);
+    if (socket.destroyed && call.command === 'ADD') {
+      options.logger.warn({ containerId: call.attach.containerId }, 'the caller of ADD went away before the answer: undone');
+      await options.attacher.detach(call.attach);
+      return;
+    }
+    socket.end(encodeReply(0, stdout));
+  } catch (error) {
+    const text = cniErrorText(error, call?.cniVersion ?? versionIn(request));
+    options.logger.warn({ command: request?.env.get('CNI_COMMAND'), containerId: request?.env.get('CNI_CONTAINERID'), error: text }, 'CNI call failed');
+    if (!socket.destroyed) socket.end(encodeReply(1, text));
+  }
+}
+
+/** The version to answer in when the rest of the configuration was refused. */
+function versionIn(request: Request | null): string {
+  return /"cniVersion"\s*:\s*"(\d+\.\d+\.\d+)"/.exec(request?.stdin ?? '')?.[1] ?? '1.0.0';
+}
+
+/** Collects one frame; whatever follows it is ignored, whatever breaks off is dropped. */
+function readFrame(socket: Socket, onFrame: (frame: Buffer) => void): void {
+  let bytes: Buffer = Buffer.alloc(0);
+  const onData = (chunk: Buffer): void => {
+    bytes = bytes.length === 0 ? chunk : Buffer.concat([bytes, chunk]);
+    let length: number | null;
+    try {
+      length = frameLength(bytes);
+    } catch (error) {
+      socket.off('data', onData);
+      socket.end(encodeReply(1, cniErrorText(error)));
+      return;
+    }
+    if (length === null || bytes.length < length) return;
+    socket.off('data', onData);
+    // Keeps reading, so that the end of the connection is noticed.
+    socket.resume();
+    onFrame(bytes.subarray(0, length));
+  };
+  socket.on('data', onData);
+}

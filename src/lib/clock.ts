@@ -1,0 +1,26 @@
+/**
+ * Time as a port, so that back-off, cooldowns and expiry are tested without waiting.
+ *
+ * In: delays in milliseconds. Out: the time, callbacks. Never: a timer that keeps the process alive on its own.
+ */
+
+export interface Timer {
+  /** Once cancelled it does not call. Cancelling twice, or after the call, is allowed. */
+  cancel(): void;
+}
+
+export interface Clock {
+  /** Milliseconds since 1970 (UTC). It may jump when the machine's clock is set. */
+  now(): number;
+  /** Calls once after the delay, never before `setTimer` has returned. */
+  setTimer(delayMilliseconds: number, call: () => void): Timer;
+}
+
+export const systemClock: Clock = {
+  now: Date.now,
+  setTimer(delayMilliseconds, call) {
+    const timer = setTimeout(call, delayMilliseconds);
+    timer.unref();
+    return { cancel: () => clearTimeout(timer) };
+  },
+};

@@ -1,0 +1,210 @@
+/**
+ * The ports to Linux: what the rest of netctl may ask of a kernel, in the kernel's own terms.
+ *
+ * In: requests as plain values (names, indexes, addresses as canonical text). Out: what the kernel holds, or a
+ * KernelError with the errno and the kernel's own words. Never: a domain word (endpoint, profile, pool), a policy decision.
+ * Two adapters: real/ (netlink through the addon, iptables by execution) and fake/ (strict, stateful, fails on request);
+ * test/kernel/linux-contract.ts runs on both.
+ */
+import { NetctlError } from '../lib/errors.ts';
+import type { Address, Cidr, Family } from '../model/ip.ts';
+import type { Mac } from '../model/mac.ts';
+
+/** One host as netctl sees it. `netns` absent means the namespace that the agent runs in. */
+export interface Linux {
+  /** Opens a namespace file. @throws NETNS_INVALID when the path is not a network namespace. Close it soon: it pins the namespace. */
+  openNetns(path: string): Netns;
+  /** A routing socket born in the namespace; it stays there after `netns` is closed. */
+  openRouting(netns?: Netns): Routing;
+  /** Reads and writes below /proc/sys (`net/ipv4/ip_forward`), in the namespace. */
+  readSysctl(path: string, netns?: Netns): string;
+  writeSysctl(path: string, value: string, netns?: Netns): void;
+  readonly ipsets: IpSets;
+  readonly iptables: Iptables;
+  readonly conntrack: Conntrack;
+  /**
+   * Tells of links that appear, change or vanish in the agent's namespace. `lost` means notifications were dropped
+   * (receive buffer overflow): read everything again. Returns the function that stops it.
+   */
+  watchLinks(onEvent: (event: LinkEvent) => void): () => void;
+  /**
+   * Deletes a link of the agent's namespace (with a veth, its peer too). Resolves when the kernel announced that it is
+   * gone, or never was; does not wait for the kernel's own RCU grace period (16–25 ms). Many at once go in groups.
+   */
+  deleteLink(index: number): Promise<void>;
+}
+
+export interface Netns {
+  readonly fd: number;
+  readonly identity: NetnsIdentity;
+  close(): void;
+}
+
+/** Tells two namespaces apart for as long as either lives; both are the numbers of stat(2). */
+export interface NetnsIdentity {
+  readonly device: number;
+  readonly inode: number;
+}
+
+export type LinkEvent = { kind: 'changed'; link: LinkInfo } | { kind: 'gone'; index: number; name: string } | { kind: 'lost' };
+
+/** rtnetlink in one namespace. */
+export interface Routing {
+  /**
+   * Sends all requests in one message batch and reads the answers before it returns (synchronously: one system call
+   * each way). The batch is not atomic: requests after a failed one may have been carried out, so the caller undoes.
+   * @throws KernelError of the first request that failed, with its position
+   */
+  batch(requests: readonly RoutingRequest[]): void;
+  /** The link, or null. Also makes the kernel settle the carrier state (no packet lost to a noop qdisc afterwards). */
+  link(by: { index: number } | { name: string }): LinkInfo | null;
+  links(): Promise<LinkInfo[]>;
+  /** Addresses of all links, or of one. */
+  addresses(linkIndex?: number): Promise<AddressInfo[]>;
+  /** Routes of the main table that carry the protocol number (all protocols if absent). */
+  routes(filter?: { protocol?: number }): Promise<RouteInfo[]>;
+  neighbours(linkIndex?: number): Promise<NeighbourInfo[]>;
+  close(): void;
+}
+
+/** What may stand in a batch. Interface indexes may be chosen by the caller (1 … 2^31-1, unused in that namespace). */
+export type RoutingRequest =
+  | {
+      /** Both ends at once, the peer born in the other namespace under its final name. Neither end is up. */
+      kind: 'veth-add';
+      host: LinkSpec;
+      peer: LinkSpec & { readonly netnsFd: number };
+    }
+  | {
+      kind: 'link-set';
+      index: number;
+      up?: boolean;
+      mtuBytes?: number;
+      /** `none`: the kernel makes no IPv6 link-local address, and nothing waits for duplicate address detection. */
+      ipv6AddressGeneration?: 'none' | 'eui64';
+    }
+  | { kind: 'link-delete'; index: number }
+  | { kind: 'address-add'; index: number; address: Address; prefixLength: number }
+  | { kind: 'route-add' | 'route-replace'; route: RouteSpec }
+  | { kind: 'route-delete'; route: RouteSpec }
+  | { kind: 'neighbour-replace'; index: number; address: Address; mac: Mac };
+
+export interface LinkSpec {
+  readonly name: string;
+  readonly index: number;
+  readonly mac: Mac;
+  readonly mtuBytes: number;
+}
+
+export interface RouteSpec {
+  readonly destination: Cidr;
+  readonly type: 'unicast' | 'blackhole';
+  readonly linkIndex?: number;
+  readonly gateway?: Address;
+  /** The gateway is on the link though no prefix says so. */
+  readonly onlink?: boolean;
+  /** Preferred source address. */
+  readonly source?: Address;
+  /** `link` for a directly attached destination; default `universe`. Ignored by IPv6. */
+  readonly scope?: 'universe' | 'link';
+  /** Who made it: a number of /etc/iproute2/rt_protos. */
+  readonly protocol: number;
+}
+
+export interface LinkInfo {
+  readonly index: number;
+  readonly name: string;
+  /** `veth`, `macvlan`, …; null for a plain device. */
+  readonly type: string | null;
+  readonly mac: Mac | null;
+  readonly mtuBytes: number;
+  readonly up: boolean;
+  /** Operational state is UP (RFC 2863). */
+  readonly running: boolean;
+  /** Index of the peer in the peer's namespace, for a veth. */
+  readonly peerIndex: number | null;
+}
+
+export interface AddressInfo {
+  readonly linkIndex: number;
+  readonly address: Address;
+  readonly prefixLength: number;
+  readonly tentative: boolean;
+}
+
+export interface RouteInfo {
+  readonly destination: Cidr;
+  readonly type: 'unicast' | 'blackhole' | 'unreachable' | 'prohibit' | 'other';
+  readonly linkIndex: number | null;
+  readonly gateway: Address | null;
+  readonly protocol: number;
+}
+
+export interface NeighbourInfo {
+  readonly linkIndex: number;
+  readonly address: Address;
+  readonly mac: Mac | null;
+  readonly permanent: boolean;
+}
+
+/** IP sets of the agent's namespace, over netlink. */
+export interface IpSets {
+  /** All sets whose name begins with the prefix, with their members. */
+  list(namePrefix: string): Promise<IpSetInfo[]>;
+  /**
+   * Sends the requests in order and reads the answers before it returns. Adding a member that is there, and removing
+   * one that is not, succeed. Not atomic: what stood before a failed request is done.
+   * @throws KernelError of the first request that failed, with its position
+   */
+  batch(requests: readonly IpSetRequest[]): void;
+}
+
+/**
+ * `net`: members are prefixes (`hash:net`). `net,iface`: a prefix with the interface a packet came from or leaves by
+ * (`hash:net,iface`).
+ */
+export type IpSetType = 'net' | 'net,iface';
+
+/** `10.0.0.1/32`, or `10.0.0.1/32,eth0` for `net,iface`. A prefix of length 0 is not a member that the kernel takes. */
+export type IpSetMember = string;
+
+export type IpSetRequest =
+  | { kind: 'create'; name: string; type: IpSetType; family: Family }
+  | { kind: 'destroy'; name: string }
+  | { kind: 'flush'; name: string }
+  | { kind: 'add' | 'delete'; name: string; members: readonly IpSetMember[] };
+
+export interface IpSetInfo {
+  readonly name: string;
+  readonly type: IpSetType | 'other';
+  readonly family: Family;
+  readonly members: readonly IpSetMember[];
+}
+
+/** The programs iptables-restore and iptables-save, table `filter`. Never on the path of an ADD whose rules exist. */
+export interface Iptables {
+  /** Which variant is driven, for status. */
+  readonly backend: 'nft' | 'legacy';
+  /** The output of `iptables-save -t filter`. */
+  save(family: Family): Promise<string>;
+  /** Feeds `iptables-restore --noflush --wait`: all of the text or nothing of it. @throws KernelError with the program's words */
+  restore(family: Family, text: string): Promise<void>;
+}
+
+export interface Conntrack {
+  /** Deletes every tracked connection that has the address as original or reply source or destination. */
+  flushAddress(address: Address): Promise<void>;
+}
+
+/** The kernel said no. `errno` is its symbolic name (`EEXIST`), `position` that of the request in its batch. */
+export class KernelError extends NetctlError {
+  readonly errno: string;
+  readonly position: number;
+
+  constructor(what: string, errno: string, kernelText: string | null, position = 0) {
+    super('KERNEL', `${what}: ${kernelText ? `${kernelText} (${errno})` : errno}`, { errno, position });
+    this.name = 'KernelError';
+    this.errno = errno;
+    this.position = position;
+  }
+}

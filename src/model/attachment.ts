@@ -1,0 +1,72 @@
+/**
+ * What the agent is asked when a container joins or leaves a network, whoever asks (CNI, the API, the command line), and
+ * what it answers.
+ *
+ * In: checked values from the protocol fronts. Out: the attachment with all that a front has to report. Never: a protocol's
+ * own words (those stay in src/cni and src/api).
+ */
+import { createHash } from 'node:crypto';
+import type { Address, Family } from './ip.ts';
+import type { Mac } from './mac.ts';
+import type { Owner } from './records.ts';
+
+/** One interface of one container on one network; survives restarts of everything. */
+export interface AttachmentId {
+  readonly network: string;
+  readonly containerId: string;
+  /** Name inside the container. */
+  readonly interface: string;
+}
+
+export interface AttachRequest extends AttachmentId {
+  /** A path that this process can open now (`/proc/PID/fd/N`), and the one that the runtime named. */
+  readonly netns: { readonly open: string; readonly path: string };
+  /** Profile names in order; empty means: the one named like the network, made on first use. */
+  readonly profiles: readonly string[];
+  /** Pools to take addresses from, in order; empty means any. */
+  readonly pools: readonly string[];
+  /** Exactly these addresses, instead of any. */
+  readonly addresses: readonly Address[];
+  readonly mac: Mac | null;
+  /** 0 = that of the agent's setting. */
+  readonly mtuBytes: number;
+  readonly owner: Owner | null;
+  readonly labels: Readonly<Record<string, string>>;
+}
+
+export interface Attachment extends AttachmentId {
+  readonly hostInterface: string;
+  readonly hostMac: Mac;
+  readonly mac: Mac;
+  readonly mtuBytes: number;
+  readonly addresses: readonly Address[];
+  readonly gateways: Readonly<Partial<Record<Family, Address>>>;
+  readonly netnsPath: string;
+}
+
+/** What the fronts call. */
+export interface Attacher {
+  /** Answers when the container's network works and its policy is in force; undoes everything on failure. */
+  attach(request: AttachRequest): Promise<Attachment>;
+  /** Succeeds when nothing is (any more) there to detach. `before`: only an attachment made earlier than that. */
+  detach(id: AttachmentId, before?: Date): Promise<void>;
+  /** @throws when something of the attachment is missing or wrong, naming it */
+  check(id: AttachmentId, expected: { readonly addresses: readonly Address[]; readonly netnsOpen: string }): Promise<void>;
+  /** Detaches what the network has beyond the given attachments. */
+  collect(network: string, valid: readonly Omit<AttachmentId, 'network'>[]): Promise<void>;
+  /** Why an attach would fail now, or null. */
+  notReady(): { reason: string; existingAffected: boolean } | null;
+}
+
+/** Identifies the endpoint in the store: 16 hex digits. */
+export function endpointId(id: AttachmentId): string {
+  return createHash('sha256').update(`${id.network}\0${id.containerId}\0${id.interface}`).digest('hex').slice(0, 16);
+}
+
+/** All host interfaces of endpoints, and nothing else, begin so. */
+export const hostInterfacePrefix = 'nctl';
+
+/** 15 characters, the most that the kernel takes. */
+export function hostInterfaceName(endpoint: string): string {
+  return `${hostInterfacePrefix}${endpoint.slice(0, 11)}`;
+}

@@ -1,0 +1,130 @@
+/**
+ * Addresses and prefixes, IPv4 and IPv6, as canonical text.
+ *
+ * In: text from outside, bytes from the kernel, numbers from arithmetic. Out: branded strings that are safe as map keys,
+ * in JSON, in rules and on a terminal (IPv6 in the form of RFC 5952). Never: a form that two readers take for
+ * different addresses (`010.0.0.1`, `1`, `::ffff:1.2.3.4` with a zone, host bits in a prefix): those are refused.
+ */
+import { isIPv4, isIPv6 } from 'node:net';
+import ipaddr from 'ipaddr.js';
+import { invalid } from '../lib/errors.ts';
+
+export type Family = 4 | 6;
+export type Address = string & { readonly __address: unique symbol };
+export type Cidr = string & { readonly __cidr: unique symbol };
+
+/** The families, in the one place that lists them. */
+export const families: readonly Family[] = [4, 6];
+
+/** Bits of an address: 32 or 128. */
+export function addressBits(family: Family): number {
+  return family === 4 ? 32 : 128;
+}
+
+/** @throws INVALID naming `field` */
+export function parseAddress(text: unknown, field = 'address'): Address {
+  const address = typeof text === 'string' ? canonical(text) : null;
+  if (address === null) throw invalid(field, text, 'an IPv4 or IPv6 address such as 10.0.0.1 or fd00::1');
+  return address;
+}
+
+/** A prefix without host bits; @throws INVALID naming `field` and, for host bits, the prefix that was probably meant. */
+export function parseCidr(text: unknown, field = 'cidr'): Cidr {
+  const expected = 'a prefix such as 10.0.0.0/8 or fd00::/64';
+  if (typeof text !== 'string') throw invalid(field, text, expected);
+  const [base, bits, ...rest] = text.split('/');
+  const address = canonical(base ?? '');
+  if (address === null || bits === undefined || rest.length > 0 || !/^(0|[1-9]\d{0,2})$/.test(bits)) {
+    throw invalid(field, text, expected);
+  }
+  const length = Number(bits);
+  const family = familyOf(address);
+  if (length > addressBits(family)) throw invalid(field, text, `a prefix length from 0 to ${addressBits(family)}`);
+  const network = networkOf(address, length);
+  if (network.split('/')[0] !== address) throw invalid(field, text, `no host bits set, as in ${network}`);
+  return network;
+}
+
+/** An address as the prefix that holds just it (`10.0.0.1` → `10.0.0.1/32`), a prefix as itself. @throws INVALID */
+export function parseAddressOrCidr(text: unknown, field = 'cidr'): Cidr {
+  if (typeof text === 'string' && !text.includes('/')) return hostCidr(parseAddress(text, field));
+  return parseCidr(text, field);
+}
+
+export function familyOf(address: Address | Cidr): Family {
+  return address.includes(':') ? 6 : 4;
+}
+
+export function hostCidr(address: Address): Cidr {
+  return `${address}/${addressBits(familyOf(address))}` as Cidr;
+}
+
+export function cidrBase(cidr: Cidr): Address {
+  return cidr.slice(0, cidr.indexOf('/')) as Address;
+}
+
+export function prefixLength(cidr: Cidr): number {
+  return Number(cidr.slice(cidr.indexOf('/') + 1));
+}
+
+/** The prefix of `length` bits that holds the address. */
+export function networkOf(address: Address, length: number): Cidr {
+  const family = familyOf(address);
+  const hostBits = BigInt(addressBits(family) - length);
+  const base = (addressValue(address) >> hostBits) << hostBits;
+  return `${addressFrom(family, base)}/${length}` as Cidr;
+}
+
+export function cidrContains(cidr: Cidr, address: Address): boolean {
+  return familyOf(cidr) === familyOf(address) && networkOf(address, prefixLength(cidr)) === cidr;
+}
+
+/** True where the two share an address. */
+export function cidrsOverlap(a: Cidr, b: Cidr): boolean {
+  const [wide, narrow] = prefixLength(a) <= prefixLength(b) ? [a, b] : [b, a];
+  return cidrContains(wide, cidrBase(narrow));
+}
+
+/** Addresses in a prefix (2^host bits). */
+export function cidrSize(cidr: Cidr): bigint {
+  return 1n << BigInt(addressBits(familyOf(cidr)) - prefixLength(cidr));
+}
+
+/** The address as an unsigned number of 32 or 128 bits. */
+export function addressValue(address: Address): bigint {
+  if (familyOf(address) === 4) {
+    const [a, b, c, d] = address.split('.') as [string, string, string, string];
+    return BigInt(((Number(a) << 24) | (Number(b) << 16) | (Number(c) << 8) | Number(d)) >>> 0);
+  }
+  let value = 0n;
+  for (const byte of addressBytes(address)) value = (value << 8n) | BigInt(byte);
+  return value;
+}
+
+export function addressFrom(family: Family, value: bigint): Address {
+  const bytes = new Uint8Array(family === 4 ? 4 : 16);
+  let rest = value;
+  for (let i = bytes.length - 1; i >= 0; i--) {
+    bytes[i] = Number(rest & 0xffn);
+    rest >>= 8n;
+  }
+  return addressFromBytes(bytes);
+}
+
+/** Network byte order, 4 or 16 bytes. */
+export function addressBytes(address: Address): Uint8Array {
+  if (familyOf(address) === 4) return Uint8Array.from(address.split('.'), Number);
+  return Uint8Array.from(ipaddr.IPv6.parse(address).toByteArray());
+}
+
+/** @param bytes 4 or 16 bytes in network order */
+export function addressFromBytes(bytes: Uint8Array): Address {
+  if (bytes.length === 4) return `${bytes[0]}.${bytes[1]}.${bytes[2]}.${bytes[3]}` as Address;
+  return new ipaddr.IPv6(Array.from(bytes)).toRFC5952String() as Address;
+}
+
+function canonical(text: string): Address | null {
+  if (isIPv4(text)) return text as Address;
+  if (isIPv6(text) && !text.includes('%')) return ipaddr.IPv6.parse(text).toRFC5952String() as Address;
+  return null;
+}

@@ -1,0 +1,25 @@
+/**
+ * Names that come from outside and end up in keys, chains, sets and interfaces, with the one rule for each.
+ *
+ * In: text. Out: branded text that is safe in a store key and in a rule. Never: a name with a slash, white space or control
+ * character.
+ */
+import { invalid } from '../lib/errors.ts';
+
+const NAME = /^[a-zA-Z0-9_.-]{1,40}$/;
+
+/** Profile and tag names: the rule of calicoctl v0.4, 1 to 40 characters. @throws INVALID naming `field` */
+export function parseName(text: unknown, field: string): string {
+  if (typeof text !== 'string' || !NAME.test(text)) {
+    throw invalid(field, text, '1 to 40 letters, digits, "_", "." or "-"');
+  }
+  return text;
+}
+
+/** Interface names as the kernel and the CNI libraries take them. @throws INVALID */
+export function parseInterfaceName(text: unknown, field = 'interface'): string {
+  if (typeof text !== 'string' || !/^[^\s/:\0]{1,15}$/.test(text) || text === '.' || text === '..') {
+    throw invalid(field, text, '1 to 15 characters without white space, "/" or ":"');
+  }
+  return text;
+}

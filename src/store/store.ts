@@ -1,0 +1,78 @@
+/**
+ * The port to the store: the only shared truth, as keys and JSON values with revisions (the model of etcd's KV).
+ *
+ * In: reads, transactions of compares and writes, watches. Out: entries with the revision that made them. Never: a write
+ * that is retried here (a retried compare-and-swap that already won would report a loss), a value half written, an event
+ * skipped or repeated on one watch. One contract (test/unit/store/store-contract.ts) runs on every adapter.
+ */
+
+/** Counts the committed transactions that changed something, in the whole store; 0 is the store that was never written. */
+export type Revision = number;
+
+export type Json = null | boolean | number | string | readonly Json[] | { readonly [key: string]: Json };
+
+export interface Entry {
+  readonly key: string;
+  readonly value: Json;
+  /** Revision that made the key (anew, if it was deleted before). */
+  readonly created: Revision;
+  /** Revision that last wrote it. */
+  readonly modified: Revision;
+}
+
+export type Compare =
+  | { readonly kind: 'absent'; readonly key: string }
+  | { readonly kind: 'present'; readonly key: string }
+  /** The key was last written by exactly this revision. */
+  | { readonly kind: 'modified'; readonly key: string; readonly revision: Revision };
+
+export type Write =
+  | { readonly kind: 'put'; readonly key: string; readonly value: Json }
+  | { readonly kind: 'delete'; readonly key: string };
+
+export type TransactionResult =
+  /** `revision` made the change; it is the current one where nothing was to change. */
+  | { readonly committed: true; readonly revision: Revision }
+  /** Nothing was written; `failed` is the key of the first compare that did not hold. */
+  | { readonly committed: false; readonly failed: string };
+
+export interface Snapshot {
+  readonly revision: Revision;
+  /** In the order of the keys (bytewise). */
+  readonly entries: readonly Entry[];
+}
+
+/** What one transaction changed, of the watched prefix. */
+export interface ChangeSet {
+  readonly revision: Revision;
+  /** In the order of the keys (bytewise). */
+  readonly changes: readonly Change[];
+}
+
+export type Change = { readonly key: string; readonly entry: Entry | null };
+
+export interface Watch {
+  close(): void;
+}
+
+export interface Watcher {
+  /** Each change set once, in the order of revisions, as long as the watch lives. */
+  onChanges(changeSet: ChangeSet): void;
+  /** The watch ended by itself; STORE_COMPACTED means: read a new snapshot and watch from there. */
+  onEnd(error: Error): void;
+}
+
+export interface Store {
+  get(key: string): Promise<Entry | null>;
+  /** All keys that begin with the prefix, as of one revision (the adapter pages where it must). */
+  list(prefix: string): Promise<Snapshot>;
+  /**
+   * All compares hold and all writes are durable, or nothing happens. A key may be written once per transaction.
+   * Deleting an absent key is allowed and changes nothing.
+   * @throws STORE_UNAVAILABLE when it is not known whether the transaction was carried out: read again to learn it
+   */
+  transact(compares: readonly Compare[], writes: readonly Write[]): Promise<TransactionResult>;
+  /** Changes after the revision, from the next one on. Fails through `onEnd` with STORE_COMPACTED if they are not kept any more. */
+  watch(prefix: string, after: Revision, watcher: Watcher): Watch;
+  close(): Promise<void>;
+}

@@ -1,0 +1,112 @@
+/**
+ * The routed endpoint: a veth pair, /32 and /128 addresses, a default route by way of a link-local gateway that nobody has
+ * to answer for, and the host's route to the container.
+ *
+ * In: names, indexes, addresses. Out: batches for rtnetlink, in the order in which they must be sent: host, then (once the
+ * policy is in) container. Never: an interface that is up before its policy, a neighbour that needs ARP, an address that
+ * waits for duplicate address detection (docs/decisions/0007-routed-endpoint.md).
+ */
+import type { RoutingRequest } from '../linux/ports.ts';
+import { type Address, type Cidr, type Family, familyOf, hostCidr } from '../model/ip.ts';
+import type { Mac } from '../model/mac.ts';
+
+/** `proto` of every route that netctl makes; `ip route show proto 110` lists them. */
+export const routeProtocol = 110;
+
+/** The host end of every pair, as Calico's. Containers have it as a permanent neighbour, so it may be the same everywhere. */
+export const hostMac = 'ee:ee:ee:ee:ee:ee' as Mac;
+
+/** The container's next hop: a link-local address that no interface has. */
+export const gateways: Readonly<Record<Family, Address>> = {
+  4: '169.254.1.1' as Address,
+  6: 'fe80::ecee:eeff:feee:eeee' as Address,
+};
+
+export interface VethSpec {
+  readonly hostInterface: string;
+  readonly hostIndex: number;
+  readonly containerInterface: string;
+  readonly containerIndex: number;
+  readonly netnsFd: number;
+  readonly mac: Mac;
+  readonly mtuBytes: number;
+  readonly addresses: readonly Address[];
+}
+
+/** Creates the pair and the host's side of it. */
+export function planHost(spec: VethSpec): RoutingRequest[] {
+  return [
+    {
+      kind: 'veth-add',
+      host: { name: spec.hostInterface, index: spec.hostIndex, mac: hostMac, mtuBytes: spec.mtuBytes },
+      peer: {
+        name: spec.containerInterface,
+        index: spec.containerIndex,
+        mac: spec.mac,
+        mtuBytes: spec.mtuBytes,
+        netnsFd: spec.netnsFd,
+      },
+    },
+    { kind: 'link-set', index: spec.hostIndex, ipv6AddressGeneration: 'none' },
+    { kind: 'link-set', index: spec.hostIndex, up: true },
+    ...planHostRoutes(spec.hostIndex, spec.mac, spec.addresses),
+  ];
+}
+
+/** What leads from the host to the container; sent again when a part of it was found missing. */
+export function planHostRoutes(hostIndex: number, mac: Mac, addresses: readonly Address[]): RoutingRequest[] {
+  return addresses.flatMap((address): RoutingRequest[] => [
+    { kind: 'neighbour-replace', index: hostIndex, address, mac },
+    { kind: 'route-replace', route: hostRoute(hostIndex, address) },
+  ]);
+}
+
+export function hostRoute(hostIndex: number, address: Address) {
+  return {
+    destination: hostCidr(address),
+    type: 'unicast',
+    linkIndex: hostIndex,
+    scope: 'link',
+    protocol: routeProtocol,
+  } as const;
+}
+
+/** The container's side: addresses, link up, neighbour, routes. */
+export function planContainer(spec: VethSpec): RoutingRequest[] {
+  const index = spec.containerIndex;
+  const families = [...new Set(spec.addresses.map(familyOf))];
+  return [
+    { kind: 'link-set', index, ipv6AddressGeneration: 'none' },
+    ...spec.addresses.map(
+      (address): RoutingRequest => ({
+        kind: 'address-add',
+        index,
+        address,
+        prefixLength: familyOf(address) === 4 ? 32 : 128,
+      }),
+    ),
+    { kind: 'link-set', index, up: true },
+    ...families.flatMap((family) => planDefaultRoute(index, family)),
+  ];
+}
+
+function planDefaultRoute(index: number, family: Family): RoutingRequest[] {
+  const gateway = gateways[family];
+  const everything = (family === 4 ? '0.0.0.0/0' : '::/0') as Cidr;
+  return [
+    { kind: 'neighbour-replace', index, address: gateway, mac: hostMac },
+    {
+      kind: 'route-add',
+      route: { destination: hostCidr(gateway), type: 'unicast', linkIndex: index, scope: 'link', protocol: routeProtocol },
+    },
+    {
+      kind: 'route-add',
+      route: { destination: everything, type: 'unicast', linkIndex: index, gateway, protocol: routeProtocol },
+    },
+  ];
+}
+
+/** Keeps traffic to free addresses of a block that this host announces from looping to its default route. */
+export function blockRoute(block: Cidr) {
+  return { destination: block, type: 'blackhole', protocol: routeProtocol } as const;
+}
