@@ -202,10 +202,12 @@ function absolutePath(value: unknown, key: string): string {
 }
 
 function labels(value: unknown, key: string): Record<string, string> {
+  const expected = 'labels such as {rack: r1} (a flag: rack=r1,zone=a)';
+  if (Array.isArray(value) || (typeof value !== 'string' && typeof value !== 'object')) throw invalid(key, value, expected);
   const entries = typeof value === 'string' ? value.split(',').filter(Boolean).map((pair) => pair.split('=')) : Object.entries(value ?? {});
   for (const entry of entries) {
     if (entry.length !== 2 || !entry.every((part) => /^[\w./-]{1,253}$/.test(String(part)))) {
-      throw invalid(key, value, 'labels such as {rack: r1} (a flag: rack=r1,zone=a)');
+      throw invalid(key, value, expected);
     }
   }
   return Object.fromEntries(entries.map(([name, text]) => [name, String(text)]));

@@ -66,13 +66,13 @@ const configSchema = z.object({
   pools: texts,
   mtu: z.int().min(0).max(65535).nullish(),
   ipam: z.object({ type: z.string().nullish() }).nullish(),
-  prevResult: z.unknown(),
+  prevResult: z.unknown().optional(),
   runtimeConfig: z
     .object({
       ips: texts,
       mac: z.string().nullish(),
       dns: z.object({ servers: texts, searches: texts, options: texts }).nullish(),
-      bandwidth: z.unknown(),
+      bandwidth: z.unknown().optional(),
       portMappings: z.array(z.unknown()).nullish(),
     })
     .nullish(),

@@ -6,9 +6,9 @@
 export class KeyedQueue {
   readonly #tails = new Map<string, Promise<unknown>>();
 
-  /** Tasks waiting or running. */
-  get busyKeys(): number {
-    return this.#tails.size;
+  /** Keys with a task waiting or running. */
+  keys(): IterableIterator<string> {
+    return this.#tails.keys();
   }
 
   has(key: string): boolean {

@@ -1,0 +1,299 @@
+/**
+ * The agent: the graph of its parts, an orderly start and stop, and the loop that keeps the kernel right in between.
+ *
+ *   start:  node record → store in sync → guard → policy in the kernel → links and routes repaired → ready
+ *   run:    every change of the store → Picture → PolicyDataplane.flush            (movement 2)
+ *           links that vanish, and every `resyncSeconds` → read back, diff, repair
+ *           every second → cooled-down addresses freed, unused policy structure retired
+ *   stop:   no new requests → running ones end → store closed; the kernel is left as it is
+ *
+ * In: the ports and the configuration. Out: an Attacher for the protocol fronts, status. Never: a kernel write before in-sync.
+ */
+import { EndpointWiring } from '../dataplane/endpoint-wiring.ts';
+import { PolicyDataplane } from '../dataplane/policy-dataplane.ts';
+import { AddressBook } from '../ipam/address-book.ts';
+import type { Clock, Timer } from '../lib/clock.ts';
+import { asNetctlError } from '../lib/errors.ts';
+import type { Logger } from '../lib/logger.ts';
+import type { Linux, LinkEvent } from '../linux/ports.ts';
+import type { Cidr } from '../model/ip.ts';
+import { nodeKey } from '../model/keys.ts';
+import type { Node } from '../model/records.ts';
+import { PolicyEngine } from '../policy/engine.ts';
+import type { Json, Revision, Store } from '../store/store.ts';
+import { Syncer } from '../store/syncer.ts';
+import { Attachments } from './attach.ts';
+import type { Config } from './config.ts';
+import { EndpointTable } from './endpoint-table.ts';
+import { judgeDeletion } from './mass-deletion-guard.ts';
+import { Picture } from './picture.ts';
+
+export interface AgentParts {
+  readonly config: Config;
+  readonly version: string;
+  readonly bootId: string;
+  readonly store: Store;
+  readonly linux: Linux;
+  readonly clock: Clock;
+  readonly logger: Logger;
+}
+
+/** How long a change may take to the kernel before the API stops waiting for it. */
+const appliedDeadlineMilliseconds = 5000;
+
+export class Agent {
+  readonly #parts: AgentParts;
+  readonly #book = new AddressBook();
+  readonly #endpoints = new EndpointTable();
+  readonly #policy: PolicyDataplane;
+  readonly #engine: PolicyEngine;
+  readonly #wiring: EndpointWiring;
+  readonly #picture: Picture;
+  readonly #syncer: Syncer;
+  readonly #startedAt: Date;
+  readonly #synced = Promise.withResolvers<void>();
+  readonly #waiting = new Set<{ revision: Revision; resolve: () => void }>();
+  #revision: Revision = 0;
+  #attachments: Attachments | null = null;
+  #stopWatchingLinks: () => void = () => undefined;
+  #timers: Timer[] = [];
+  #missing = new Map<string, string>();
+  #held: readonly string[] = [];
+  #repairScheduled = false;
+  #stopped = false;
+
+  constructor(parts: AgentParts) {
+    const { config, store, linux, clock, logger } = parts;
+    this.#parts = parts;
+    this.#startedAt = new Date(clock.now());
+    this.#policy = new PolicyDataplane(linux, logger);
+    this.#engine = new PolicyEngine({ endpointToHost: config.dataplane.endpointToHost }, this.#policy);
+    this.#wiring = new EndpointWiring(linux, logger);
+    this.#picture = new Picture({
+      node: config.node.name,
+      book: this.#book,
+      endpoints: this.#endpoints,
+      engine: this.#engine,
+      logger,
+      onFamily: (family) => this.#afterSync(() => this.#wiring.ensureForwarding(family)),
+      onOwnBlock: (block, present) => this.#afterSync(() => this.#wiring.setBlockRoute(block, present)),
+    });
+    this.#syncer = new Syncer({
+      store,
+      prefix: '',
+      clock,
+      listener: {
+        onUpdates: (updates, revision) => this.#onUpdates(updates, revision),
+        onInSync: () => this.#synced.resolve(),
+        onStatus: (status) => {
+          if (!status.inSync) logger.warn({ reason: status.reason }, 'not in sync with the store');
+        },
+      },
+    });
+  }
+
+  /** Resolves when requests can be served. What was right in the kernel before is as it was. */
+  async start(): Promise<Attachments> {
+    const { config, linux, logger } = this.#parts;
+    await this.#synced.promise;
+    await this.#registerNode();
+    for (const [, pool] of this.#book.pools()) this.#wiring.ensureForwarding(pool.cidr.includes(':') ? 6 : 4);
+    await this.#policy.start();
+    const { address4, address6 } = config.node;
+    const nodeAddresses = [address4, address6].filter((address) => address !== null);
+    const attachments = new Attachments({
+      ...this.#parts,
+      node: config.node.name,
+      mtuBytes: config.dataplane.mtuBytes || (await this.#wiring.mtuOf(nodeAddresses)),
+      picture: this.#picture,
+      book: this.#book,
+      endpoints: this.#endpoints,
+      wiring: this.#wiring,
+      policy: this.#policy,
+      now: () => new Date(this.#parts.clock.now()),
+    });
+    this.#attachments = attachments;
+    this.#stopWatchingLinks = linux.watchLinks((event) => this.#onLinkEvent(event));
+    await this.#removeUnknownLinks();
+    await this.#repairEndpoints();
+    await attachments.flushCooling();
+    await attachments.expire();
+    this.#every(1000, () => this.#housekeep(attachments));
+    this.#every(config.dataplane.resyncSeconds * 1000, () => this.#resync());
+    logger.info({ node: config.node.name, endpoints: this.#endpoints.size }, 'ready');
+    return attachments;
+  }
+
+  /** Ends in order; the kernel keeps what is there, so containers go on talking. */
+  async stop(): Promise<void> {
+    this.#stopped = true;
+    for (const timer of this.#timers) timer.cancel();
+    this.#stopWatchingLinks();
+    await this.#attachments?.idle();
+    this.#syncer.stop();
+    this.#wiring.close();
+    await this.#parts.store.close();
+  }
+
+  /** Resolves when this host's kernel reflects the revision. @throws TRY_AGAIN after 5 s, POLICY when it could not be written */
+  async applied(revision: Revision): Promise<void> {
+    await this.#seen(revision);
+    await this.#policy.flush();
+  }
+
+  status() {
+    const { config, version } = this.#parts;
+    const policy = this.#policy.status();
+    const sync = this.#syncer.status();
+    return {
+      agent: { version, startedAt: this.#startedAt.toISOString(), pid: process.pid },
+      store: {
+        type: config.datastore.type,
+        inSync: sync.inSync,
+        since: sync.inSync ? null : new Date(sync.since).toISOString(),
+        error: sync.inSync ? null : sync.reason,
+        revision: this.#revision,
+      },
+      policy: {
+        backend: `iptables-${this.#parts.linux.iptables.backend}`,
+        inSync: policy.inSync,
+        error: policy.lastError,
+        counters: policy.counters,
+      },
+      endpoints: {
+        total: this.#endpoints.size,
+        unhealthy: [
+          ...[...this.#missing].map(([endpoint, reason]) => ({ endpoint, reason })),
+          ...[...this.#picture.broken()].map(([endpoint, reason]) => ({ endpoint, reason: `broken record: ${reason}` })),
+        ],
+      },
+      guard: {
+        held: this.#held.map((what) => ({
+          what,
+          reason: 'the store does not know this link, nor most others: start netctld with --confirm-mass-deletion to remove them',
+        })),
+      },
+    };
+  }
+
+  #onUpdates(updates: Parameters<Picture['apply']>[0], revision: Revision): void {
+    this.#picture.apply(updates);
+    this.#revision = revision;
+    for (const waiter of this.#waiting) if (waiter.revision <= revision) waiter.resolve();
+    // What changed is in the kernel when flush resolves; those who must know wait for a flush of their own.
+    if (this.#attachments !== null) this.#policy.flush().catch((error: unknown) => this.#report('policy', error));
+  }
+
+  #seen(revision: Revision): Promise<void> {
+    if (this.#revision >= revision) return Promise.resolve();
+    const { promise, resolve, reject } = Promise.withResolvers<void>();
+    const waiter = { revision, resolve };
+    const timer = this.#parts.clock.setTimer(appliedDeadlineMilliseconds, () => reject(new Error(`revision ${revision} has not arrived`)));
+    this.#waiting.add(waiter);
+    return promise.finally(() => {
+      timer.cancel();
+      this.#waiting.delete(waiter);
+    });
+  }
+
+  /** Before the start there is no kernel write; the start itself reads the picture. */
+  #afterSync(act: () => void): void {
+    if (this.#attachments === null) return;
+    try {
+      act();
+    } catch (error) {
+      this.#report('routes', error);
+    }
+  }
+
+  async #registerNode(): Promise<void> {
+    const { config, store, version } = this.#parts;
+    const { name, address4, address6, asNumber, labels } = config.node;
+    const record: Node = { address4, address6, asNumber, labels, version, startedAt: this.#startedAt.toISOString() };
+    await store.transact([], [{ kind: 'put', key: nodeKey(name), value: record as unknown as Json }]);
+  }
+
+  /** Links with our name that no endpoint has: left by a crash, or a sign that the store is not the one it was. */
+  async #removeUnknownLinks(): Promise<void> {
+    const { config, linux, logger } = this.#parts;
+    const links = await this.#wiring.links();
+    const unknown = [...links.keys()].filter((name) => !this.#endpoints.hasLink(name) && !this.#attachments?.isBusyLink(name));
+    const { remove, held } = judgeDeletion(links.size, unknown, config.dataplane.confirmMassDeletion);
+    this.#held = held;
+    if (held.length > 0) logger.error({ links: held }, 'held back: the store knows none of these links');
+    for (const name of remove) {
+      logger.warn({ link: name }, 'removing a link that no endpoint has');
+      await linux.deleteLink(links.get(name)?.index ?? 0);
+    }
+  }
+
+  /** Endpoints without a link get it anew where their namespace lives, and are released where it does not. */
+  async #repairEndpoints(): Promise<void> {
+    const links = await this.#wiring.links();
+    this.#missing = new Map();
+    for (const [id, { value }] of [...this.#endpoints.all()]) {
+      if (!links.has(value.hostInterface) && !this.#attachments?.isBusy(id)) await this.#repairEndpoint(id, value.containerId);
+    }
+    const changed = await this.#wiring.reconcileRoutes(this.#settledEndpoints(), await this.#wiring.links(), this.#ownBlocks());
+    if (changed.length > 0) this.#parts.logger.warn({ changed }, 'repaired links and routes');
+  }
+
+  async #repairEndpoint(id: string, containerId: string): Promise<void> {
+    try {
+      const outcome = await this.#attachments?.repair(id);
+      if (outcome !== 'stands') this.#parts.logger.warn({ endpoint: id, containerId, outcome }, 'an endpoint had no interface');
+    } catch (error) {
+      this.#missing.set(id, asNetctlError(error).message);
+      this.#report('endpoint', error);
+    }
+  }
+
+  *#settledEndpoints() {
+    for (const [id, { value }] of this.#endpoints.all()) if (!this.#attachments?.isBusy(id)) yield value;
+  }
+
+  *#ownBlocks(): Generator<Cidr> {
+    for (const [block, { value }] of this.#book.blocks()) if (value.node === this.#parts.config.node.name) yield block;
+  }
+
+  async #resync(): Promise<void> {
+    await this.#policy.resync();
+    await this.#removeUnknownLinks();
+    await this.#repairEndpoints();
+  }
+
+  /** A link of ours that vanished without us: its namespace ended (a DEL follows), or somebody removed it. */
+  #onLinkEvent(event: LinkEvent): void {
+    if (event.kind === 'changed' || this.#repairScheduled) return;
+    if (event.kind === 'gone' && (!this.#endpoints.hasLink(event.name) || this.#attachments?.isBusyLink(event.name))) return;
+    this.#repairScheduled = true;
+    this.#timers.push(
+      this.#parts.clock.setTimer(2000, () => {
+        this.#repairScheduled = false;
+        this.#repairEndpoints().catch((error: unknown) => this.#report('links', error));
+      }),
+    );
+  }
+
+  async #housekeep(attachments: Attachments): Promise<void> {
+    this.#engine.retire();
+    await this.#policy.flush();
+    await attachments.expire();
+  }
+
+  #every(milliseconds: number, task: () => Promise<void>): void {
+    const run = (): void => {
+      if (this.#stopped) return;
+      task()
+        .catch((error: unknown) => this.#report('periodic work', error))
+        .finally(() => {
+          if (!this.#stopped) this.#timers[slot] = this.#parts.clock.setTimer(milliseconds, run);
+        });
+    };
+    const slot = this.#timers.push(this.#parts.clock.setTimer(milliseconds, run)) - 1;
+  }
+
+  #report(what: string, error: unknown): void {
+    this.#parts.logger.error({ error: asNetctlError(error).message }, `${what}: failed, will be tried again`);
+  }
+}

@@ -1,0 +1,304 @@
+/**
+ * Movement 1 of DESIGN.md: a request goes straight down. Attach: check → plan → one transaction → policy → kernel → answer, each
+ * step with its own undo. Detach: policy → kernel → one transaction.
+ *
+ * In: requests from the protocol fronts. Out: attachments, or an error after everything was undone. Never: two requests for one
+ * endpoint at once, a container's interface up before its policy is in the kernel, an address released before its link is gone.
+ */
+import type { PolicyDataplane } from '../dataplane/policy-dataplane.ts';
+import type { EndpointWiring } from '../dataplane/endpoint-wiring.ts';
+import type { AddressBook } from '../ipam/address-book.ts';
+import { Assigner } from '../ipam/assign.ts';
+import { planExpiry, planGiveBack, planRelease } from '../ipam/release.ts';
+import { asNetctlError, NetctlError } from '../lib/errors.ts';
+import { KeyedQueue } from '../lib/keyed-queue.ts';
+import type { Logger } from '../lib/logger.ts';
+import { UndoStack } from '../lib/undo.ts';
+import type { Linux, Netns } from '../linux/ports.ts';
+import { type Attacher, type Attachment, type AttachmentId, type AttachRequest, endpointId, hostInterfaceName } from '../model/attachment.ts';
+import { type Address, familyOf } from '../model/ip.ts';
+import { endpointKey, profileKey } from '../model/keys.ts';
+import { parseName } from '../model/names.ts';
+import { newProfile, profileRecord } from '../model/profile.ts';
+import type { Endpoint } from '../model/records.ts';
+import type { Json, Store } from '../store/store.ts';
+import { gateways, hostMac } from '../veth/plan.ts';
+import { commit } from './commit.ts';
+import type { EndpointTable } from './endpoint-table.ts';
+import type { Picture } from './picture.ts';
+
+export interface AttachParts {
+  readonly node: string;
+  readonly bootId: string;
+  /** MTU of endpoints that do not ask for one. */
+  readonly mtuBytes: number;
+  readonly store: Store;
+  readonly picture: Picture;
+  readonly book: AddressBook;
+  readonly endpoints: EndpointTable;
+  readonly linux: Linux;
+  readonly wiring: EndpointWiring;
+  readonly policy: PolicyDataplane;
+  readonly logger: Logger;
+  now(): Date;
+}
+
+export class Attachments implements Attacher {
+  readonly #parts: AttachParts;
+  readonly #assigner: Assigner;
+  readonly #queue = new KeyedQueue();
+
+  constructor(parts: AttachParts) {
+    this.#parts = parts;
+    this.#assigner = new Assigner(parts.book);
+  }
+
+  attach(request: AttachRequest): Promise<Attachment> {
+    const id = endpointId(request);
+    return this.#queue.run(id, () => this.#attach(id, request));
+  }
+
+  detach(request: AttachmentId, before?: Date): Promise<void> {
+    const id = endpointId(request);
+    return this.#queue.run(id, async () => {
+      const endpoint = this.#parts.endpoints.get(id)?.value;
+      if (before !== undefined && endpoint !== undefined && Date.parse(endpoint.createdAt) > before.getTime()) return;
+      await this.#detach(id, endpoint);
+    });
+  }
+
+  async check(request: AttachmentId, expected: { addresses: readonly Address[]; netnsOpen: string }): Promise<void> {
+    const id = endpointId(request);
+    const endpoint = this.#parts.endpoints.get(id)?.value;
+    if (endpoint === undefined) throw new NetctlError('NOT_FOUND', `no endpoint of container ${request.containerId} on ${request.network}`);
+    const netns = this.#parts.linux.openNetns(expected.netnsOpen);
+    try {
+      const problems = await this.#parts.wiring.inspect(endpoint, netns);
+      for (const address of endpoint.addresses) {
+        if (!expected.addresses.includes(address)) problems.push(`address ${address} is not in prevResult`);
+      }
+      if (!this.#parts.policy.status().inSync) problems.push('the policy in the kernel is not what it should be');
+      if (problems.length > 0) throw new NetctlError('CONFLICT', problems.join('; '), { endpoint: id, problems });
+    } finally {
+      netns.close();
+    }
+  }
+
+  async collect(network: string, valid: readonly Omit<AttachmentId, 'network'>[]): Promise<void> {
+    const keep = new Set(valid.map((attachment) => endpointId({ ...attachment, network })));
+    const stale = this.#parts.endpoints.ofNetwork(network).filter(([id]) => !keep.has(id));
+    const results = await Promise.allSettled(stale.map(([, endpoint]) => this.detach(endpoint)));
+    const failed = results.filter((result) => result.status === 'rejected').map((result) => asNetctlError(result.reason).message);
+    if (failed.length > 0) throw new NetctlError('TRY_AGAIN', `${failed.length} of ${stale.length} not collected: ${failed.join('; ')}`);
+  }
+
+  notReady(): { reason: string; existingAffected: boolean } | null {
+    const policy = this.#parts.policy.status();
+    if (!policy.inSync) return { reason: `policy is not in the kernel: ${policy.lastError ?? 'starting'}`, existingAffected: true };
+    const pools = this.#parts.book.pools().filter(([, pool]) => !pool.disabled);
+    if (pools.length === 0) return { reason: 'there is no enabled pool: add one with `netctl pool add CIDR`', existingAffected: false };
+    return null;
+  }
+
+  /** Puts an endpoint of the store right in the kernel: makes its link anew where its namespace lives, else releases it. */
+  repair(id: string): Promise<'stands' | 'remade' | 'released'> {
+    return this.#queue.run(id, () => this.#repair(id));
+  }
+
+  /** True while a request for the endpoint runs: what it has in the kernel is not for others to judge. */
+  isBusy(id: string): boolean {
+    return this.#queue.has(id);
+  }
+
+  isBusyLink(hostInterface: string): boolean {
+    return [...this.#queue.keys()].some((id) => hostInterfaceName(id) === hostInterface);
+  }
+
+  /** Frees addresses whose cooldown is over, then blocks of this node that have none left. */
+  async expire(): Promise<void> {
+    const { book, node, now } = this.#parts;
+    while (planExpiry(book, node, now()) !== null) await this.#commit(() => planExpiry(book, node, now()) ?? nothing);
+    while (planGiveBack(book, node) !== null) await this.#commit(() => planGiveBack(book, node) ?? nothing);
+  }
+
+  /** Connections of released addresses, once more: the agent may have died between the link's end and the flush. */
+  async flushCooling(): Promise<void> {
+    for (const address of this.#parts.book.cooling()) await this.#parts.linux.conntrack.flushAddress(address);
+  }
+
+  /** Resolves when no request runs. */
+  idle(): Promise<void> {
+    return this.#queue.idle();
+  }
+
+  async #attach(id: string, request: AttachRequest): Promise<Attachment> {
+    const netns = this.#parts.linux.openNetns(request.netns.open);
+    const undo = new UndoStack();
+    try {
+      const known = this.#parts.endpoints.get(id)?.value;
+      if (known !== undefined && this.#parts.wiring.stands(known, netns)) return attachmentOf(known);
+      if (known !== undefined) await this.#detach(id, known);
+      const endpoint = await this.#register(id, request, netns);
+      undo.push('release the addresses', () => this.#unregister(id, endpoint, false));
+      await this.#wire(endpoint, netns, undo);
+      undo.forget();
+      return attachmentOf(endpoint);
+    } catch (error) {
+      for (const failure of await undo.run()) {
+        this.#parts.logger.error({ endpoint: id, step: failure.what, error: String(failure.error) }, 'could not undo a step of a failed attach');
+      }
+      throw error;
+    } finally {
+      netns.close();
+    }
+  }
+
+  /** Address, owner index and endpoint (and, on its first use, the network's own profile) in one transaction. */
+  async #register(id: string, request: AttachRequest, netns: Netns): Promise<Endpoint> {
+    const { store, picture, node, now, book } = this.#parts;
+    const profiles = request.profiles.length > 0 ? request.profiles : [parseName(request.network, 'profile (named like the network)')];
+    const ownProfile = request.profiles.length === 0 && !picture.hasProfile(request.network) ? request.network : null;
+    const owner = request.owner ?? { tenant: 'default', app: request.network.slice(0, 128), instance: request.containerId.slice(0, 128) };
+    const key = endpointKey(node, id);
+    let endpoint: Endpoint | undefined;
+    await commit(store, picture, () => {
+      const proposal = this.#assigner.propose({ ...request, node, endpoint: id, owner, now: now() });
+      const record: Endpoint = {
+        network: request.network,
+        containerId: request.containerId,
+        interface: request.interface,
+        kind: 'routed',
+        hostInterface: hostInterfaceName(id),
+        mac: proposal.mac,
+        mtuBytes: request.mtuBytes || this.#parts.mtuBytes,
+        addresses: [...proposal.addresses],
+        profiles: [...profiles],
+        labels: { ...request.labels },
+        extraSources: [],
+        rateLimits: null,
+        netns: { path: request.netns.path, ...netns.identity },
+        bootId: this.#parts.bootId,
+        createdAt: now().toISOString(),
+      };
+      endpoint = record;
+      const needsProfile = ownProfile !== null && !picture.hasProfile(ownProfile);
+      return {
+        compares: [
+          ...proposal.compares,
+          { kind: 'absent', key },
+          ...(needsProfile ? [{ kind: 'absent', key: profileKey(ownProfile) } as const] : []),
+        ],
+        writes: [
+          ...proposal.writes,
+          { kind: 'put', key, value: record as unknown as Json },
+          ...(needsProfile ? [{ kind: 'put', key: profileKey(ownProfile), value: profileRecord(newProfile(ownProfile)) as unknown as Json } as const] : []),
+        ],
+        settle: () => proposal.settle(),
+      };
+    });
+    if (endpoint === undefined) throw new NetctlError('BUG', `endpoint ${id} was committed but not planned`);
+    for (const address of endpoint.addresses) this.#parts.wiring.ensureForwarding(familyOf(address));
+    for (const profile of profiles) {
+      if (!picture.hasProfile(profile)) this.#parts.logger.warn({ endpoint: id, profile }, 'profile does not exist: it denies everything');
+    }
+    this.#parts.logger.debug({ endpoint: id, addresses: endpoint.addresses, pools: book.pools().length }, 'registered');
+    return endpoint;
+  }
+
+  /** The commit has put the endpoint into the policy's desired state; it is in the kernel before the container's link goes up. */
+  async #wire(endpoint: Endpoint, netns: Netns, undo: UndoStack): Promise<void> {
+    const { policy, wiring } = this.#parts;
+    await policy.flush();
+    const spec = await wiring.begin(endpoint, netns);
+    undo.push('remove the link', () => wiring.remove(endpoint.hostInterface));
+    wiring.finish(spec, netns);
+  }
+
+  async #detach(id: string, endpoint: Endpoint | undefined): Promise<void> {
+    const { wiring, linux } = this.#parts;
+    if (endpoint === undefined) {
+      await wiring.remove(hostInterfaceName(id));
+      return;
+    }
+    await wiring.remove(endpoint.hostInterface);
+    for (const address of endpoint.addresses) await linux.conntrack.flushAddress(address);
+    await this.#unregister(id, endpoint, true);
+  }
+
+  /** One transaction gives back the addresses and forgets the endpoint; its policy members go with it. */
+  async #unregister(id: string, endpoint: Endpoint, used: boolean): Promise<void> {
+    const { book, node, now, policy, endpoints } = this.#parts;
+    await this.#commit(() => {
+      const known = endpoints.get(id);
+      if (known === undefined) return nothing;
+      const release = planRelease(book, id, endpoint.addresses, now(), used);
+      const key = endpointKey(node, id);
+      return {
+        compares: [...release.compares, { kind: 'modified', key, revision: known.modified }],
+        writes: [...release.writes, { kind: 'delete', key }],
+      };
+    });
+    // The link is gone, so members that linger do no harm; the dataplane tries again by itself.
+    await policy.flush().catch((error: unknown) => {
+      this.#parts.logger.warn({ endpoint: id, error: String(error) }, 'policy of a detached endpoint is not yet out of the kernel');
+    });
+  }
+
+  async #repair(id: string): Promise<'stands' | 'remade' | 'released'> {
+    const endpoint = this.#parts.endpoints.get(id)?.value;
+    if (endpoint === undefined) return 'released';
+    const netns = this.#reopen(endpoint);
+    if (netns === null) {
+      await this.#detach(id, endpoint);
+      return 'released';
+    }
+    const undo = new UndoStack();
+    try {
+      if (this.#parts.wiring.stands(endpoint, netns)) return 'stands';
+      await this.#parts.wiring.remove(endpoint.hostInterface);
+      await this.#wire(endpoint, netns, undo);
+      return 'remade';
+    } catch (error) {
+      await undo.run();
+      throw error;
+    } finally {
+      netns.close();
+    }
+  }
+
+  /** The namespace that the endpoint was made in, if it lives and is still the same one. */
+  #reopen(endpoint: Endpoint): Netns | null {
+    if (endpoint.bootId !== this.#parts.bootId) return null;
+    let netns: Netns;
+    try {
+      netns = this.#parts.linux.openNetns(endpoint.netns.path);
+    } catch {
+      return null;
+    }
+    const { device, inode } = netns.identity;
+    if (device === endpoint.netns.device && inode === endpoint.netns.inode) return netns;
+    netns.close();
+    return null;
+  }
+
+  #commit(plan: Parameters<typeof commit>[2]): Promise<number> {
+    return commit(this.#parts.store, this.#parts.picture, plan);
+  }
+}
+
+const nothing = { compares: [], writes: [] };
+
+function attachmentOf(endpoint: Endpoint): Attachment {
+  return {
+    network: endpoint.network,
+    containerId: endpoint.containerId,
+    interface: endpoint.interface,
+    hostInterface: endpoint.hostInterface,
+    hostMac,
+    mac: endpoint.mac,
+    mtuBytes: endpoint.mtuBytes,
+    addresses: endpoint.addresses,
+    gateways,
+    netnsPath: endpoint.netns.path,
+  };
+}

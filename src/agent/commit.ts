@@ -1,0 +1,42 @@
+/**
+ * One transaction of the agent: plan on the picture, let the store decide, put the outcome into the picture at once.
+ *
+ * In: a plan, made anew for each attempt. Out: the committed revision (0 for a plan without writes). Never: a write repeated whose outcome is unknown (that error
+ * goes to the caller), a lost race answered with the same stale picture.
+ */
+import { NetctlError } from '../lib/errors.ts';
+import type { Compare, Revision, Store, Write } from '../store/store.ts';
+import type { Picture } from './picture.ts';
+
+export interface Plan {
+  readonly compares: readonly Compare[];
+  readonly writes: readonly Write[];
+  /** Called once when the attempt's outcome is in the picture. */
+  settle?(): void;
+}
+
+const mostAttempts = 16;
+
+/** @throws CONFLICT when others were always quicker; whatever `plan` throws; STORE_UNAVAILABLE */
+export async function commit(store: Store, picture: Picture, plan: () => Plan): Promise<Revision> {
+  for (let attempt = 0; attempt < mostAttempts; attempt++) {
+    const { compares, writes, settle } = plan();
+    try {
+      if (writes.length === 0) return 0;
+      const result = await store.transact(compares, writes);
+      if (result.committed) {
+        picture.apply(writes.map((write) => ({ key: write.key, entry: entryOf(write, result.revision) })));
+        return result.revision;
+      }
+      const entry = await store.get(result.failed);
+      picture.apply([{ key: result.failed, entry }]);
+    } finally {
+      settle?.();
+    }
+  }
+  throw new NetctlError('CONFLICT', `lost the race for the same records ${mostAttempts} times: try again`);
+}
+
+function entryOf(write: Write, modified: Revision) {
+  return write.kind === 'put' ? { value: write.value, modified } : null;
+}

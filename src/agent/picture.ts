@@ -1,0 +1,151 @@
+/**
+ * The picture of the store in memory, and the place where a change becomes work: each record goes, checked, to the parts that
+ * use its kind. Movement 2 of DESIGN.md begins here.
+ *
+ *   store ──watch──► Syncer ──► Picture ──┬─ pools, blocks, addresses ─► AddressBook   (what an assignment is planned on)
+ *              ADD, DEL (their own echo) ─┘├─ endpoints of this node ──► EndpointTable
+ *                                          ├─ endpoints, profiles ─────► PolicyEngine ──► PolicyDataplane ──► kernel
+ *                                          └─ blocks of this node ─────► block routes ──► kernel
+ *
+ * In: keys with entries, in any order, repeated, stale. Out: calls into those parts. Never: a broken record that stops others (it
+ * counts as absent, is logged and shown in the status), a decision.
+ */
+import type { z } from 'zod';
+import type { AddressBook, Known } from '../ipam/address-book.ts';
+import type { Logger } from '../lib/logger.ts';
+import { type Cidr, type Family, familyOf } from '../model/ip.ts';
+import { type Key, parseKey } from '../model/keys.ts';
+import { type Profile, parseProfileRecord } from '../model/profile.ts';
+import { addressSchema, blockSchema, type Endpoint, endpointSchema, nodeSchema, poolSchema } from '../model/records.ts';
+import type { PolicyEngine } from '../policy/engine.ts';
+import type { Json, Revision } from '../store/store.ts';
+import type { EndpointTable } from './endpoint-table.ts';
+
+/** What the picture needs of an entry; an entry of the store is one. */
+export interface Change {
+  readonly key: string;
+  readonly entry: { readonly value: Json; readonly modified: Revision } | null;
+}
+type Entry = NonNullable<Change['entry']>;
+
+export interface PictureParts {
+  readonly node: string;
+  readonly book: AddressBook;
+  readonly endpoints: EndpointTable;
+  readonly engine: PolicyEngine;
+  readonly logger: Logger;
+  /** A pool of the family exists. */
+  onFamily(family: Family): void;
+  /** This node has, or has no longer, the block. */
+  onOwnBlock(block: Cidr, present: boolean): void;
+}
+
+export class Picture {
+  readonly #parts: PictureParts;
+  readonly #broken = new Map<string, string>();
+  readonly #profiles = new Set<string>();
+
+  constructor(parts: PictureParts) {
+    this.#parts = parts;
+  }
+
+  /** Records that could not be read: key and reason. */
+  broken(): ReadonlyMap<string, string> {
+    return this.#broken;
+  }
+
+  hasProfile(name: string): boolean {
+    return this.#profiles.has(name);
+  }
+
+  apply(changes: readonly Change[]): void {
+    // Pools first: what follows is indexed by them.
+    for (const change of changes) if (change.key.startsWith('pools/')) this.#applyOne(change);
+    for (const change of changes) if (!change.key.startsWith('pools/')) this.#applyOne(change);
+  }
+
+  #applyOne({ key: path, entry }: Change): void {
+    const key = parseKey(path);
+    if (key === null || (entry !== null && this.#isEcho(key, entry.modified))) return;
+    const { book, engine } = this.#parts;
+    switch (key.kind) {
+      case 'pool': {
+        const pool = this.#read(path, entry, poolSchema);
+        book.onPool(key.pool, pool?.value ?? null);
+        if (pool !== null) this.#parts.onFamily(familyOf(pool.value.cidr));
+        return;
+      }
+      case 'block': {
+        const block = this.#read(path, entry, blockSchema);
+        const wasOurs = book.block(key.cidr)?.value.node === this.#parts.node;
+        book.onBlock(key.cidr, block);
+        const isOurs = block?.value.node === this.#parts.node;
+        if (wasOurs !== isOurs) this.#parts.onOwnBlock(key.cidr, isOurs);
+        return;
+      }
+      case 'address':
+        book.onAddress(key.address, this.#read(path, entry, addressSchema));
+        return;
+      case 'endpoint':
+        this.#endpoint(key, this.#read(path, entry, endpointSchema));
+        return;
+      case 'profile':
+        // A broken profile exists all the same: it denies, and is not made anew.
+        if (entry === null) this.#profiles.delete(key.profile);
+        else this.#profiles.add(key.profile);
+        engine.onProfile(key.profile, this.#profile(path, entry));
+        return;
+      case 'node':
+        this.#read(path, entry, nodeSchema);
+        return;
+      case 'owner':
+        return;
+    }
+  }
+
+  /** What a request of ours already put into the picture comes back by the watch. */
+  #isEcho(key: Key, modified: Revision): boolean {
+    if (key.kind === 'address') return this.#parts.book.address(key.address)?.modified === modified;
+    return key.kind === 'endpoint' && key.node === this.#parts.node && this.#parts.endpoints.get(key.endpoint)?.modified === modified;
+  }
+
+  #endpoint(key: Key & { kind: 'endpoint' }, known: Known<Endpoint> | null): void {
+    const local = key.node === this.#parts.node;
+    if (local) this.#parts.endpoints.set(key.endpoint, known);
+    const policy = known === null ? null : { local, ...known.value };
+    this.#parts.engine.onEndpoint(`${key.node}/${key.endpoint}`, policy);
+  }
+
+  #profile(path: string, entry: Entry | null): Profile | null {
+    if (entry === null) return this.#forget(path);
+    try {
+      const profile = parseProfileRecord(entry.value);
+      this.#broken.delete(path);
+      return profile;
+    } catch (error) {
+      return this.#reject(path, (error as Error).message);
+    }
+  }
+
+  #read<T>(path: string, entry: Entry | null, schema: z.ZodType<T>): Known<T> | null {
+    if (entry === null) return this.#forget(path);
+    const parsed = schema.safeParse(entry.value);
+    if (parsed.success) {
+      this.#broken.delete(path);
+      return { value: parsed.data, modified: entry.modified };
+    }
+    const issue = parsed.error.issues[0];
+    return this.#reject(path, `${issue?.path.join('.') ?? ''}: ${issue?.message ?? 'not valid'}`);
+  }
+
+  #forget(path: string): null {
+    this.#broken.delete(path);
+    return null;
+  }
+
+  #reject(path: string, reason: string): null {
+    this.#broken.set(path, reason);
+    this.#parts.logger.error({ key: path, reason }, 'record in the store is broken and counts as absent');
+    return null;
+  }
+}

@@ -1,0 +1,270 @@
+/**
+ * Links, addresses and routes of routed endpoints: makes them for an ADD, takes them away for a DEL, and puts right what is
+ * found wrong.
+ *
+ * In: endpoints as the store has them, an open namespace. Out: netlink batches (planned in src/veth). Never: a link left behind by
+ * a batch that failed half-way, a link or route touched that is not ours (name prefix, route protocol), a correct one touched.
+ */
+import { NetctlError } from '../lib/errors.ts';
+import type { Logger } from '../lib/logger.ts';
+import { KernelError, type LinkInfo, type Linux, type Netns, type Routing } from '../linux/ports.ts';
+import { hostInterfacePrefix } from '../model/attachment.ts';
+import { type Address, type Cidr, type Family, familyOf, hostCidr } from '../model/ip.ts';
+import type { Endpoint } from '../model/records.ts';
+import {
+  blockRoute,
+  hostRoute,
+  planContainer,
+  planHost,
+  planHostRoutes,
+  routeProtocol,
+  type VethSpec,
+} from '../veth/plan.ts';
+
+export class EndpointWiring {
+  readonly #linux: Linux;
+  readonly #host: Routing;
+  readonly #logger: Logger;
+  readonly #forwarding = new Set<Family>();
+
+  constructor(linux: Linux, logger: Logger) {
+    this.#linux = linux;
+    this.#host = linux.openRouting();
+    this.#logger = logger;
+  }
+
+  /**
+   * Makes the pair and the host's side; the container's end is there but down until `finish`.
+   * @throws INTERFACE_EXISTS when the container has an interface of that name; KernelError; nothing is left behind
+   */
+  async begin(endpoint: Endpoint, netns: Netns): Promise<VethSpec> {
+    for (let attempt = 1; ; attempt++) {
+      const spec = this.#spec(endpoint, netns);
+      try {
+        this.#host.batch(planHost(spec));
+        return spec;
+      } catch (error) {
+        await this.#explain(error, spec, netns, attempt);
+      }
+    }
+  }
+
+  /** Brings the container's end up with its addresses and routes. The policy must be in the kernel by now. */
+  finish(spec: VethSpec, netns: Netns): void {
+    if (spec.addresses.some((address) => familyOf(address) === 6))
+      this.#enableIpv6(spec.containerInterface, netns);
+    const container = this.#linux.openRouting(netns);
+    try {
+      container.batch(planContainer(spec));
+    } finally {
+      container.close();
+    }
+    // Reading the link makes the kernel settle its carrier: without that the first packets may meet a noop queue.
+    this.#host.link({ index: spec.hostIndex });
+  }
+
+  /** Resolves when the link (and with it the container's end and the host's routes) is gone, or was not there. */
+  async remove(hostInterface: string): Promise<void> {
+    const link = this.#host.link({ name: hostInterface });
+    if (link !== null) await this.#linux.deleteLink(link.index);
+  }
+
+  /** Whether the endpoint's pair stands, with its container end in the given namespace. */
+  stands(endpoint: Endpoint, netns: Netns): boolean {
+    const { device, inode } = netns.identity;
+    if (endpoint.netns.device !== device || endpoint.netns.inode !== inode) return false;
+    const host = this.#host.link({ name: endpoint.hostInterface });
+    return host !== null && this.#containerLink(endpoint, netns)?.index === host.peerIndex;
+  }
+
+  /** What is missing or wrong of the endpoint in the kernel, in words; empty when all is right. */
+  async inspect(endpoint: Endpoint, netns: Netns): Promise<string[]> {
+    const host = this.#host.link({ name: endpoint.hostInterface });
+    if (host === null) return [`host interface ${endpoint.hostInterface} is missing`];
+    const inside = this.#containerLink(endpoint, netns);
+    if (inside === null) return [`interface ${endpoint.interface} is missing in the container`];
+    const container = this.#linux.openRouting(netns);
+    try {
+      const present = (await container.addresses(inside.index)).map(({ address }) => address);
+      const routes = await this.#host.routes({ protocol: routeProtocol });
+      return [
+        ...(host.up ? [] : [`host interface ${endpoint.hostInterface} is down`]),
+        ...(inside.up ? [] : [`interface ${endpoint.interface} is down in the container`]),
+        ...endpoint.addresses
+          .filter((address) => !present.includes(address))
+          .map((address) => `address ${address} is missing in the container`),
+        ...endpoint.addresses
+          .filter(
+            (address) =>
+              !routes.some(
+                ({ destination, linkIndex }) => destination === hostCidr(address) && linkIndex === host.index,
+              ),
+          )
+          .map((address) => `the host has no route to ${address}`),
+      ];
+    } finally {
+      container.close();
+    }
+  }
+
+  /** The blackhole for a block that this node holds, or its end. */
+  setBlockRoute(block: Cidr, present: boolean): void {
+    try {
+      this.#host.batch([{ kind: present ? 'route-replace' : 'route-delete', route: blockRoute(block) }]);
+    } catch (error) {
+      if (present || !isErrno(error, 'ESRCH', 'ENOENT')) throw error;
+    }
+  }
+
+  /** Routed endpoints of the family need a host that forwards. */
+  ensureForwarding(family: Family): void {
+    if (this.#forwarding.has(family)) return;
+    const path = family === 4 ? 'net/ipv4/ip_forward' : 'net/ipv6/conf/all/forwarding';
+    if (this.#linux.readSysctl(path).trim() !== '1') {
+      this.#linux.writeSysctl(path, '1');
+      this.#logger.info({ sysctl: path }, 'switched forwarding on');
+    }
+    this.#forwarding.add(family);
+  }
+
+  /** MTU of the interface that has one of the addresses; 1500 where none has. */
+  async mtuOf(nodeAddresses: readonly Address[]): Promise<number> {
+    const holder = (await this.#host.addresses()).find(({ address }) => nodeAddresses.includes(address));
+    const link = holder === undefined ? null : this.#host.link({ index: holder.linkIndex });
+    return link?.mtuBytes ?? 1500;
+  }
+
+  /** Our links, by name. */
+  async links(): Promise<Map<string, LinkInfo>> {
+    const links = (await this.#host.links()).filter(
+      ({ name, type }) => type === 'veth' && name.startsWith(hostInterfacePrefix),
+    );
+    return new Map(links.map((link) => [link.name, link]));
+  }
+
+  /**
+   * Makes host routes and neighbours of the given endpoints (whose links stand), and the block routes, exactly what they
+   * should be; routes of our protocol beyond those go. Returns what it changed, in words.
+   */
+  async reconcileRoutes(
+    endpoints: Iterable<Endpoint>,
+    links: ReadonlyMap<string, LinkInfo>,
+    blocks: Iterable<Cidr>,
+  ): Promise<string[]> {
+    const actual = await this.#host.routes({ protocol: routeProtocol });
+    const neighbours = await this.#host.neighbours();
+    const changed: string[] = [];
+    const wanted = new Set<string>();
+    for (const endpoint of endpoints) {
+      const link = links.get(endpoint.hostInterface);
+      if (link === undefined) continue;
+      if (!link.up) {
+        this.#host.batch([{ kind: 'link-set', index: link.index, up: true }]);
+        changed.push(`${link.name} up`);
+      }
+      for (const address of endpoint.addresses) {
+        wanted.add(`${hostCidr(address)} ${link.index}`);
+        const route = actual.some(
+          ({ destination, linkIndex }) => destination === hostCidr(address) && linkIndex === link.index,
+        );
+        const neighbour = neighbours.some(
+          (entry) =>
+            entry.linkIndex === link.index &&
+            entry.address === address &&
+            entry.mac === endpoint.mac &&
+            entry.permanent,
+        );
+        if (route && neighbour) continue;
+        this.#host.batch(planHostRoutes(link.index, endpoint.mac, [address]));
+        changed.push(`route to ${address}`);
+      }
+    }
+    for (const block of blocks) {
+      wanted.add(`${block} blackhole`);
+      if (actual.some(({ destination, type }) => destination === block && type === 'blackhole')) continue;
+      this.setBlockRoute(block, true);
+      changed.push(`block route ${block}`);
+    }
+    for (const { destination, type, linkIndex } of actual) {
+      if (wanted.has(`${destination} ${type === 'blackhole' ? type : linkIndex}`)) continue;
+      const route =
+        type === 'blackhole' || linkIndex === null
+          ? blockRoute(destination)
+          : { ...hostRoute(linkIndex, destination.split('/')[0] as Address), destination };
+      this.#host.batch([{ kind: 'route-delete', route }]);
+      changed.push(`removed route ${destination}`);
+    }
+    return changed;
+  }
+
+  close(): void {
+    this.#host.close();
+  }
+
+  #spec(endpoint: Endpoint, netns: Netns): VethSpec {
+    const [hostIndex, containerIndex] = twoIndexes();
+    return {
+      hostInterface: endpoint.hostInterface,
+      hostIndex,
+      containerInterface: endpoint.interface,
+      containerIndex,
+      netnsFd: netns.fd,
+      mac: endpoint.mac,
+      mtuBytes: endpoint.mtuBytes,
+      addresses: endpoint.addresses,
+    };
+  }
+
+  /** After a failed host batch: rolls back, then throws the cause in our words, or returns when another attempt makes sense. */
+  async #explain(error: unknown, spec: VethSpec, netns: Netns, attempt: number): Promise<void> {
+    if (!(error instanceof KernelError)) throw error;
+    if (error.position > 0) await this.#linux.deleteLink(spec.hostIndex);
+    else if (error.errno === 'EEXIST' || error.errno === 'EBUSY') {
+      const container = this.#linux.openRouting(netns);
+      const taken = container.link({ name: spec.containerInterface });
+      container.close();
+      if (taken !== null) {
+        throw new NetctlError(
+          'INTERFACE_EXISTS',
+          `the container already has an interface ${spec.containerInterface}`,
+          { interface: spec.containerInterface },
+        );
+      }
+      // A pair of ours whose container end sits elsewhere is a left-over; otherwise a chosen index was taken.
+      await this.remove(spec.hostInterface);
+      if (attempt < 3) return;
+    }
+    throw new NetctlError(
+      'LINK',
+      `cannot make the interface: ${error.message}`,
+      { errno: error.errno },
+      error,
+    );
+  }
+
+  /** Docker's namespaces begin with IPv6 switched off; an endpoint with an IPv6 address asks for it. */
+  #enableIpv6(containerInterface: string, netns: Netns): void {
+    const path = `net/ipv6/conf/${containerInterface}/disable_ipv6`;
+    if (this.#linux.readSysctl(path, netns).trim() !== '0') this.#linux.writeSysctl(path, '0', netns);
+  }
+
+  #containerLink(endpoint: Endpoint, netns: Netns): LinkInfo | null {
+    const container = this.#linux.openRouting(netns);
+    try {
+      return container.link({ name: endpoint.interface });
+    } finally {
+      container.close();
+    }
+  }
+}
+
+/** Two different interface indexes that are most likely unused; a clash is answered by trying again. */
+function twoIndexes(): [number, number] {
+  const least = 100_000;
+  const first = least + Math.floor(Math.random() * 2_000_000_000);
+  return [first, first + 1];
+}
+
+function isErrno(error: unknown, ...names: string[]): boolean {
+  return error instanceof KernelError && names.includes(error.errno);
+}

@@ -1,0 +1,155 @@
+/**
+ * netctld, the agent: here the adapters meet the ports. Reads the configuration, opens the store and the kernel, starts the
+ * agent, then the delete queue, the CNI socket and the API; ends in the reverse order.
+ *
+ * In: argv, environment, configuration file. Out: a running agent; exit 0 after SIGTERM or SIGINT, 1 with one line on stderr
+ * when it cannot start. Never: a second agent on the same directories.
+ */
+import { chmodSync, existsSync, mkdirSync, readFileSync, renameSync, rmSync, symlinkSync } from 'node:fs';
+import { createConnection, type Server, type Socket } from 'node:net';
+import { join } from 'node:path';
+import packageJson from '../../package.json' with { type: 'json' };
+import { Agent } from '../agent/agent.ts';
+import { type Config, defaultConfigPath, loadConfig, options, type Setting } from '../agent/config.ts';
+import { buildApi } from '../api/server.ts';
+import { DeleteQueue } from '../cni/delete-queue.ts';
+import { createCniServer } from '../cni/server.ts';
+import { systemClock } from '../lib/clock.ts';
+import { asNetctlError, NetctlError } from '../lib/errors.ts';
+import type { Logger } from '../lib/logger.ts';
+import { createLinux } from '../linux/real/linux.ts';
+import { peerCredentials, sendDatagram } from '../linux/real/native.ts';
+import { SqliteStore } from '../store/sqlite.ts';
+import { createLogger } from './logger.ts';
+
+const queuePollMilliseconds = 5000;
+
+async function main(argv: readonly string[]): Promise<void> {
+  if (argv.includes('--help') || argv.includes('-h')) return void process.stdout.write(help());
+  if (argv.includes('--version')) return void process.stdout.write(`netctld ${packageJson.version}\n`);
+  const { config, settings } = loadConfig({ argv, env: process.env, readFile: textOrNull });
+  const logger = createLogger(config.log);
+  process.umask(0o077);
+  await refuseSecondAgent(config);
+  await run(config, settings, logger);
+}
+
+async function run(config: Config, settings: readonly Setting[], logger: Logger): Promise<void> {
+  for (const directory of [config.runDir, config.stateDir]) mkdirSync(directory, { recursive: true, mode: 0o700 });
+  chmodSync(config.runDir, 0o700);
+  const store = new SqliteStore({
+    path: join(config.stateDir, 'netctl.db'),
+    onFault: (error) => logger.error({ error: error.message }, 'upkeep of the local store failed'),
+  });
+  const linux = await createLinux({ iptablesBackend: config.dataplane.iptablesBackend });
+  const bootId = readFileSync('/proc/sys/kernel/random/boot_id', 'utf8').trim();
+  const agent = new Agent({ config, version: packageJson.version, bootId, store, linux, clock: systemClock, logger });
+  const attachments = await agent.start();
+
+  const queueDirectory = join(config.stateDir, 'delqueue');
+  const queue = new DeleteQueue(queueDirectory, attachments, logger);
+  link(queueDirectory, join(config.runDir, 'delqueue'));
+  await queue.drain();
+  const queueTimer = setInterval(() => void queue.drain(), queuePollMilliseconds);
+
+  const api = buildApi({
+    store,
+    node: config.node.name,
+    version: packageJson.version,
+    status: () => agent.status(),
+    config: () => settings,
+    applied: (revision) => agent.applied(revision),
+    onBug: (error) => logger.error({ error: error.message, stack: error.stack }, 'the API met a bug'),
+  });
+  await api.ready();
+  const cni = createCniServer({ attacher: attachments, logger, peerOf: (socket) => peerCredentials(descriptorOf(socket)) });
+  await listen(cni, join(config.runDir, 'cni.sock'));
+  await listen(api.server, join(config.runDir, 'api.sock'));
+  notifySystemd('READY=1');
+
+  const signal = await endSignal();
+  logger.info({ signal }, 'stopping; containers keep their network');
+  notifySystemd('STOPPING=1');
+  clearInterval(queueTimer);
+  for (const name of ['cni.sock', 'api.sock']) rmSync(join(config.runDir, name), { force: true });
+  cni.close();
+  await api.close();
+  await agent.stop();
+  linux.close();
+}
+
+/** Made under another name, closed to others, then renamed: nobody meets a socket that is not ready. */
+async function listen(server: Server, path: string): Promise<void> {
+  const temporary = `${path}.new`;
+  rmSync(temporary, { force: true });
+  await new Promise<void>((resolve, reject) => {
+    server.once('error', reject);
+    server.listen(temporary, () => resolve());
+  });
+  chmodSync(temporary, 0o600);
+  renameSync(temporary, path);
+}
+
+/** A socket file may be a left-over; one that answers is a running agent. */
+async function refuseSecondAgent({ runDir }: Config): Promise<void> {
+  const path = join(runDir, 'cni.sock');
+  if (!existsSync(path)) return;
+  const answers = await new Promise<boolean>((resolve) => {
+    const socket = createConnection(path, () => resolve(true));
+    socket.once('error', () => resolve(false));
+    socket.once('connect', () => socket.destroy());
+  });
+  if (answers) throw new NetctlError('CONFLICT', `another agent is running on ${runDir}: stop it, or give this one its own --run-dir and --state-dir`);
+}
+
+/** The CNI executable knows the run directory only, and the queue must outlive it. */
+function link(target: string, path: string): void {
+  rmSync(path, { force: true });
+  symlinkSync(target, path);
+}
+
+/** Node keeps the descriptor of a socket to itself; this is the one way to ask who is at the other end. */
+function descriptorOf(socket: Socket): number {
+  const fd = (socket as unknown as { _handle?: { fd?: number } })._handle?.fd;
+  if (fd === undefined || fd < 0) throw new NetctlError('TRY_AGAIN', 'the connection is closed already');
+  return fd;
+}
+
+function notifySystemd(state: string): void {
+  const path = process.env['NOTIFY_SOCKET'];
+  if (path !== undefined && path !== '') sendDatagram(path, Buffer.from(state));
+}
+
+function endSignal(): Promise<string> {
+  return new Promise((resolve) => {
+    for (const signal of ['SIGTERM', 'SIGINT'] as const) process.once(signal, () => resolve(signal));
+  });
+}
+
+function textOrNull(path: string): string | null {
+  try {
+    return readFileSync(path, 'utf8');
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code === 'ENOENT') return null;
+    throw error;
+  }
+}
+
+function help(): string {
+  const lines = options.map(({ flag, doc, fallback }) => `  --${flag.padEnd(22)} ${doc} Default: ${JSON.stringify(fallback)}`);
+  return `Usage: netctld [--config FILE] [--FLAG VALUE]…
+
+The agent: one on each host, as root. Every flag is also a key of the file (default ${defaultConfigPath})
+and an environment variable: --run-dir is NETCTL_RUN_DIR.
+
+${lines.join('\n')}
+`;
+}
+
+main(process.argv.slice(2)).then(
+  () => process.exit(0),
+  (error: unknown) => {
+    process.stderr.write(`netctld: ${asNetctlError(error).message}\n`);
+    process.exit(1);
+  },
+);
