@@ -38,18 +38,28 @@ export class Host {
     mkdirSync(this.stateDirectory, { mode: 0o700 });
   }
 
-  /** Makes the namespace, with loopback up and the host's address on it. The agent is not started. */
+  /** Makes the namespace, with an uplink that has the host's address. The agent is not started. */
   static async create(options: HostOptions): Promise<Host> {
     const host = new Host(options);
     try {
       if (host.netns !== null) await mustRun(['ip', 'netns', 'add', host.netns]);
+      const there = host.netns === null ? [] : ['netns', host.netns];
+      await mustRun(['ip', 'link', 'add', host.#uplink, 'type', 'veth', 'peer', 'name', 'eth0', ...there]);
+      // Without IPv6 addresses that come by themselves, and late: what is there is what was put there.
+      await mustRun(['ip', 'link', 'set', host.#uplink, 'up', 'addrgenmode', 'none']);
       await host.mustExec(['ip', 'link', 'set', 'lo', 'up']);
-      await host.mustExec(['ip', 'address', 'add', `${host.address}/32`, 'dev', 'lo']);
+      await host.mustExec(['ip', 'link', 'set', 'eth0', 'up', 'addrgenmode', 'none']);
+      await host.mustExec(['ip', 'address', 'add', `${host.address}/24`, 'dev', 'eth0']);
       return host;
     } catch (error) {
       await host.close();
       throw error;
     }
+  }
+
+  /** The far end of eth0, in the caller's namespace: where a switch would be. */
+  get #uplink(): string {
+    return `up-${this.name}`;
   }
 
   get runDirectory(): string {
@@ -144,6 +154,8 @@ export class Host {
   /** Ends the agent and removes namespace and directories. */
   async close(): Promise<void> {
     await this.kill('SIGTERM');
+    // Takes eth0 with it, at once; a namespace would only be cleared some time after its deletion.
+    await run(['ip', 'link', 'delete', this.#uplink]);
     if (this.netns !== null) await run(['ip', 'netns', 'delete', this.netns]);
     rmSync(this.directory, { recursive: true, force: true });
   }

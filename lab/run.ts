@@ -5,9 +5,10 @@
  * deadline, an exception for a non-zero exit (the caller judges it).
  */
 import { spawn } from 'node:child_process';
+import { once } from 'node:events';
 
 export interface Result {
-  /** Exit code; 128 + signal number is reported as -1. */
+  /** Exit code; -1 when a signal ended it. */
   readonly code: number;
   readonly stdout: string;
   readonly stderr: string;
@@ -56,6 +57,23 @@ export async function mustRun(command: readonly string[], options: RunOptions = 
   const { code, stdout, stderr } = await run(command, options);
   if (code !== 0) throw new Error(`${command.join(' ')}: exit code ${code}: ${(stderr || stdout).trim()}`);
   return stdout;
+}
+
+/** Starts a program that runs on (`ip monitor`); the function that it returns stops it and tells what it printed. */
+export async function follow(command: readonly string[]): Promise<() => Promise<string>> {
+  const [program = '', ...args] = command;
+  const child = spawn(program, args, { stdio: ['ignore', 'pipe', 'inherit'] });
+  let printed = '';
+  child.stdout.setEncoding('utf8').on('data', (text: string) => {
+    printed += text;
+  });
+  await once(child, 'spawn');
+  return async () => {
+    const closed = once(child, 'close');
+    child.kill('SIGTERM');
+    await closed;
+    return printed;
+  };
 }
 
 /** Asks again until the answer is neither false nor null. @throws after the deadline, naming what was waited for */

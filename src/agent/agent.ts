@@ -143,7 +143,7 @@ export class Agent {
 
   status() {
     const { config, version } = this.#parts;
-    const policy = this.#policy.status();
+    const policy = this.#policy.status;
     const sync = this.#syncer.status();
     return {
       agent: { version, startedAt: this.#startedAt.toISOString(), pid: process.pid },
@@ -158,7 +158,7 @@ export class Agent {
         backend: `iptables-${this.#parts.linux.iptables.backend}`,
         inSync: policy.inSync,
         error: policy.lastError,
-        counters: policy.counters,
+        counters: policy.writes,
       },
       endpoints: {
         total: this.#endpoints.size,

@@ -77,7 +77,7 @@ export class Attachments implements Attacher {
       for (const address of endpoint.addresses) {
         if (!expected.addresses.includes(address)) problems.push(`address ${address} is not in prevResult`);
       }
-      if (!this.#parts.policy.status().inSync) problems.push('the policy in the kernel is not what it should be');
+      if (!this.#parts.policy.status.inSync) problems.push('the policy in the kernel is not what it should be');
       if (problems.length > 0) throw new NetctlError('CONFLICT', problems.join('; '), { endpoint: id, problems });
     } finally {
       netns.close();
@@ -93,7 +93,7 @@ export class Attachments implements Attacher {
   }
 
   notReady(): { reason: string; existingAffected: boolean } | null {
-    const policy = this.#parts.policy.status();
+    const policy = this.#parts.policy.status;
     if (!policy.inSync) return { reason: `policy is not in the kernel: ${policy.lastError ?? 'starting'}`, existingAffected: true };
     const pools = this.#parts.book.pools().filter(([, pool]) => !pool.disabled);
     if (pools.length === 0) return { reason: 'there is no enabled pool: add one with `netctl pool add CIDR`', existingAffected: false };
@@ -155,7 +155,7 @@ export class Attachments implements Attacher {
 
   /** Address, owner index and endpoint (and, on its first use, the network's own profile) in one transaction. */
   async #register(id: string, request: AttachRequest, netns: Netns): Promise<Endpoint> {
-    const { store, picture, node, now, book } = this.#parts;
+    const { store, picture, node, now } = this.#parts;
     const profiles = request.profiles.length > 0 ? request.profiles : [parseName(request.network, 'profile (named like the network)')];
     const ownProfile = request.profiles.length === 0 && !picture.hasProfile(request.network) ? request.network : null;
     const owner = request.owner ?? { tenant: 'default', app: request.network.slice(0, 128), instance: request.containerId.slice(0, 128) };
@@ -201,7 +201,7 @@ export class Attachments implements Attacher {
     for (const profile of profiles) {
       if (!picture.hasProfile(profile)) this.#parts.logger.warn({ endpoint: id, profile }, 'profile does not exist: it denies everything');
     }
-    this.#parts.logger.debug({ endpoint: id, addresses: endpoint.addresses, pools: book.pools().length }, 'registered');
+    this.#parts.logger.debug({ endpoint: id, addresses: endpoint.addresses }, 'registered');
     return endpoint;
   }
 

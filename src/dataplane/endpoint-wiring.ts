@@ -260,8 +260,7 @@ export class EndpointWiring {
 
 /** Two different interface indexes that are most likely unused; a clash is answered by trying again. */
 function twoIndexes(): [number, number] {
-  const least = 100_000;
-  const first = least + Math.floor(Math.random() * 2_000_000_000);
+  const first = 100_000 + 2 * Math.floor(Math.random() * 4_000_000);
   return [first, first + 1];
 }
 

@@ -46,7 +46,10 @@ export interface NetnsIdentity {
   readonly inode: number;
 }
 
-export type LinkEvent = { kind: 'changed'; link: LinkInfo } | { kind: 'gone'; index: number; name: string } | { kind: 'lost' };
+export type LinkEvent =
+  | { kind: 'changed'; link: LinkInfo }
+  | { kind: 'gone'; index: number; name: string }
+  | { kind: 'lost' };
 
 /** rtnetlink in one namespace. */
 export interface Routing {

@@ -7,4 +7,6 @@
 import manifest from '../../package.json' with { type: 'json' };
 import { main } from '../cli/main.ts';
 
-process.exitCode = await main(process.argv.slice(2), process.env, process, manifest.version);
+void main(process.argv.slice(2), process.env, process, manifest.version).then((code) => {
+  process.exitCode = code;
+});

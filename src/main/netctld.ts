@@ -18,7 +18,7 @@ import { systemClock } from '../lib/clock.ts';
 import { asNetctlError, NetctlError } from '../lib/errors.ts';
 import type { Logger } from '../lib/logger.ts';
 import { createLinux } from '../linux/real/linux.ts';
-import { peerCredentials, sendDatagram } from '../linux/real/native.ts';
+import { native } from '../linux/real/native.ts';
 import { SqliteStore } from '../store/sqlite.ts';
 import { createLogger } from './logger.ts';
 
@@ -62,7 +62,7 @@ async function run(config: Config, settings: readonly Setting[], logger: Logger)
     onBug: (error) => logger.error({ error: error.message, stack: error.stack }, 'the API met a bug'),
   });
   await api.ready();
-  const cni = createCniServer({ attacher: attachments, logger, peerOf: (socket) => peerCredentials(descriptorOf(socket)) });
+  const cni = createCniServer({ attacher: attachments, logger, peerOf: (socket) => native.peerCredentials(descriptorOf(socket)) });
   await listen(cni, join(config.runDir, 'cni.sock'));
   await listen(api.server, join(config.runDir, 'api.sock'));
   notifySystemd('READY=1');
@@ -117,7 +117,7 @@ function descriptorOf(socket: Socket): number {
 
 function notifySystemd(state: string): void {
   const path = process.env['NOTIFY_SOCKET'];
-  if (path !== undefined && path !== '') sendDatagram(path, Buffer.from(state));
+  if (path !== undefined && path !== '') native.sendDatagram(path, Buffer.from(state));
 }
 
 function endSignal(): Promise<string> {

@@ -1,0 +1,59 @@
+# Every command of README.md in one place; what takes more than a line is in scripts/.
+# `build` is incremental: a file in dist/ is made again only when its sources are newer.
+
+version := $(shell sed -n 's/^  "version": "\(.*\)",$$/\1/p' package.json)
+arch    := $(if $(filter aarch64 arm64,$(shell uname -m)),arm64,x64)
+runtime := node_modules/node-linux-$(arch)
+sources := $(shell find src -name '*.ts') package.json package-lock.json scripts/bundle
+built   := $(addprefix dist/,bin/netctl-cni bin/netctl bin/netctld lib/netctl.node lib/netctld.mjs lib/netctl.cjs lib/node)
+# musl-gcc knows no kernel headers: they are looked for last, so that musl's own win.
+kernel_headers := -idirafter /usr/include -idirafter /usr/include/$(shell gcc -dumpmachine)
+warnings := -std=c11 -Wall -Wextra -Werror -D_GNU_SOURCE
+
+.PHONY: build setup install demo test check bench clean
+.DELETE_ON_ERROR:
+
+build: $(built)
+
+setup:
+	@scripts/setup
+
+dist/bin/netctl-cni: $(wildcard native/shim/*.[ch]) package.json | setup
+	@mkdir -p $(@D)
+	musl-gcc $(warnings) -Os -static -s -DNETCTL_VERSION='"$(version)"' $(kernel_headers) -o $@ $(filter %.c,$^)
+
+dist/lib/netctl.node: $(wildcard native/addon/*.[ch]) package-lock.json | setup
+	@mkdir -p $(@D)
+	gcc $(warnings) -O2 -fPIC -shared -I $(runtime)/include/node -o $@ $(filter %.c,$^)
+
+dist/lib/netctld.mjs dist/lib/netctl.cjs: $(sources) | setup
+	scripts/bundle $@
+
+dist/lib/node: | setup
+	@mkdir -p $(@D)
+	ln -sfn ../../$(runtime)/bin/node $@
+
+dist/bin/netctl dist/bin/netctld: scripts/launcher
+	@install -D -m 755 $< $@
+
+install: build
+	scripts/install '$(DESTDIR)'
+
+demo: build
+	@scripts/sandbox node_modules/.bin/node lab/demo.ts
+
+test: build
+	scripts/sandbox node_modules/.bin/node --test --test-timeout=120000 'test/unit/**/*.test.ts' 'test/kernel/**/*.test.ts'
+
+check: setup
+	node_modules/.bin/tsc --noEmit -p .
+	node_modules/.bin/biome check
+	node_modules/.bin/knip
+	node_modules/.bin/node --test test/unit/layers.test.ts
+
+bench: build
+	@scripts/setup containernetworking-plugins
+	@scripts/sandbox node_modules/.bin/node bench/cni.ts
+
+clean:
+	rm -rf dist

@@ -1,0 +1,136 @@
+/**
+ * `make bench`: how long ADD and DEL take, netctl next to `ptp` + `host-local` of Debian's containernetworking-plugins.
+ *
+ * In: a finished build; runs in scripts/sandbox. Out: median and 99th percentile of both, and their ratio. Both are executed
+ * the same way, in turns (every run starts with the other one), so that what else the machine does falls on both. A
+ * program that does nothing is measured along: its time is contained in every number.
+ * Never: a run counted that failed.
+ */
+import { spawn } from 'node:child_process';
+import { mkdtempSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { Host, programs } from '../lab/host.ts';
+import { mustRun } from '../lab/run.ts';
+
+const runs = 200;
+const warmUps = 10;
+
+interface Contestant {
+  readonly name: string;
+  readonly program: string;
+  readonly config: Readonly<Record<string, unknown>>;
+  readonly netns: string;
+  readonly add: number[];
+  readonly del: number[];
+}
+
+// In the sandbox's own namespace: no detour by nsenter in what is measured.
+const host = await Host.create({ name: 'bench', address: '192.168.78.21', netns: null });
+try {
+  await host.start();
+  const added = await host.netctl(['pool', 'add', '10.65.0.0/16', '--cooldown', '1']);
+  if (added.code !== 0) throw new Error(added.stderr);
+  const netctl = await contestant('netctl', join(programs, 'netctl-cni'), {
+    type: 'netctl',
+    socket: host.cniSocket,
+  });
+  const ipam = {
+    type: 'host-local',
+    subnet: '10.66.0.0/16',
+    dataDir: mkdtempSync(join(tmpdir(), 'host-local-')),
+  };
+  const ptp = await contestant('ptp + host-local', '/usr/lib/cni/ptp', { type: 'ptp', ipam });
+  const nothing: number[] = [];
+  for (let run = -warmUps; run < runs; run++) {
+    const order = run % 2 === 0 ? [netctl, ptp] : [ptp, netctl];
+    for (const command of ['ADD', 'DEL'] as const) {
+      for (const one of order) {
+        const took = await call(one, command, `bench-${run + warmUps}`);
+        if (run >= 0) (command === 'ADD' ? one.add : one.del).push(took);
+      }
+    }
+    nothing.push(await timed('/bin/true', {}, ''));
+  }
+  report('ADD', netctl, ptp, ({ add }) => add);
+  report('DEL', netctl, ptp, ({ del }) => del);
+  console.log(
+    `starting a program that does nothing: median ${quantile(nothing, 0.5).toFixed(2)} ms, contained in all of the above`,
+  );
+} finally {
+  await host.close();
+}
+
+async function contestant(
+  name: string,
+  program: string,
+  plugin: Record<string, unknown>,
+): Promise<Contestant> {
+  const netns = `bench-${plugin['type']}`;
+  await mustRun(['ip', 'netns', 'add', netns]);
+  return {
+    name,
+    program,
+    config: { cniVersion: '1.0.0', name: 'bench', ...plugin },
+    netns,
+    add: [],
+    del: [],
+  };
+}
+
+/** Milliseconds from the start of the program to its end, its result read. */
+function call(one: Contestant, command: 'ADD' | 'DEL', containerId: string): Promise<number> {
+  const env = {
+    CNI_COMMAND: command,
+    CNI_CONTAINERID: containerId,
+    CNI_NETNS: `/run/netns/${one.netns}`,
+    CNI_IFNAME: 'eth0',
+    CNI_PATH: '/usr/lib/cni',
+    PATH: '/usr/sbin:/usr/bin:/sbin:/bin',
+  };
+  return timed(one.program, env, JSON.stringify(one.config));
+}
+
+function timed(program: string, env: Record<string, string>, stdin: string): Promise<number> {
+  const start = performance.now();
+  const child = spawn(program, [], { env, stdio: 'pipe' });
+  let output = '';
+  child.stdout.on('data', (chunk: Buffer) => {
+    output += chunk.toString();
+  });
+  child.stderr.on('data', (chunk: Buffer) => {
+    output += chunk.toString();
+  });
+  child.stdin.on('error', () => undefined);
+  child.stdin.end(stdin);
+  return new Promise((resolve, reject) => {
+    child.on('error', reject);
+    child.on('close', (code) => {
+      const took = performance.now() - start;
+      if (code === 0) resolve(took);
+      else reject(new Error(`${program}: exit code ${code}: ${output}`));
+    });
+  });
+}
+
+function report(
+  what: string,
+  ours: Contestant,
+  peer: Contestant,
+  times: (one: Contestant) => number[],
+): void {
+  const line = (one: Contestant) =>
+    `  ${one.name.padEnd(18)} median ${quantile(times(one), 0.5).toFixed(2).padStart(6)} ms   p99 ${quantile(times(one), 0.99).toFixed(2).padStart(6)} ms`;
+  const pairs = times(ours).map((took, run) => took / times(peer)[run]!);
+  const medians = quantile(times(ours), 0.5) / quantile(times(peer), 0.5);
+  console.log(`${what}, ${times(ours).length} runs each, in turns\n${line(ours)}\n${line(peer)}`);
+  console.log(
+    `  ratio of the medians ${medians.toFixed(3)}, median of the ratios pair by pair ${quantile(pairs, 0.5).toFixed(3)}\n`,
+  );
+}
+
+/** The value below which that share of the times lies (nearest rank). */
+function quantile(times: readonly number[], share: number): number {
+  const sorted = times.toSorted((a, b) => a - b);
+  return sorted[Math.min(sorted.length - 1, Math.ceil(share * sorted.length) - 1)] ?? Number.NaN;
+}

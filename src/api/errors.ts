@@ -1,0 +1,55 @@
+/**
+ * Errors as HTTP: kind → status, and the body that every failed request has.
+ *
+ * In: anything thrown by a handler, a validator or fastify. Out: status and `{"error":{code,message,retryable,details}}`.
+ * Never: a stack trace, a message without the field that it is about.
+ */
+import type { FastifyError } from 'fastify';
+import { asNetctlError, type ErrorKind, NetctlError } from '../lib/errors.ts';
+
+const STATUS: Readonly<Record<ErrorKind, number>> = {
+  invalid: 400,
+  'not-found': 404,
+  conflict: 409,
+  exhausted: 507,
+  transient: 503,
+  kernel: 500,
+  bug: 500,
+};
+
+export interface ErrorBody {
+  readonly error: { code: string; message: string; retryable: boolean; details: Record<string, unknown> };
+}
+
+/** The record is not at the revision that the request's If-Match names. */
+export class PreconditionFailed extends NetctlError {
+  constructor(what: string, wanted: number, actual: number) {
+    super(
+      'CONFLICT',
+      `${what} was changed meanwhile: If-Match names revision ${wanted}, it is at ${actual}: read it again and repeat the change`,
+      { wanted, actual },
+    );
+  }
+}
+
+/** The answer to a failed request. */
+export function errorAnswer(thrown: unknown): { status: number; body: ErrorBody; error: NetctlError } {
+  const error = toNetctlError(thrown);
+  const { code, message, kind, details } = error;
+  const status = error instanceof PreconditionFailed ? 412 : STATUS[kind];
+  return {
+    status,
+    error,
+    body: { error: { code, message, retryable: kind === 'transient', details: { ...details } } },
+  };
+}
+
+/** Fastify's own refusals (not JSON, too large, wrong content type) are the caller's fault; what else we did not foresee is ours. */
+function toNetctlError(thrown: unknown): NetctlError {
+  if (thrown instanceof NetctlError) return thrown;
+  const status = (thrown as Partial<FastifyError>).statusCode;
+  if (status !== undefined && status >= 400 && status < 500) {
+    return new NetctlError('INVALID', `request: ${(thrown as Error).message}`);
+  }
+  return asNetctlError(thrown);
+}

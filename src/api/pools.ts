@@ -1,0 +1,222 @@
+/**
+ * Pools over HTTP: add, show, change, remove.
+ *
+ * In: requests and the store. Out: pool records. Never: two pools that share an address, a pool gone while an address of it
+ * is out, a setting accepted that nothing carries out yet.
+ */
+import type { FastifyInstance } from 'fastify';
+import type { z } from 'zod';
+import { invalid, NetctlError } from '../lib/errors.ts';
+import { type Cidr, cidrBase, cidrContains, cidrsOverlap, prefixLength } from '../model/ip.ts';
+import { poolKey } from '../model/keys.ts';
+import { parseName } from '../model/names.ts';
+import { addressSchema, blockSchema, defaultBlockSize, type Pool, poolSchema } from '../model/records.ts';
+import type { Revision, Store } from '../store/store.ts';
+import type { ApiDeps } from './deps.ts';
+import { byName, changedAnswer, ifMatch, isApplied, setRevision, typed } from './http.ts';
+import {
+  type PoolItem,
+  poolAdd,
+  poolChanged,
+  poolItem,
+  poolList,
+  poolParams,
+  poolSet,
+  removed,
+} from './schemas.ts';
+import { checkIfMatch, create, parserOf, raced, readAll, readOne, rewrite } from './store-access.ts';
+
+const parsePool = parserOf(poolSchema);
+
+export function poolRoutes(instance: FastifyInstance, deps: ApiDeps): void {
+  const api = typed(instance);
+  const { store } = deps;
+  const oneAtATime = serialised();
+
+  api.get('/v1/pools', { schema: { response: { 200: poolList } } }, async () => {
+    const { revision, found } = await readAll(store, 'pool', parsePool);
+    const items = found.map(({ key, value, revision }) => ({ name: key.pool, ...value, revision }));
+    return { revision, items: items.sort((a, b) => byName(a.name, b.name)) };
+  });
+
+  api.get(
+    '/v1/pools/:pool',
+    { schema: { params: poolParams, response: { 200: poolItem } } },
+    async (request, reply) => {
+      const { pool } = request.params;
+      const found = await readOne(store, poolKey(pool), parsePool);
+      if (found === null) throw noPool(pool);
+      setRevision(reply, found.revision);
+      return { name: pool, ...found.value, revision: found.revision };
+    },
+  );
+
+  api.post(
+    '/v1/pools',
+    { schema: { body: poolAdd, response: { 201: poolChanged } } },
+    async (request, reply) => {
+      const item = await oneAtATime(() => addPool(store, request.body));
+      reply.code(201);
+      return changedAnswer(deps, reply, item);
+    },
+  );
+
+  const setSchema = { params: poolParams, body: poolSet, response: { 200: poolChanged } };
+  api.patch('/v1/pools/:pool', { schema: setSchema }, async (request, reply) => {
+    const item = await setPool(store, request.params.pool, request.body, ifMatch(request));
+    return changedAnswer(deps, reply, item);
+  });
+
+  api.delete(
+    '/v1/pools/:pool',
+    { schema: { params: poolParams, response: { 200: removed } } },
+    async (request) => {
+      const revision = await removePool(store, request.params.pool, ifMatch(request));
+      return { revision, applied: await isApplied(deps, revision) };
+    },
+  );
+}
+
+async function addPool(store: Store, { name: wanted, ...body }: z.output<typeof poolAdd>): Promise<PoolItem> {
+  refuseUnsupported(body);
+  const pool = poolSchema.safeParse({ ...body, blockSize: body.blockSize ?? defaultBlockSize(body.cidr) });
+  if (!pool.success) {
+    const [issue] = pool.error.issues;
+    throw invalid(
+      issue?.path.join('.') ?? 'pool',
+      body.blockSize,
+      (issue?.message ?? '').replace(/^expected /, ''),
+    );
+  }
+  checkExcludes(pool.data.cidr, pool.data.excludes);
+  const { found } = await readAll(store, 'pool', parsePool);
+  const names = new Set(found.map(({ key }) => key.pool));
+  const name =
+    wanted ?? (names.has('default') ? parseName(body.cidr.replace(/[/:]/g, '-'), 'name') : 'default');
+  const exists = (): NetctlError =>
+    new NetctlError(
+      'ALREADY_EXISTS',
+      `pool ${name} exists already: choose another name, or change it with \`netctl pool set ${name}\``,
+    );
+  if (names.has(name)) throw exists();
+  const other = found.find(({ value }) => cidrsOverlap(value.cidr, body.cidr));
+  if (other !== undefined) {
+    throw new NetctlError(
+      'CONFLICT',
+      `cidr: ${body.cidr} overlaps ${other.value.cidr} of pool ${other.key.pool}: choose a prefix that shares no address with it`,
+      { field: 'cidr', pool: other.key.pool },
+    );
+  }
+  const revision = await create(store, poolKey(name), pool.data, exists);
+  return { name, ...pool.data, revision };
+}
+
+async function setPool(
+  store: Store,
+  name: string,
+  changes: z.output<typeof poolSet>,
+  ifMatch: Revision | undefined,
+): Promise<PoolItem> {
+  const { cidr, kind, blockSize, ...settable } = changes;
+  for (const [field, value] of Object.entries({ cidr, kind, blockSize })) {
+    if (value === undefined) continue;
+    throw new NetctlError(
+      'INVALID',
+      `${field}: cannot be changed: it is fixed when a pool is added; add another pool instead`,
+      { field },
+    );
+  }
+  refuseUnsupported(settable);
+  const given = Object.fromEntries(Object.entries(settable).filter(([, value]) => value !== undefined));
+  const { value, revision } = await rewrite(store, {
+    key: poolKey(name),
+    what: `pool ${name}`,
+    parse: parsePool,
+    serialise: (pool) => pool,
+    change: (pool): Pool => {
+      checkExcludes(pool.cidr, settable.excludes ?? []);
+      return { ...pool, ...given };
+    },
+    missing: () => noPool(name),
+    ifMatch,
+  });
+  return { name, ...value, revision };
+}
+
+async function removePool(store: Store, name: string, ifMatch: Revision | undefined): Promise<Revision> {
+  const key = poolKey(name);
+  const pool = await readOne(store, key, parsePool);
+  if (pool === null) throw noPool(name);
+  checkIfMatch(`pool ${name}`, ifMatch, pool.revision);
+  await refuseInUse(store, name);
+  const result = await store.transact(
+    [{ kind: 'modified', key, revision: pool.revision }],
+    [{ kind: 'delete', key }],
+  );
+  if (!result.committed) throw raced(`pool ${name}`);
+  return result.revision;
+}
+
+async function refuseInUse(store: Store, pool: string): Promise<void> {
+  const addresses = (await readAll(store, 'address', parserOf(addressSchema))).found.filter(
+    ({ value }) => value.pool === pool,
+  );
+  const blocks = (await readAll(store, 'block', parserOf(blockSchema))).found.filter(
+    ({ value }) => value.pool === pool,
+  );
+  if (addresses.length === 0 && blocks.length === 0) return;
+  const cooling = addresses.filter(({ value }) => value.state === 'cooldown').length;
+  const nodes = [...new Set(blocks.map(({ value }) => value.node))].sort();
+  const claims =
+    blocks.length === 0 ? '' : `, ${plural(blocks.length, 'block')} claimed by ${nodes.join(', ')}`;
+  throw new NetctlError(
+    'IN_USE',
+    `pool ${pool} is in use: ${plural(addresses.length, 'address', 'addresses')} (${cooling} in cooldown)${claims}: ` +
+      `disable it with \`netctl pool set ${pool} --disabled\`, remove its containers, and try again when the cooldown is over`,
+    { pool, addresses: addresses.length, cooldown: cooling, blocks: blocks.length, nodes },
+  );
+}
+
+type Unsupported = {
+  readonly [F in 'kind' | 'natOutgoing' | 'nodeSelector' | 'gateway']?: Pool[F] | undefined;
+};
+
+/** A later version carries these out; until then a pool that asks for them would silently be something else. */
+function refuseUnsupported(wanted: Unsupported): void {
+  const refuse = (field: string, value: unknown, accepted: string): never => {
+    throw new NetctlError(
+      'INVALID',
+      `${field}: ${JSON.stringify(value)} is not supported yet: expected ${accepted}`,
+      { field, value, accepted },
+    );
+  };
+  if (wanted.kind !== undefined && wanted.kind !== 'routed') refuse('kind', wanted.kind, 'routed');
+  if (wanted.natOutgoing === true) refuse('natOutgoing', true, 'false');
+  if (wanted.nodeSelector) refuse('nodeSelector', wanted.nodeSelector, 'none');
+  if (wanted.gateway) refuse('gateway', wanted.gateway, 'none');
+}
+
+function checkExcludes(pool: Cidr, excludes: readonly Cidr[]): void {
+  const outside = excludes.find(
+    (cidr) => prefixLength(cidr) < prefixLength(pool) || !cidrContains(pool, cidrBase(cidr)),
+  );
+  if (outside !== undefined) throw invalid('excludes', outside, `prefixes inside the pool's ${pool}`);
+}
+
+function noPool(name: string): NetctlError {
+  return new NetctlError('NOT_FOUND', `there is no pool ${name}: see \`netctl pool show\``, { pool: name });
+}
+
+function plural(count: number, one: string, many = `${one}s`): string {
+  return `${count} ${count === 1 ? one : many}`;
+}
+
+/** Runs what it is given one after the other: the store cannot compare "no pool overlaps", so this process must not race itself. */
+function serialised(): <T>(work: () => Promise<T>) => Promise<T> {
+  let last: Promise<unknown> = Promise.resolve();
+  return (work) => {
+    const result = last.then(work);
+    last = result.catch(() => undefined);
+    return result;
+  };
+}

@@ -1,0 +1,215 @@
+/**
+ * The schemas of every request and answer of the HTTP API: they validate, they serialise, and the OpenAPI document is made
+ * of them.
+ *
+ * In: the model's records. Out: zod schemas and their types. Never: a field that is accepted and ignored; an import of this
+ * file as a value by the command line (zod costs it 30 ms of start-up: it takes the types only).
+ */
+import { z } from 'zod';
+import { exactObject, textOf } from '../model/check.ts';
+import { type Address, type Cidr, parseAddress, parseAddressOrCidr, parseCidr } from '../model/ip.ts';
+import { parseName } from '../model/names.ts';
+import { profileSchema } from '../model/profile.ts';
+import {
+  address,
+  addressSchema,
+  blockSchema,
+  cidr,
+  endpointSchema,
+  name,
+  nodeSchema,
+  poolSchema,
+} from '../model/records.ts';
+import { ruleSchema } from '../model/rule.ts';
+
+const revision = z.int().min(0).meta({ description: 'Store revision that last wrote it' });
+const count = z.int().min(0);
+
+/** Every failed request. */
+export const errorBody = z.object({
+  error: z.object({
+    code: z.string(),
+    message: z.string(),
+    retryable: z.boolean(),
+    details: z.record(z.string(), z.unknown()),
+  }),
+});
+
+/** Every change: what stands there now, and whether this host's kernel has it already. */
+function changed<T extends z.ZodType>(item: T) {
+  return z.object({ revision, applied, item });
+}
+const applied = z.boolean().meta({ description: 'In force on this host when the answer was sent' });
+export const removed = z.object({ revision, applied });
+export type Removed = z.output<typeof removed>;
+
+function listOf<T extends z.ZodType>(item: T) {
+  return z.object({ revision, items: z.array(item) });
+}
+
+// pools
+
+export const poolItem = z.object({ name, ...poolSchema.shape, revision });
+export type PoolItem = z.output<typeof poolItem>;
+export const poolList = listOf(poolItem);
+export const poolChanged = changed(poolItem);
+
+const SECONDS = 'a number of seconds from 0 to 86400';
+const SWITCH = 'true or false';
+const nameText = textOf<string>(parseName, 'web');
+/** What can be given when a pool is added, and changed afterwards. */
+const settable = {
+  excludes: z.array(textOf<Cidr>(parseAddressOrCidr, '10.0.0.0/28'), 'a list of prefixes').optional(),
+  cooldownSeconds: z.number(SECONDS).min(0, SECONDS).max(86400, SECONDS).optional(),
+  disabled: z.boolean(SWITCH).optional(),
+  natOutgoing: z.boolean(SWITCH).optional(),
+  nodeSelector: z.string('a selector').nullish(),
+  gateway: textOf<Address>(parseAddress, '10.0.0.1').nullish(),
+};
+const POOL_KIND = 'routed or macvlan';
+const blockSize = z.int('a prefix length');
+export const poolAdd = exactObject({
+  name: nameText
+    .optional()
+    .meta({ description: '`default` if no pool has that name yet, else made from the prefix' }),
+  cidr: textOf<Cidr>(parseCidr, '10.0.0.0/16'),
+  kind: z.enum(['routed', 'macvlan'], POOL_KIND).optional(),
+  blockSize: blockSize.optional(),
+  ...settable,
+});
+export type PoolAdd = z.input<typeof poolAdd>;
+/** What is absent stays. `cidr`, `kind` and `blockSize` are known here only to be refused with a reason. */
+export const poolSet = exactObject({
+  ...settable,
+  cidr: z.string().optional(),
+  kind: z.string().optional(),
+  blockSize: z.number().optional(),
+});
+export type PoolSet = z.input<typeof poolSet>;
+
+// profiles
+
+/** A rule as `PUT …/rules` takes it, canonical. */
+const ruleShown = z.looseObject({ action: z.enum(['allow', 'deny', 'log']) });
+export const profileItem = z.object({
+  name,
+  tags: z.array(name),
+  inbound_rules: z.array(ruleShown),
+  outbound_rules: z.array(ruleShown),
+  text: z
+    .object({ inbound: z.array(z.string()), outbound: z.array(z.string()) })
+    .meta({ description: 'The same rules in the words of the command line' }),
+  revision,
+});
+export type ProfileItem = z.output<typeof profileItem>;
+export const profileList = listOf(profileItem);
+export const profileChanged = changed(profileItem);
+export const profileAdd = exactObject({ name: nameText });
+/** The profile language; tags that are absent stay. */
+export const profileRules = profileSchema;
+
+const DIRECTION = 'inbound or outbound';
+const AT = 'a position from 1 on';
+const direction = z.enum(['inbound', 'outbound'], DIRECTION);
+export const ruleAdd = exactObject({
+  direction,
+  at: z
+    .int(AT)
+    .min(1, AT)
+    .optional()
+    .meta({ description: 'Position that it will have, from 1; at the end when absent' }),
+  rule: ruleSchema.optional(),
+  text: z
+    .string('a rule')
+    .max(4096, 'at most 4096 characters')
+    .optional()
+    .meta({ example: 'allow tcp from tag web to ports 80,443' }),
+});
+export type RuleAdd = z.input<typeof ruleAdd>;
+export const ruleRemove = exactObject({
+  at: z.coerce.number(AT).int(AT).min(1, AT).optional(),
+  text: z.string('a rule').max(4096, 'at most 4096 characters').optional(),
+});
+
+// addresses
+
+export const addressItem = z.object({ address, ...addressSchema.shape, revision });
+export type AddressItem = z.output<typeof addressItem>;
+export const addressList = listOf(addressItem);
+export const blockItem = z.object({ cidr, ...blockSchema.shape, size: z.string(), used: count, revision });
+export type BlockItem = z.output<typeof blockItem>;
+export const blockList = listOf(blockItem);
+export const usageItem = z.object({
+  pool: name,
+  cidr,
+  size: z.string().meta({ description: 'Addresses in the prefix, as a decimal number (may be beyond 2^53)' }),
+  used: count.meta({ description: 'Addresses with a record, those in cooldown included' }),
+  cooldown: count,
+  blocks: count,
+  nodes: count.meta({ description: 'Nodes that have a block of it' }),
+});
+export type UsageItem = z.output<typeof usageItem>;
+export const usageList = listOf(usageItem);
+
+// endpoints and nodes
+
+export const endpointItem = z.object({ id: z.string(), node: name, ...endpointSchema.shape, revision });
+export type EndpointItem = z.output<typeof endpointItem>;
+export const endpointList = listOf(endpointItem);
+export const endpointChanged = changed(endpointItem);
+export const endpointProfiles = exactObject({
+  action: z.enum(['append', 'remove', 'set'], 'append, remove or set'),
+  profiles: z.array(nameText, 'a list of profiles').max(64, 'at most 64 profiles'),
+});
+export type EndpointProfiles = z.input<typeof endpointProfiles>;
+
+export const nodeItem = z.object({ name, ...nodeSchema.shape, revision });
+export type NodeItem = z.output<typeof nodeItem>;
+export const nodeList = listOf(nodeItem);
+
+// the agent
+
+export const versionItem = z.object({ version: z.string(), node: name });
+export type VersionItem = z.output<typeof versionItem>;
+export const configList = z.object({
+  items: z.array(z.object({ key: z.string(), value: z.unknown(), source: z.string() })),
+});
+export const statusItem = z.object({
+  node: name,
+  healthy: z.boolean(),
+  problems: z.array(z.string()).meta({ description: 'Why it is not healthy, a sentence each' }),
+  agent: z.object({ version: z.string(), startedAt: z.string(), pid: z.int() }),
+  store: z.object({
+    type: z.string(),
+    inSync: z.boolean(),
+    since: z.string().nullable(),
+    error: z.string().nullable(),
+    revision,
+  }),
+  policy: z.object({
+    backend: z.string(),
+    inSync: z.boolean(),
+    error: z.string().nullable(),
+    counters: z.record(z.string(), z.number()),
+  }),
+  endpoints: z.object({
+    total: count,
+    unhealthy: z.array(z.object({ endpoint: z.string(), reason: z.string() })),
+  }),
+  guard: z.object({ held: z.array(z.object({ what: z.string(), reason: z.string() })) }),
+});
+export type StatusItem = z.output<typeof statusItem>;
+
+// parameters
+
+export const poolParams = exactObject({ pool: nameText });
+export const profileParams = exactObject({ profile: nameText });
+export const tagParams = exactObject({ profile: nameText, tag: nameText });
+export const ruleParams = exactObject({ profile: nameText, direction });
+const ENDPOINT = '1 to 1024 characters: an id, a container id or an address';
+export const endpointParams = exactObject({
+  endpoint: z.string(ENDPOINT).min(1, ENDPOINT).max(1024, ENDPOINT),
+});
+export const addressParams = exactObject({ address: textOf<Address>(parseAddress, '10.0.0.1') });
+export const nodeQuery = exactObject({ node: nameText.optional() });
+export const forceQuery = exactObject({ force: z.enum(['true', 'false'], SWITCH).optional() });

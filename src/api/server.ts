@@ -1,0 +1,65 @@
+/**
+ * The HTTP API as a fastify instance that does not listen yet: the agent lets it listen on its socket, tests inject requests.
+ *
+ * In: store, status and the promise that a revision is in this host's kernel. Out: `/v1/…`, described at `/v1/openapi.json`.
+ * Never: a record read by a request and written without a compare, an answer in a form that no schema describes.
+ */
+import swagger from '@fastify/swagger';
+import fastify, { type FastifyInstance, type FastifySchemaCompiler } from 'fastify';
+import { jsonSchemaTransform, serializerCompiler } from 'fastify-type-provider-zod';
+import type { z } from 'zod';
+import { NetctlError } from '../lib/errors.ts';
+import { checkJson } from '../model/check.ts';
+import type { ApiDeps } from './deps.ts';
+import { endpointRoutes } from './endpoints.ts';
+import { errorAnswer } from './errors.ts';
+import { ipamRoutes } from './ipam.ts';
+import { poolRoutes } from './pools.ts';
+import { profileRoutes } from './profiles.ts';
+import { errorBody } from './schemas.ts';
+import { systemRoutes } from './system.ts';
+
+/** Requests larger than this are refused: the largest profile that fits the store is far smaller. */
+const MAX_BODY_BYTES = 1 << 20;
+
+export function buildApi(deps: ApiDeps): FastifyInstance {
+  const api = fastify({ bodyLimit: MAX_BODY_BYTES, routerOptions: { maxParamLength: 1024 } });
+  api.removeContentTypeParser('text/plain');
+  api.setValidatorCompiler(validator);
+  api.setSerializerCompiler(serializerCompiler);
+  api.setErrorHandler((thrown, _request, reply) => {
+    const { status, body, error } = errorAnswer(thrown);
+    if (status === 500) deps.onBug?.(error);
+    return reply.code(status).send(body);
+  });
+  api.setNotFoundHandler((request) => {
+    throw new NetctlError('NOT_FOUND', `there is no ${request.method} ${request.url}: see /v1/openapi.json`);
+  });
+  api.register(swagger, {
+    openapi: { openapi: '3.1.0', info: { title: 'netctl', version: deps.version } },
+    transform: jsonSchemaTransform,
+  });
+  api.register(async (v1) => {
+    v1.addHook('onRoute', ({ schema }) => {
+      if (schema?.response) Object.assign(schema.response, { '4xx': errorBody, '5xx': errorBody });
+    });
+    for (const routes of [systemRoutes, poolRoutes, profileRoutes, endpointRoutes, ipamRoutes])
+      routes(v1, deps);
+  });
+  return api;
+}
+
+/** One form of error wherever a value comes from: that of the model. */
+const validator: FastifySchemaCompiler<z.ZodType> =
+  ({ schema, httpPart }) =>
+  (data) => {
+    try {
+      return { value: checkJson(schema, data, httpPart === 'body' && !isObject(data) ? 'body' : '') };
+    } catch (error) {
+      return { error: error as Error };
+    }
+  };
+
+function isObject(data: unknown): boolean {
+  return typeof data === 'object' && data !== null;
+}

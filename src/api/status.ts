@@ -1,0 +1,54 @@
+/**
+ * What an agent says about itself: plain types, and the one judgement of what "healthy" means.
+ *
+ * In: what the agent's parts report. Out: the answer of `GET /v1/status`, with every reason why the host is not healthy
+ * as a sentence. Never: a decision about traffic taken from it.
+ */
+
+export interface AgentStatus {
+  readonly agent: { readonly version: string; readonly startedAt: string; readonly pid: number };
+  readonly store: {
+    /** `embedded` or `etcd`. */
+    readonly type: string;
+    readonly inSync: boolean;
+    /** RFC 3339; since when `inSync` is what it is. */
+    readonly since: string | null;
+    readonly error: string | null;
+    readonly revision: number;
+  };
+  readonly policy: {
+    /** `nftables`, `iptables-nft` or `iptables-legacy`. */
+    readonly backend: string;
+    readonly inSync: boolean;
+    readonly error: string | null;
+    readonly counters: Readonly<Record<string, number>>;
+  };
+  readonly endpoints: {
+    readonly total: number;
+    readonly unhealthy: readonly { readonly endpoint: string; readonly reason: string }[];
+  };
+  /** What the agent would delete if it believed the store, and holds until an operator confirms. */
+  readonly guard: { readonly held: readonly { readonly what: string; readonly reason: string }[] };
+}
+
+/** One effective setting and where it came from (`flag`, `environment`, `file`, `default`). */
+export interface ConfigValue {
+  readonly key: string;
+  readonly value: unknown;
+  readonly source: string;
+}
+
+/** Every reason why the host is not healthy; empty when it is. */
+export function problemsOf(status: AgentStatus): string[] {
+  const { store, policy, endpoints, guard } = status;
+  return [
+    ...(store.inSync ? [] : [`store: not in sync${because(store.error)}`]),
+    ...(policy.inSync ? [] : [`policy: not in sync with the kernel${because(policy.error)}`]),
+    ...endpoints.unhealthy.map(({ endpoint, reason }) => `endpoint ${endpoint}: ${reason}`),
+    ...guard.held.map(({ what, reason }) => `held back: ${what}: ${reason}`),
+  ];
+}
+
+function because(error: string | null): string {
+  return error === null ? '' : `: ${error}`;
+}

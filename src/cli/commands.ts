@@ -1,0 +1,19 @@
+/**
+ * The table of netctl's commands, in the order in which help shows them.
+ *
+ * In: the tables of each area. Out: one list. Never: a command that is not in INTERFACES.md.
+ */
+import { agentCommands } from './agent-commands.ts';
+import type { Command } from './command.ts';
+import { completionCommands } from './completion.ts';
+import { endpointCommands } from './endpoint-commands.ts';
+import { poolCommands } from './pool-commands.ts';
+import { profileCommands } from './profile-commands.ts';
+
+export const commands: readonly Command[] = [
+  ...profileCommands,
+  ...poolCommands,
+  ...endpointCommands,
+  ...agentCommands,
+  ...completionCommands,
+];

@@ -1,0 +1,103 @@
+/**
+ * `netctl endpoint …`: the interfaces of containers, and which profiles they have.
+ *
+ * In: arguments. Out: requests to the API and what they answer. Never: an endpoint guessed: an id that may mean several is
+ * refused by the agent.
+ */
+import type { EndpointItem, EndpointProfiles } from '../api/schemas.ts';
+import { type Changed, printChange } from './change.ts';
+import { segment } from './client.ts';
+import type { Command } from './command.ts';
+import type { Output, View } from './output.ts';
+import { joined } from './table.ts';
+
+/** Container ids are long; docker and crictl show as much. */
+const CONTAINER_CHARACTERS = 13;
+
+const endpointView: View<EndpointItem> = {
+  kind: 'endpoint',
+  name: ({ id }) => id,
+  columns: [
+    { header: 'ENDPOINT', value: ({ id }) => id },
+    { header: 'NODE', value: ({ node }) => node },
+    { header: 'CONTAINER', value: ({ containerId }) => containerId.slice(0, CONTAINER_CHARACTERS) },
+    { header: 'NETWORK', value: ({ network }) => network },
+    { header: 'INTERFACE', value: (endpoint) => endpoint.interface },
+    { header: 'ADDRESSES', value: ({ addresses }) => joined(addresses) },
+    { header: 'PROFILES', value: ({ profiles }) => joined(profiles) },
+    { header: 'HOST-INTERFACE', value: ({ hostInterface }) => hostInterface, wide: true },
+    { header: 'MAC', value: ({ mac }) => mac, wide: true },
+    { header: 'MTU', value: ({ mtuBytes }) => mtuBytes, wide: true, alignRight: true },
+    { header: 'CREATED', value: ({ createdAt }) => createdAt, wide: true },
+  ],
+};
+
+export const endpointCommands: readonly Command[] = [
+  {
+    words: 'endpoint show',
+    options: {
+      detailed: { type: 'flag', help: 'everything about each' },
+      node: { type: 'text', value: 'NODE', help: 'only those of this node' },
+    },
+    help: 'List the endpoints (one interface of one container each).',
+    async run({ args, api, output }) {
+      const node = args.optionalText('node');
+      const path = node === undefined ? '/v1/endpoints' : `/v1/endpoints?node=${encodeURIComponent(node)}`;
+      const { items } = await api().send<{ items: EndpointItem[] }>('GET', path);
+      if (args.flag('detailed') && output.forPeople) await showDetailed(output, items);
+      else await output.list(endpointView, items);
+    },
+  },
+  {
+    words: 'endpoint profile ENDPOINT ACTION NAME...',
+    choices: { ACTION: ['append', 'remove', 'set'] },
+    options: { node: { type: 'text', value: 'NODE', help: 'the node that it is on' } },
+    help: 'Change the profiles of an endpoint, named by its id, its container id (or the beginning of one) or an address.',
+    async run({ args, api, output }) {
+      const node = args.optionalText('node');
+      const query = node === undefined ? '' : `?node=${encodeURIComponent(node)}`;
+      const path = `/v1/endpoints/${segment(args.text('ENDPOINT'))}/profiles${query}`;
+      const body = { action: args.text('ACTION'), profiles: args.list('NAME') ?? [] } as EndpointProfiles;
+      const changed = await api().send<Changed<EndpointItem>>('POST', path, body);
+      const { id, profiles } = changed.item;
+      const has =
+        profiles.length === 0
+          ? 'has no profile: all its traffic is denied'
+          : `has profiles ${profiles.join(', ')}`;
+      await printChange(output, 'endpoint', id, `endpoint ${id} ${has}`, changed);
+    },
+  },
+];
+
+async function showDetailed(output: Output, endpoints: readonly EndpointItem[]): Promise<void> {
+  if (endpoints.length === 0) return output.note('no endpoints');
+  for (const [i, endpoint] of endpoints.entries()) {
+    if (i > 0) output.line('');
+    const { netns, rateLimits, labels } = endpoint;
+    const rate = (bits: number | null | undefined): string => (bits == null ? 'unlimited' : `${bits} bit/s`);
+    await output.one('endpoint', endpoint.id, endpoint, [
+      ['Endpoint', endpoint.id],
+      ['Node', endpoint.node],
+      ['Container', endpoint.containerId],
+      ['Network', endpoint.network],
+      ['Kind', endpoint.kind],
+      ['Interface', endpoint.interface],
+      ['Host interface', endpoint.hostInterface],
+      ['MAC', endpoint.mac],
+      ['MTU', endpoint.mtuBytes],
+      ['Addresses', joined(endpoint.addresses, ', ')],
+      ['Profiles', joined(endpoint.profiles, ', ')],
+      ['Extra sources', joined(endpoint.extraSources, ', ')],
+      ['Rate in, out', `${rate(rateLimits?.inBitsPerSecond)}, ${rate(rateLimits?.outBitsPerSecond)}`],
+      [
+        'Labels',
+        joined(
+          Object.entries(labels).map(([key, value]) => `${key}=${value}`),
+          ', ',
+        ),
+      ],
+      ['Network namespace', netns.path],
+      ['Created', endpoint.createdAt],
+    ]);
+  }
+}

@@ -1,0 +1,54 @@
+/**
+ * Reads what `iptables-save -t filter` prints (pure).
+ *
+ * In: the text. Out: per chain of ours its rules' hashes, where our jumps stand, and which of our chains and sets are named by
+ * whom. Never: a guess about a rule without our mark: it is foreign.
+ */
+import { chainPrefix } from '../policy/names.ts';
+import { hashInRule } from '../policy/rule-hash.ts';
+
+export interface SavedTable {
+  /** Per chain of ours; null stands for a rule that is not ours. */
+  readonly chains: ReadonlyMap<string, SavedChain>;
+  /** Per built-in chain: the rules with our mark, and at which position (from 1) each stands. */
+  readonly jumps: ReadonlyMap<string, readonly SavedJump[]>;
+  /** Chains of ours that a foreign rule leads to. */
+  readonly foreignTargets: ReadonlySet<string>;
+}
+
+export interface SavedChain {
+  readonly hashes: readonly (string | null)[];
+  readonly sets: ReadonlySet<string>;
+}
+
+export interface SavedJump {
+  readonly hash: string;
+  readonly position: number;
+}
+
+export function parseSave(text: string): SavedTable {
+  const chains = new Map<string, { hashes: (string | null)[]; sets: Set<string> }>();
+  const jumps = new Map<string, SavedJump[]>();
+  const foreignTargets = new Set<string>();
+  const lengths = new Map<string, number>();
+  for (const line of text.split('\n')) {
+    const declared = /^:(\S+) /.exec(line)?.[1];
+    if (declared?.startsWith(chainPrefix)) chains.set(declared, { hashes: [], sets: new Set() });
+    const chain = /^-A (\S+) /.exec(line)?.[1];
+    if (chain === undefined) continue;
+    const position = (lengths.get(chain) ?? 0) + 1;
+    lengths.set(chain, position);
+    const hash = hashInRule(line);
+    const ours = chains.get(chain);
+    if (ours !== undefined) {
+      ours.hashes.push(hash);
+      for (const [, set] of line.matchAll(/--match-set (\S+) /g)) ours.sets.add(set!);
+    } else if (hash !== null) {
+      jumps.set(chain, [...(jumps.get(chain) ?? []), { hash, position }]);
+    } else {
+      const target = / -[jg] (\S+)$/.exec(line)?.[1];
+      if (target?.startsWith(chainPrefix)) foreignTargets.add(target);
+    }
+  }
+  return { chains, jumps, foreignTargets };
+}

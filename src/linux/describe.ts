@@ -1,0 +1,34 @@
+/**
+ * Requests in words, for the errors of both adapters.
+ *
+ * In: a request of ports.ts. Out: `add route 10.0.0.1/32`. Never: a value that the request does not hold.
+ */
+import type { IpSetRequest, RoutingRequest } from './ports.ts';
+
+export function describeRouting(request: RoutingRequest): string {
+  switch (request.kind) {
+    case 'veth-add':
+      return `add veth ${request.host.name} with peer ${request.peer.name}`;
+    case 'link-set':
+      return `change link ${request.index}`;
+    case 'link-delete':
+      return `delete link ${request.index}`;
+    case 'address-add':
+      return `add address ${request.address}/${request.prefixLength} to link ${request.index}`;
+    case 'neighbour-replace':
+      return `set neighbour ${request.address} of link ${request.index}`;
+    case 'route-add':
+    case 'route-replace':
+    case 'route-delete':
+      return `${request.kind.slice('route-'.length)} route ${request.route.destination}`;
+  }
+}
+
+/** @param line number of the member that the error is about, if known */
+export function describeIpSet(request: IpSetRequest, line: number | null = null): string {
+  const member = 'members' in request && line !== null ? request.members[line] : undefined;
+  if (member === undefined) return `${request.kind} ipset ${request.name}`;
+  return request.kind === 'add'
+    ? `add ${member} to ipset ${request.name}`
+    : `delete ${member} from ipset ${request.name}`;
+}

@@ -1,0 +1,158 @@
+/**
+ * The bytes of netlink: fixed headers and attributes (type, length, value), written and read.
+ *
+ * In: numbers, texts and bytes to write; bytes to read. Out: bytes; a map from attribute type to value. Never: an attribute
+ * that claims more bytes than there are. Numbers are in the byte order of the host, which is little-endian on every machine
+ * that netctl is built for (x86-64, arm64); what a protocol wants in network order says so in the name.
+ */
+
+/** Set on the type of an attribute whose value is attributes (not all families want it). */
+export const NLA_F_NESTED = 0x8000;
+/** Set on the type of an attribute whose number is in network order (ipset insists). */
+export const NLA_F_NET_BYTEORDER = 0x4000;
+const NLA_TYPE_MASK = 0x3fff;
+const HEADER_BYTES = 4;
+
+/** Appends to a buffer that grows. */
+export class ByteWriter {
+  #bytes: Buffer;
+  #length = 0;
+
+  constructor(capacityBytes = 2048) {
+    this.#bytes = Buffer.allocUnsafe(capacityBytes);
+  }
+
+  get length(): number {
+    return this.#length;
+  }
+
+  /** What was written. Later writes may change it: take it when done. */
+  bytes(): Buffer {
+    return this.#bytes.subarray(0, this.#length);
+  }
+
+  u8(value: number): void {
+    this.#bytes.writeUInt8(value, this.#reserve(1));
+  }
+
+  u16(value: number): void {
+    this.#bytes.writeUInt16LE(value, this.#reserve(2));
+  }
+
+  u32(value: number): void {
+    this.#bytes.writeUInt32LE(value, this.#reserve(4));
+  }
+
+  u16At(position: number, value: number): void {
+    this.#bytes.writeUInt16LE(value, position);
+  }
+
+  u32At(position: number, value: number): void {
+    this.#bytes.writeUInt32LE(value, position);
+  }
+
+  raw(value: Uint8Array): void {
+    const position = this.#reserve(value.length);
+    this.#bytes.set(value, position);
+  }
+
+  zeros(count: number): void {
+    const position = this.#reserve(count);
+    this.#bytes.fill(0, position, position + count);
+  }
+
+  /** Messages and attributes begin at multiples of 4. */
+  align(): void {
+    this.zeros(-this.#length & 3);
+  }
+
+  attribute(type: number, value: Uint8Array): void {
+    this.#attributeHeader(type, value.length);
+    this.raw(value);
+    this.align();
+  }
+
+  attributeU8(type: number, value: number): void {
+    this.#attributeHeader(type, 1);
+    this.u8(value);
+    this.align();
+  }
+
+  attributeU32(type: number, value: number): void {
+    this.#attributeHeader(type, 4);
+    this.u32(value);
+  }
+
+  attributeU32NetworkOrder(type: number, value: number): void {
+    this.#attributeHeader(type, 4);
+    this.#bytes.writeUInt32BE(value, this.#reserve(4));
+  }
+
+  /** Zero-terminated text. */
+  attributeText(type: number, value: string): void {
+    const length = Buffer.byteLength(value);
+    this.#attributeHeader(type, length + 1);
+    const position = this.#reserve(length);
+    this.#bytes.write(value, position);
+    this.zeros(1);
+    this.align();
+  }
+
+  nested(type: number, write: () => void): void {
+    const start = this.#length;
+    this.#attributeHeader(type, 0);
+    write();
+    this.u16At(start, this.#length - start);
+  }
+
+  #attributeHeader(type: number, length: number): void {
+    this.u16(HEADER_BYTES + length);
+    this.u16(type);
+  }
+
+  #reserve(count: number): number {
+    const position = this.#length;
+    const end = position + count;
+    if (end > this.#bytes.length) {
+      const larger = Buffer.allocUnsafe(Math.max(end, this.#bytes.length * 2));
+      this.#bytes.copy(larger, 0, 0, position);
+      this.#bytes = larger;
+    }
+    this.#length = end;
+    return position;
+  }
+}
+
+export type Attributes = ReadonlyMap<number, Buffer>;
+
+/** Attributes by type, without their flag bits; of a type that repeats, the last. Stops at the first broken one. */
+export function readAttributes(bytes: Buffer): Attributes {
+  const attributes = new Map<number, Buffer>();
+  for (const { type, value } of eachAttribute(bytes)) attributes.set(type, value);
+  return attributes;
+}
+
+/** All attributes in order, for lists in which a type repeats. */
+export function* eachAttribute(bytes: Buffer): Generator<{ type: number; value: Buffer }> {
+  for (let at = 0; at + HEADER_BYTES <= bytes.length; ) {
+    const length = bytes.readUInt16LE(at);
+    if (length < HEADER_BYTES || at + length > bytes.length) return;
+    yield {
+      type: bytes.readUInt16LE(at + 2) & NLA_TYPE_MASK,
+      value: bytes.subarray(at + HEADER_BYTES, at + length),
+    };
+    at += (length + 3) & ~3;
+  }
+}
+
+/** The number in an attribute, or null where it is absent or too short. */
+export function readU32(value: Buffer | undefined): number | null {
+  return value !== undefined && value.length >= 4 ? value.readUInt32LE(0) : null;
+}
+
+/** Text up to its NUL. */
+export function readText(value: Buffer | undefined): string | null {
+  if (value === undefined) return null;
+  const end = value.indexOf(0);
+  return value.toString('utf8', 0, end < 0 ? value.length : end);
+}

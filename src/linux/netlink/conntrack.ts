@@ -1,0 +1,116 @@
+/**
+ * Connection tracking over nfnetlink (linux/netfilter/nfnetlink_conntrack.h): delete what has an address.
+ *
+ * In: an address. Out: deletions by filter, one for each of the four places that it can stand in; for kernels before 6.8, which
+ * know no such filter, a list of connections and deletions one by one. Never: a deletion without a tuple, which would flush
+ * the whole table.
+ */
+import { type Address, addressBytes, type Family, familyOf } from '../../model/ip.ts';
+import { AF } from './address.ts';
+import { type ByteWriter, NLA_F_NESTED, NLA_F_NET_BYTEORDER, readAttributes } from './attribute.ts';
+import { dumpRequest, type Message, type MessageBatch } from './message.ts';
+
+const NFNL_SUBSYS_CTNETLINK = 1;
+const GET = 1;
+const DELETE = 2;
+const CTA_TUPLE_ORIG = 1;
+const CTA_TUPLE_REPLY = 2;
+const CTA_ID = 12;
+const CTA_ZONE = 18;
+const CTA_FILTER = 25;
+const CTA_TUPLE_IP = 1;
+const CTA_IP = { 4: { source: 1, destination: 2 }, 6: { source: 3, destination: 4 } } as const;
+const CTA_FILTER_ORIG_FLAGS = 1;
+const CTA_FILTER_REPLY_FLAGS = 2;
+/** Bits of a filter's flags (the kernel's net/netfilter/nf_internals.h): which field of the tuple counts. */
+const FILTER_IP = { source: 1, destination: 2 } as const;
+
+type Direction = 'original' | 'reply';
+type End = 'source' | 'destination';
+
+/** Where an address can stand in a tracked connection. */
+const PLACES: readonly (readonly [Direction, End])[] = [
+  ['original', 'source'],
+  ['original', 'destination'],
+  ['reply', 'source'],
+  ['reply', 'destination'],
+];
+
+/** Four messages that delete all connections with the address; EOPNOTSUPP or EINVAL from kernels without the filter. */
+export function writeFilteredDeletes(batch: MessageBatch, address: Address): void {
+  const family = familyOf(address);
+  for (const [direction, end] of PLACES) {
+    batch.add(messageType(DELETE), 0, (writer) => {
+      writeHeader(writer, family);
+      writeTuple(writer, direction, end, address);
+      writer.nested(CTA_FILTER | NLA_F_NESTED, () => {
+        writer.attributeU32(CTA_FILTER_ORIG_FLAGS, direction === 'original' ? FILTER_IP[end] : 0);
+        writer.attributeU32(CTA_FILTER_REPLY_FLAGS, direction === 'reply' ? FILTER_IP[end] : 0);
+      });
+    });
+  }
+}
+
+export function connectionDump(family: Family): Buffer {
+  return dumpRequest(messageType(GET), (writer) => writeHeader(writer, family));
+}
+
+/** What names one connection, in the kernel's own bytes. */
+export interface Connection {
+  readonly family: Family;
+  readonly original: Buffer;
+  readonly reply: Buffer;
+  readonly id: Buffer | undefined;
+  readonly zone: Buffer | undefined;
+}
+
+/** Reads one message of a list; null for what is not a connection of IPv4 or IPv6. */
+export function readConnection({ payload }: Message): Connection | null {
+  const family = payload[0] === AF[4] ? 4 : payload[0] === AF[6] ? 6 : null;
+  if (family === null) return null;
+  const attributes = readAttributes(payload.subarray(4));
+  const original = attributes.get(CTA_TUPLE_ORIG);
+  const reply = attributes.get(CTA_TUPLE_REPLY);
+  if (original === undefined || reply === undefined) return null;
+  return { family, original, reply, id: attributes.get(CTA_ID), zone: attributes.get(CTA_ZONE) };
+}
+
+export function hasAddress(connection: Connection, address: Address): boolean {
+  if (familyOf(address) !== connection.family) return false;
+  const wanted = addressBytes(address);
+  return PLACES.some(([direction, end]) => {
+    const ip = readAttributes(connection[direction]).get(CTA_TUPLE_IP);
+    return (
+      ip !== undefined && readAttributes(ip).get(CTA_IP[connection.family][end])?.equals(wanted) === true
+    );
+  });
+}
+
+/** Deletes exactly this connection: the id tells it from a later one with the same ports. */
+export function writeDelete(batch: MessageBatch, connection: Connection): void {
+  batch.add(messageType(DELETE), 0, (writer) => {
+    writeHeader(writer, connection.family);
+    writer.attribute(CTA_TUPLE_ORIG | NLA_F_NESTED, connection.original);
+    if (connection.zone !== undefined) writer.attribute(CTA_ZONE | NLA_F_NET_BYTEORDER, connection.zone);
+    if (connection.id !== undefined) writer.attribute(CTA_ID | NLA_F_NET_BYTEORDER, connection.id);
+  });
+}
+
+function writeTuple(writer: ByteWriter, direction: Direction, end: End, address: Address): void {
+  writer.nested((direction === 'original' ? CTA_TUPLE_ORIG : CTA_TUPLE_REPLY) | NLA_F_NESTED, () => {
+    writer.nested(CTA_TUPLE_IP | NLA_F_NESTED, () => {
+      writer.attribute(CTA_IP[familyOf(address)][end], addressBytes(address));
+    });
+  });
+}
+
+/** struct nfgenmsg */
+function writeHeader(writer: ByteWriter, family: Family): void {
+  writer.u8(AF[family]);
+  writer.u8(0);
+  writer.u16(0);
+}
+
+function messageType(command: number): number {
+  return (NFNL_SUBSYS_CTNETLINK << 8) | command;
+}

@@ -1,0 +1,177 @@
+/**
+ * rtnetlink links: veth pairs, changes, deletion, and what the kernel tells of a link (linux/if_link.h).
+ *
+ * In: the values of ports.ts. Out: messages in a batch; LinkInfo. Never: an end of a veth that is up at creation (the kernel
+ * answers ENOTCONN and takes 14–35 ms to roll back), a name that the kernel only refuses late.
+ */
+import { invalid } from '../../lib/errors.ts';
+import { type Mac, macBytes, macFromBytes } from '../../model/mac.ts';
+import { parseInterfaceName } from '../../model/names.ts';
+import type { LinkInfo, LinkSpec, RoutingRequest } from '../ports.ts';
+import { type ByteWriter, NLA_F_NESTED, readAttributes, readText, readU32 } from './attribute.ts';
+import { dumpRequest, type Message, type MessageBatch, NLM_F_CREATE, NLM_F_EXCL } from './message.ts';
+
+export const RTM_NEWLINK = 16;
+export const RTM_DELLINK = 17;
+export const RTM_GETLINK = 18;
+/** Multicast group of RTM_NEWLINK and RTM_DELLINK. */
+export const RTNLGRP_LINK = 1;
+
+const IFLA_ADDRESS = 1;
+const IFLA_IFNAME = 3;
+const IFLA_MTU = 4;
+const IFLA_LINK = 5;
+const IFLA_OPERSTATE = 16;
+const IFLA_LINKINFO = 18;
+const IFLA_AF_SPEC = 26;
+const IFLA_GROUP = 27;
+const IFLA_NET_NS_FD = 28;
+const IFLA_EXT_MASK = 29;
+const IFLA_INFO_KIND = 1;
+const IFLA_INFO_DATA = 2;
+const VETH_INFO_PEER = 1;
+const IFLA_INET6_ADDR_GEN_MODE = 8;
+const ADDRESS_GENERATION = { eui64: 0, none: 1 };
+const RTEXT_FILTER_SKIP_STATS = 8;
+
+const IFF_UP = 1;
+const IF_OPER_UP = 6;
+const AF_INET6 = 10;
+const MAX_INDEX = 2 ** 31 - 1;
+
+type VethAdd = Extract<RoutingRequest, { kind: 'veth-add' }>;
+type LinkSet = Extract<RoutingRequest, { kind: 'link-set' }>;
+
+/** Everything that the kernel would refuse late, or that would go wrong silently. @throws INVALID */
+export function checkVeth({ host, peer }: VethAdd): void {
+  parseInterfaceName(host.name, 'host.name');
+  parseInterfaceName(peer.name, 'peer.name');
+  checkIndex(host.index, 'host.index');
+  checkIndex(peer.index, 'peer.index');
+  // With equal indexes the kernel takes the link for not stacked, and its state stays unknown.
+  if (host.index === peer.index)
+    throw invalid('peer.index', peer.index, 'an index other than that of the host end');
+}
+
+export function checkIndex(index: number, field: string): void {
+  if (!Number.isInteger(index) || index < 1 || index > MAX_INDEX) {
+    throw invalid(field, index, `an interface index from 1 to ${MAX_INDEX}`);
+  }
+}
+
+export function writeVethAdd(batch: MessageBatch, request: VethAdd): void {
+  checkVeth(request);
+  batch.add(RTM_NEWLINK, NLM_F_CREATE | NLM_F_EXCL, (writer) => {
+    writeHeader(writer, request.host.index);
+    writeSpec(writer, request.host);
+    writer.nested(IFLA_LINKINFO | NLA_F_NESTED, () => {
+      writer.attributeText(IFLA_INFO_KIND, 'veth');
+      writer.nested(IFLA_INFO_DATA | NLA_F_NESTED, () => {
+        writer.nested(VETH_INFO_PEER | NLA_F_NESTED, () => {
+          writeHeader(writer, request.peer.index);
+          writeSpec(writer, request.peer);
+          writer.attributeU32(IFLA_NET_NS_FD, request.peer.netnsFd);
+        });
+      });
+    });
+  });
+}
+
+/** Two messages where the link also changes its up state: the kernel would bring it up before it reads the rest. */
+export function writeLinkSet(batch: MessageBatch, request: LinkSet): void {
+  checkIndex(request.index, 'index');
+  const { index, up, mtuBytes, ipv6AddressGeneration } = request;
+  if (mtuBytes !== undefined || ipv6AddressGeneration !== undefined) {
+    batch.add(RTM_NEWLINK, 0, (writer) => {
+      writeHeader(writer, index);
+      if (mtuBytes !== undefined) writer.attributeU32(IFLA_MTU, mtuBytes);
+      if (ipv6AddressGeneration !== undefined) {
+        writer.nested(IFLA_AF_SPEC | NLA_F_NESTED, () => {
+          writer.nested(AF_INET6 | NLA_F_NESTED, () => {
+            writer.attributeU8(IFLA_INET6_ADDR_GEN_MODE, ADDRESS_GENERATION[ipv6AddressGeneration]);
+          });
+        });
+      }
+    });
+  }
+  if (up !== undefined || (mtuBytes === undefined && ipv6AddressGeneration === undefined)) {
+    batch.add(RTM_NEWLINK, 0, (writer) =>
+      writeHeader(writer, index, up ? IFF_UP : 0, up === undefined ? 0 : IFF_UP),
+    );
+  }
+}
+
+export function writeLinkDelete(batch: MessageBatch, index: number): void {
+  checkIndex(index, 'index');
+  batch.add(RTM_DELLINK, 0, (writer) => writeHeader(writer, index));
+}
+
+/** Puts the links into a group, one message each, and deletes the group: one grace period of the kernel for all of them. */
+export function writeGroupDelete(batch: MessageBatch, indexes: readonly number[], group: number): void {
+  for (const index of indexes) {
+    checkIndex(index, 'index');
+    batch.add(RTM_NEWLINK, 0, (writer) => {
+      writeHeader(writer, index);
+      writer.attributeU32(IFLA_GROUP, group);
+    });
+  }
+  batch.add(RTM_DELLINK, 0, (writer) => {
+    writeHeader(writer, 0);
+    writer.attributeU32(IFLA_GROUP, group);
+  });
+}
+
+export function writeLinkGet(batch: MessageBatch, by: { index: number } | { name: string }): void {
+  if ('index' in by) checkIndex(by.index, 'index');
+  batch.add(RTM_GETLINK, 0, (writer) => {
+    writeHeader(writer, 'index' in by ? by.index : 0);
+    if ('name' in by) writer.attributeText(IFLA_IFNAME, parseInterfaceName(by.name));
+    writer.attributeU32(IFLA_EXT_MASK, RTEXT_FILTER_SKIP_STATS);
+  });
+}
+
+export function linkDump(): Buffer {
+  return dumpRequest(RTM_GETLINK, (writer) => {
+    writeHeader(writer, 0);
+    writer.attributeU32(IFLA_EXT_MASK, RTEXT_FILTER_SKIP_STATS);
+  });
+}
+
+/** Reads RTM_NEWLINK and RTM_DELLINK; null for those of bridge ports and other families, which are not about the link. */
+export function readLink(message: Message): LinkInfo | null {
+  const { payload } = message;
+  if (payload.length < 16 || payload.readUInt8(0) !== 0) return null;
+  const attributes = readAttributes(payload.subarray(16));
+  const linkInfo = attributes.get(IFLA_LINKINFO);
+  const type = linkInfo ? readText(readAttributes(linkInfo).get(IFLA_INFO_KIND)) : null;
+  return {
+    index: payload.readInt32LE(4),
+    name: readText(attributes.get(IFLA_IFNAME)) ?? '',
+    type,
+    mac: readMac(attributes.get(IFLA_ADDRESS)),
+    mtuBytes: readU32(attributes.get(IFLA_MTU)) ?? 0,
+    up: (payload.readUInt32LE(8) & IFF_UP) !== 0,
+    running: attributes.get(IFLA_OPERSTATE)?.[0] === IF_OPER_UP,
+    peerIndex: type === 'veth' ? readU32(attributes.get(IFLA_LINK)) : null,
+  };
+}
+
+/** A hardware address, or null where the device has none (the loopback device has zeros). */
+export function readMac(bytes: Buffer | undefined): Mac | null {
+  if (bytes === undefined || bytes.length !== 6 || bytes.every((byte) => byte === 0)) return null;
+  return macFromBytes(bytes);
+}
+
+/** struct ifinfomsg */
+function writeHeader(writer: ByteWriter, index: number, flags = 0, change = 0): void {
+  writer.u32(0);
+  writer.u32(index);
+  writer.u32(flags);
+  writer.u32(change);
+}
+
+function writeSpec(writer: ByteWriter, spec: LinkSpec): void {
+  writer.attributeText(IFLA_IFNAME, spec.name);
+  writer.attributeU32(IFLA_MTU, spec.mtuBytes);
+  writer.attribute(IFLA_ADDRESS, macBytes(spec.mac));
+}

@@ -1,0 +1,53 @@
+/**
+ * The port Iptables: iptables-save and iptables-restore, of the nft or the legacy variant.
+ *
+ * In: restore texts. Out: the saved table; a KernelError with the program's words. Never: the other variant's rules, a text
+ * half applied (restore commits a table as a whole).
+ */
+import { ProgramError, run } from '../../lib/process.ts';
+import type { Family } from '../../model/ip.ts';
+import { type Iptables, KernelError } from '../ports.ts';
+
+const TIMEOUT_MS = 60_000;
+/** How long to wait for another program that holds the lock of the legacy variant; nft needs none. */
+const LOCK_WAIT = { legacy: ['-w', '10'], nft: [] } as const;
+/** Exit code of a program that did not get the lock. */
+const EXIT_RESOURCE_PROBLEM = 4;
+
+export function createIptables(backend: Iptables['backend']): Iptables {
+  return {
+    backend,
+    async save(family) {
+      return await call(`${programPrefix(family)}-${backend}-save`, ['-t', 'filter']);
+    },
+    async restore(family, text) {
+      await call(`${programPrefix(family)}-${backend}-restore`, ['--noflush', ...LOCK_WAIT[backend]], text);
+    },
+  };
+}
+
+/** The variant that the plain `iptables` is: what others on this machine use. nft where there is no iptables to ask. */
+export async function detectBackend(): Promise<Iptables['backend']> {
+  try {
+    const { stdout } = await run('iptables', ['-V'], { timeoutMs: TIMEOUT_MS });
+    return stdout.includes('nf_tables') ? 'nft' : 'legacy';
+  } catch {
+    return 'nft';
+  }
+}
+
+function programPrefix(family: Family): string {
+  return family === 4 ? 'iptables' : 'ip6tables';
+}
+
+async function call(program: string, args: readonly string[], stdin = ''): Promise<string> {
+  try {
+    return (await run(program, args, { stdin, timeoutMs: TIMEOUT_MS })).stdout;
+  } catch (error) {
+    if (!(error instanceof ProgramError)) throw error;
+    const words = error.stderr.trim().replaceAll('\n', '; ');
+    const errno =
+      error.exitCode === null ? 'EIO' : error.exitCode === EXIT_RESOURCE_PROBLEM ? 'EAGAIN' : 'EINVAL';
+    throw new KernelError(program, errno, words === '' ? error.message : words);
+  }
+}

@@ -1,0 +1,228 @@
+/**
+ * Deletes links in the background. The kernel acknowledges a deletion only after a grace period of 16–25 ms, in which the
+ * sending thread sleeps; it announces that the link is gone after half a millisecond. We answer at the announcement.
+ *
+ * In: interface indexes. Out: promises. Never: a send on the JavaScript thread, a promise left open because a notification
+ * was dropped (the acknowledgement settles it, or a look at the link).
+ *
+ *   remove(index) ──► waiting ──pump──► message of 1..8 links ──► another thread ──► acknowledgement ─┐
+ *                                                   RTM_DELLINK ──► listener ─────────────────────────┴─► settled
+ */
+import {
+  RTM_DELLINK,
+  RTNLGRP_LINK,
+  readLink,
+  writeGroupDelete,
+  writeLinkDelete,
+  writeLinkGet,
+} from '../netlink/link.ts';
+import { MessageBatch, NLMSG_ERROR, readAnswer, readMessages } from '../netlink/message.ts';
+import { KernelError } from '../ports.ts';
+import { asKernelErrors, kernelError, RequestSocket } from './exchange.ts';
+import { onlyDeletions } from './link-watch.ts';
+import {
+  isSystemError,
+  NETLINK_ROUTE,
+  type NetlinkSocket,
+  native,
+  OWN_NETNS,
+  RECEIVE_BYTES,
+} from './native.ts';
+
+const SENDS_AT_ONCE = 32;
+const LINKS_PER_SEND = 8;
+/** Groups of links that are being deleted: numbers from here on, "nc" in ASCII before two bytes that count. */
+const FIRST_GROUP = 0x6e630000;
+const ENODEV = 19;
+
+interface Removal {
+  readonly index: number;
+  readonly promise: Promise<void>;
+  readonly resolve: () => void;
+  readonly reject: (error: unknown) => void;
+  /** A group that this link was part of could not be deleted as a whole. */
+  alone: boolean;
+}
+
+/** One message under way. */
+interface Send {
+  readonly removals: readonly Removal[];
+  /** Number of the first message; link i of a group has this + i, the deletion comes last. */
+  readonly firstSequence: number;
+  answered: boolean;
+}
+
+export class LinkReaper {
+  readonly #sender: NetlinkSocket;
+  readonly #listener: NetlinkSocket;
+  readonly #removals = new Map<number, Removal>();
+  #waiting: Removal[] = [];
+  /** By the number of each of their messages. */
+  readonly #sends = new Map<number, Send>();
+  #sendsUnderWay = 0;
+  #nextSequence = 1;
+  #nextGroup = 0;
+  #pumpScheduled = false;
+
+  constructor() {
+    this.#sender = asKernelErrors('open a routing socket', () =>
+      native.openNetlink(OWN_NETNS, NETLINK_ROUTE, RECEIVE_BYTES),
+    );
+    this.#listener = asKernelErrors('watch links', () => {
+      const listener = native.openNetlink(OWN_NETNS, NETLINK_ROUTE, RECEIVE_BYTES);
+      native.attachFilter(listener, onlyDeletions());
+      native.joinGroup(listener, RTNLGRP_LINK);
+      return listener;
+    });
+    native.onReadable(this.#listener, (bytes) => this.#onNotification(bytes));
+    native.unref(this.#listener);
+  }
+
+  /** Resolves when the link is gone or was not there. @throws KernelError when the kernel will not delete it */
+  remove(index: number): Promise<void> {
+    const known = this.#removals.get(index);
+    if (known !== undefined) return known.promise;
+    const removal = { index, ...Promise.withResolvers<void>(), alone: false };
+    this.#removals.set(index, removal);
+    this.#waiting.push(removal);
+    this.#schedulePump();
+    return removal.promise;
+  }
+
+  /** Removals under way still settle: when they are sent, we look whether the links are there. */
+  close(): void {
+    native.close(this.#listener);
+    native.close(this.#sender);
+  }
+
+  /** At the end of this turn of the event loop's callbacks: what was asked for in one go can share a message. */
+  #schedulePump(): void {
+    if (this.#pumpScheduled) return;
+    this.#pumpScheduled = true;
+    queueMicrotask(() => {
+      this.#pumpScheduled = false;
+      this.#pump();
+    });
+  }
+
+  #pump(): void {
+    while (this.#waiting.length > 0 && this.#sendsUnderWay < SENDS_AT_ONCE) {
+      const first = this.#waiting[0]!;
+      const free = SENDS_AT_ONCE - this.#sendsUnderWay;
+      const share = first.alone ? 1 : Math.min(LINKS_PER_SEND, Math.ceil(this.#waiting.length / free));
+      const alone = this.#waiting.slice(1, share).findIndex((removal) => removal.alone);
+      void this.#send(this.#waiting.splice(0, alone < 0 ? share : alone + 1));
+    }
+  }
+
+  async #send(removals: Removal[]): Promise<void> {
+    const batch = new MessageBatch(this.#nextSequence);
+    try {
+      if (removals.length === 1) writeLinkDelete(batch, removals[0]!.index);
+      else
+        writeGroupDelete(
+          batch,
+          removals.map(({ index }) => index),
+          this.#group(),
+        );
+    } catch (error) {
+      for (const removal of removals) this.#settle(removal, error);
+      return;
+    }
+    this.#nextSequence = (this.#nextSequence + batch.count) % 2 ** 31 || 1;
+    const send: Send = { removals, firstSequence: batch.firstSequence, answered: false };
+    for (let i = 0; i < batch.count; i++) this.#sends.set(batch.firstSequence + i, send);
+    this.#sendsUnderWay++;
+    try {
+      await native.sendInBackground(this.#sender, batch.finish());
+      this.#readAnswers();
+      if (!send.answered) this.#lookAtLinks(send);
+    } catch (error) {
+      const failure = isSystemError(error) ? new KernelError('delete links', error.code, null) : error;
+      for (const removal of removals) this.#settle(removal, failure);
+    }
+    for (let i = 0; i < batch.count; i++) this.#sends.delete(batch.firstSequence + i);
+    this.#sendsUnderWay--;
+    this.#pump();
+  }
+
+  #group(): number {
+    this.#nextGroup = (this.#nextGroup + 1) % 0x10000;
+    return FIRST_GROUP + this.#nextGroup;
+  }
+
+  #onNotification(bytes: Buffer | null): void {
+    if (bytes === null) return; // some were dropped: the acknowledgements will tell
+    for (const message of readMessages(bytes)) {
+      const link = message.type === RTM_DELLINK ? readLink(message) : null;
+      const removal = link === null ? undefined : this.#removals.get(link.index);
+      if (removal !== undefined) this.#settle(removal);
+    }
+  }
+
+  /** The kernel queues the answers before a send returns, so those of a finished send are there. */
+  #readAnswers(): void {
+    for (;;) {
+      let bytes: Buffer | null;
+      try {
+        bytes = native.receive(this.#sender);
+      } catch (error) {
+        if (isSystemError(error) && error.code === 'ENOBUFS') continue; // answers were dropped: the links will tell
+        return;
+      }
+      if (bytes === null) return;
+      for (const message of readMessages(bytes)) {
+        const send = this.#sends.get(message.sequence);
+        if (send === undefined || message.type !== NLMSG_ERROR) continue;
+        this.#onAnswer(send, message.sequence - send.firstSequence, readAnswer(message));
+      }
+    }
+  }
+
+  #onAnswer(send: Send, number: number, answer: { errno: number; text: string | null }): void {
+    const { removals } = send;
+    const gone = answer.errno === 0 || answer.errno === ENODEV;
+    if (removals.length > 1 && number < removals.length) {
+      // This link could not join the group: it is gone already, or the kernel refuses.
+      const removal = removals[number]!;
+      this.#settle(removal, gone ? undefined : kernelError(`delete link ${removal.index}`, answer));
+      return;
+    }
+    send.answered = true;
+    for (const removal of removals) {
+      if (gone) this.#settle(removal);
+      else if (removals.length === 1)
+        this.#settle(removal, kernelError(`delete link ${removal.index}`, answer));
+      else if (this.#removals.get(removal.index) === removal) {
+        removal.alone = true;
+        this.#waiting.push(removal);
+      }
+    }
+  }
+
+  /** The acknowledgement itself was lost. */
+  #lookAtLinks({ removals }: Send): void {
+    const socket = new RequestSocket(OWN_NETNS, NETLINK_ROUTE);
+    try {
+      for (const removal of removals) {
+        const { failures } = socket.exchange([{ index: removal.index }], writeLinkGet);
+        const gone = failures[0]?.errno === ENODEV;
+        this.#settle(
+          removal,
+          gone
+            ? undefined
+            : new KernelError(`delete link ${removal.index}`, 'ENOBUFS', 'the answer was lost'),
+        );
+      }
+    } finally {
+      socket.close();
+    }
+  }
+
+  #settle(removal: Removal, error?: unknown): void {
+    if (this.#removals.get(removal.index) !== removal) return;
+    this.#removals.delete(removal.index);
+    if (error === undefined) removal.resolve();
+    else removal.reject(error);
+  }
+}

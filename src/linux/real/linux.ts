@@ -1,0 +1,41 @@
+/**
+ * The real Linux, assembled.
+ *
+ * In: which iptables to drive. Out: the port. Never: anything but wiring.
+ */
+import type { Iptables, Linux } from '../ports.ts';
+import { createConntrack } from './conntrack.ts';
+import { openIpSets } from './ipsets.ts';
+import { createIptables, detectBackend } from './iptables.ts';
+import { LinkReaper } from './link-reaper.ts';
+import { watchLinks } from './link-watch.ts';
+import { openNetns } from './netns.ts';
+import { openRouting } from './routing.ts';
+import { readSysctl, writeSysctl } from './sysctl.ts';
+
+export interface LinuxOptions {
+  /** `auto`: the one that the plain `iptables` is. */
+  readonly iptablesBackend: 'auto' | Iptables['backend'];
+}
+
+/** The namespace that the process is in now is the agent's. */
+export async function createLinux(options: LinuxOptions): Promise<Linux & { close(): void }> {
+  const backend = options.iptablesBackend === 'auto' ? await detectBackend() : options.iptablesBackend;
+  const reaper = new LinkReaper();
+  const ipsets = openIpSets();
+  return {
+    openNetns,
+    openRouting,
+    readSysctl,
+    writeSysctl,
+    watchLinks: (onEvent) => watchLinks(onEvent),
+    deleteLink: (index) => reaper.remove(index),
+    ipsets,
+    iptables: createIptables(backend),
+    conntrack: createConntrack(),
+    close() {
+      reaper.close();
+      ipsets.close();
+    },
+  };
+}

@@ -1,0 +1,37 @@
+/**
+ * Network namespaces as files.
+ *
+ * In: a path (`/run/netns/x`, `/proc/1/ns/net`). Out: an open Netns with its identity. Never: a file that is something else.
+ */
+import { closeSync, fstatSync, openSync } from 'node:fs';
+import { NetctlError } from '../../lib/errors.ts';
+import type { Netns } from '../ports.ts';
+import { native } from './native.ts';
+
+export function openNetns(path: string): Netns {
+  let fd: number;
+  try {
+    fd = openSync(path, 'r');
+  } catch (error) {
+    throw new NetctlError(
+      'NETNS_INVALID',
+      `${path} cannot be opened: ${(error as Error).message}`,
+      { path },
+      error,
+    );
+  }
+  if (!native.isNetworkNamespace(fd)) {
+    closeSync(fd);
+    throw new NetctlError('NETNS_INVALID', `${path} is not a network namespace`, { path });
+  }
+  const { dev, ino } = fstatSync(fd);
+  let open = true;
+  return {
+    fd,
+    identity: { device: dev, inode: ino },
+    close() {
+      if (open) closeSync(fd);
+      open = false;
+    },
+  };
+}

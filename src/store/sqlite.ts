@@ -1,0 +1,290 @@
+/**
+ * The local store of an agent on SQLite: alone it is the whole store.
+ *
+ * In: the calls of the port. Transactions handed in during one turn of the event loop share one BEGIN..COMMIT (one flush of the
+ * disk), each decided in order on what the earlier ones left. Out: answers after the commit, then the watches. Never: an
+ * answer before the data is on the disk, a part of a transaction, a second process on the file.
+ *
+ * The table `changes` is also the outbox to etcd. What this node owns (DESIGN.md, "Store: local first") is committed here,
+ * acknowledged, and sent on in the order of revisions by a replicator that watches these keys like anybody else and keeps, in
+ * the same etcd transaction, the local revision it has sent. One writer per record, so state is enough: after
+ * STORE_COMPACTED it compares its keys with etcd's instead. What the cluster owns is decided by etcd and comes down as
+ * plain transactions of the mirror; the replicator leaves those keys alone.
+ */
+import type { DatabaseSync } from 'node:sqlite';
+import { setImmediate as nextTurn } from 'node:timers/promises';
+import { NetctlError } from '../lib/errors.ts';
+import { openStoreFile, sqliteError } from './sqlite-file.ts';
+import {
+  overlay,
+  prepareStatements,
+  type RecordRow,
+  rangeEnd,
+  readBounds,
+  readChanges,
+  type Statements,
+  toEntry,
+} from './sqlite-rows.ts';
+import type {
+  Compare,
+  Entry,
+  Revision,
+  Snapshot,
+  Store,
+  TransactionResult,
+  Watch,
+  Watcher,
+  Write,
+} from './store.ts';
+import {
+  checkKey,
+  checkPrefix,
+  checkTransaction,
+  type LoggedChange,
+  planTransaction,
+  type Transaction,
+  type Versions,
+} from './transaction.ts';
+import { Watches } from './watches.ts';
+
+export interface SqliteOptions {
+  readonly path: string;
+  /** Revisions whose changes are kept for watches and the replicator. */
+  readonly keepRevisions?: number;
+  /** Told when compaction or a checkpoint fails: nothing is lost, but the file grows. Default: a process warning. */
+  readonly onFault?: (error: NetctlError) => void;
+}
+
+interface Pending {
+  readonly transaction: Transaction;
+  readonly resolve: (result: TransactionResult) => void;
+  readonly reject: (error: Error) => void;
+}
+
+/** Bounds the time for which one commit, one page of a list or one step of compaction keeps the thread. */
+const transactionsPerCommit = 512;
+const entriesPerPage = 1000;
+const revisionsPerCompaction = 256;
+
+/** Estimated growth of the WAL after which its pages are moved into the database. */
+const walBytesPerCheckpoint = 8 * 1024 * 1024;
+const pageBytes = 4096;
+
+export class SqliteStore implements Store {
+  readonly #path: string;
+  readonly #keepRevisions: number;
+  readonly #onFault: (error: NetctlError) => void;
+  readonly #database: DatabaseSync;
+  readonly #statements: Statements;
+  readonly #watches: Watches;
+  #revision: Revision;
+  #compacted: Revision;
+  #pending: Pending[] = [];
+  #commitScheduled = false;
+  #maintenanceScheduled = false;
+  #walBytes = 0;
+  #closed: NetctlError | null = null;
+
+  /** @throws STORE_UNAVAILABLE, see openStoreFile */
+  constructor({
+    path,
+    keepRevisions = 10_000,
+    onFault = (error) => process.emitWarning(error),
+  }: SqliteOptions) {
+    this.#path = path;
+    this.#keepRevisions = keepRevisions;
+    this.#onFault = onFault;
+    this.#database = openStoreFile(path);
+    this.#statements = prepareStatements(this.#database);
+    ({ latest: this.#revision, oldest: this.#compacted } = readBounds(this.#statements));
+    this.#watches = new Watches({
+      latest: () => this.#revision,
+      compacted: () => this.#compacted,
+      read: (prefix, after, upTo) => readChanges(this.#statements, prefix, after, upTo),
+    });
+  }
+
+  async get(key: string): Promise<Entry | null> {
+    checkKey(key);
+    this.#checkOpen();
+    try {
+      const row = this.#statements.getRecord.get(key) as RecordRow | undefined;
+      return row ? toEntry(row) : null;
+    } catch (error) {
+      throw this.#unavailable(error);
+    }
+  }
+
+  /** Long lists are read in pages over several turns, and brought to one revision by what was committed in between. */
+  async list(prefix: string): Promise<Snapshot> {
+    checkPrefix(prefix);
+    for (;;) {
+      this.#checkOpen();
+      const start = this.#revision;
+      const entries = await this.#readPages(prefix);
+      try {
+        if (this.#revision === start) return { revision: start, entries };
+        if (this.#compacted > start) continue;
+        const changeSets = readChanges(this.#statements, prefix, start, this.#revision);
+        return { revision: this.#revision, entries: overlay(entries, changeSets) };
+      } catch (error) {
+        throw this.#unavailable(error);
+      }
+    }
+  }
+
+  async transact(compares: readonly Compare[], writes: readonly Write[]): Promise<TransactionResult> {
+    const transaction = checkTransaction(compares, writes);
+    this.#checkOpen();
+    const { promise, resolve, reject } = Promise.withResolvers<TransactionResult>();
+    this.#pending.push({ transaction, resolve, reject });
+    this.#scheduleCommit();
+    return promise;
+  }
+
+  watch(prefix: string, after: Revision, watcher: Watcher): Watch {
+    checkPrefix(prefix);
+    this.#checkOpen();
+    return this.#watches.add(prefix, after, watcher);
+  }
+
+  /** Commits what was handed in before; watches end with STORE_UNAVAILABLE. */
+  async close(): Promise<void> {
+    if (!this.#database.isOpen) return;
+    while (this.#pending.length > 0) this.#commit();
+    this.#closed ??= new NetctlError('STORE_UNAVAILABLE', `local store ${this.#path} was closed`);
+    this.#database.close();
+    this.#watches.endAll(this.#closed);
+  }
+
+  /**
+   * In the check phase, after all sockets that were ready have been read: their transactions share the commit, and a lone
+   * one waits for nothing else (docs/decisions/0002-local-store.md has the measurements).
+   */
+  #scheduleCommit(): void {
+    if (this.#commitScheduled) return;
+    this.#commitScheduled = true;
+    setImmediate(() => {
+      this.#commitScheduled = false;
+      if (this.#pending.length > 0) this.#commit();
+      if (this.#pending.length > 0) this.#scheduleCommit();
+    });
+  }
+
+  #commit(): void {
+    const group = this.#pending.splice(0, transactionsPerCommit);
+    const before = this.#revision;
+    let results: TransactionResult[];
+    try {
+      this.#statements.begin.run();
+      results = group.map(({ transaction }) => this.#apply(transaction));
+      this.#statements.commit.run();
+    } catch (error) {
+      this.#rollBack();
+      for (const { reject } of group) reject(this.#unavailable(error));
+      return;
+    }
+    group.forEach(({ resolve }, index) => {
+      resolve(results[index]!);
+    });
+    if (this.#revision === before) return;
+    this.#watches.wake();
+    this.#scheduleMaintenance();
+  }
+
+  #apply(transaction: Transaction): TransactionResult {
+    const next = this.#revision + 1;
+    const plan = planTransaction(
+      transaction,
+      next,
+      (key) => this.#statements.getVersions.get(key) as Versions | undefined,
+    );
+    if ('failed' in plan) return { committed: false, failed: plan.failed };
+    for (const change of plan.changes) this.#write(next, change);
+    if (plan.changes.length > 0) this.#revision = next;
+    return { committed: true, revision: this.#revision };
+  }
+
+  #write(revision: Revision, { key, text, created }: LoggedChange): void {
+    if (text === null) this.#statements.deleteRecord.run(key);
+    else this.#statements.putRecord.run(key, text, created, revision);
+    this.#statements.addChange.run(revision, key, text, created);
+    this.#walBytes += 2 * pageBytes + 2 * (text?.length ?? 0);
+  }
+
+  /** What a failed group did not write is read back from the file, not remembered. */
+  #rollBack(): void {
+    try {
+      if (this.#database.isTransaction) this.#database.exec('ROLLBACK');
+      ({ latest: this.#revision, oldest: this.#compacted } = readBounds(this.#statements));
+    } catch (error) {
+      // An open transaction would show readers what was never committed.
+      this.#closed = this.#unavailable(error);
+      this.#watches.endAll(this.#closed);
+    }
+  }
+
+  async #readPages(prefix: string): Promise<Entry[]> {
+    const end = rangeEnd(prefix);
+    const entries: Entry[] = [];
+    for (let from = prefix; ; await nextTurn()) {
+      this.#checkOpen();
+      try {
+        const rows = this.#statements.listRecords.all(from, end, entriesPerPage) as unknown as RecordRow[];
+        for (const row of rows) entries.push(toEntry(row));
+        if (rows.length < entriesPerPage) return entries;
+        from = `${rows.at(-1)!.key}\0`;
+      } catch (error) {
+        throw this.#unavailable(error);
+      }
+    }
+  }
+
+  #scheduleMaintenance(): void {
+    if (this.#maintenanceScheduled || !(this.#compactionDue() || this.#checkpointDue())) return;
+    this.#maintenanceScheduled = true;
+    setImmediate(() => {
+      this.#maintenanceScheduled = false;
+      if (!this.#closed) this.#maintain();
+    });
+  }
+
+  /** One step per turn, after a commit whose callers have been answered. A step that failed waits for the next commit. */
+  #maintain(): void {
+    try {
+      if (this.#compactionDue()) this.#compact();
+      else if (this.#checkpointDue()) this.#checkpoint();
+      this.#scheduleMaintenance();
+    } catch (error) {
+      this.#onFault(sqliteError(`local store ${this.#path} cannot be compacted`, error));
+    }
+  }
+
+  #compactionDue(): boolean {
+    return this.#revision - this.#compacted >= this.#keepRevisions + revisionsPerCompaction;
+  }
+
+  #checkpointDue(): boolean {
+    return this.#walBytes >= walBytesPerCheckpoint;
+  }
+
+  #compact(): void {
+    const upTo = this.#compacted + revisionsPerCompaction;
+    this.#statements.dropChanges.run(upTo);
+    this.#compacted = upTo;
+    this.#walBytes += (revisionsPerCompaction / 4) * pageBytes;
+  }
+
+  #checkpoint(): void {
+    this.#walBytes = 0;
+    this.#statements.checkpoint.get();
+  }
+
+  #checkOpen(): void {
+    if (this.#closed) throw this.#closed;
+  }
+
+  #unavailable(error: unknown): NetctlError {
+    return sqliteError(`local store ${this.#path} failed`, error);
+  }
+}

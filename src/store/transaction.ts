@@ -1,0 +1,112 @@
+/**
+ * What a transaction means, for the adapters that decide it themselves (SQLite and the in-memory fake).
+ *
+ * In: compares and writes as the caller gave them, and a way to read versions. Out: the same, checked and with values as JSON
+ * text; then the rows to write, or the compare that failed. Never: a value that reads back other than it was written.
+ */
+import { NetctlError } from '../lib/errors.ts';
+import type { Compare, Json, Revision, Write } from './store.ts';
+
+export interface Versions {
+  readonly created: Revision;
+  readonly modified: Revision;
+}
+
+export interface Transaction {
+  readonly compares: readonly Compare[];
+  readonly writes: readonly { readonly key: string; readonly text: string | null }[];
+}
+
+/** One row of the log: the key's new text, or null for its deletion; `created` is meaningless then. */
+export interface LoggedChange {
+  readonly key: string;
+  readonly text: string | null;
+  readonly created: Revision;
+}
+
+export type Plan = { readonly failed: string } | { readonly changes: readonly LoggedChange[] };
+
+const maxDepth = 512;
+
+/** @throws BUG for a key written twice, a key that is no key, or a value that JSON cannot hold */
+export function checkTransaction(compares: readonly Compare[], writes: readonly Write[]): Transaction {
+  for (const compare of compares) checkKey(compare.key);
+  const seen = new Set<string>();
+  return {
+    compares,
+    writes: writes.map((write) => {
+      checkKey(write.key);
+      if (seen.has(write.key)) throw new NetctlError('BUG', `transaction writes the key ${write.key} twice`);
+      seen.add(write.key);
+      return { key: write.key, text: write.kind === 'put' ? encodeValue(write.key, write.value) : null };
+    }),
+  };
+}
+
+/** What to write as revision `next`, or the first compare that does not hold. Only deletions of absent keys: no changes. */
+export function planTransaction(
+  transaction: Transaction,
+  next: Revision,
+  read: (key: string) => Versions | undefined,
+): Plan {
+  const failed = transaction.compares.find((compare) => !holds(compare, read(compare.key)));
+  if (failed !== undefined) return { failed: failed.key };
+  const changes: LoggedChange[] = [];
+  for (const { key, text } of transaction.writes) {
+    const before = read(key);
+    if (text === null && before === undefined) continue;
+    changes.push({ key, text, created: before?.created ?? next });
+  }
+  return { changes };
+}
+
+/** @throws BUG: keys are built by src/model/keys.ts from checked parts */
+export function checkKey(key: string): void {
+  if (key === '' || !key.isWellFormed() || key.includes('\0')) {
+    throw new NetctlError(
+      'BUG',
+      `store key ${JSON.stringify(key)} is not valid: expected text that is not empty, without NUL`,
+    );
+  }
+}
+
+/** @throws BUG; the empty prefix means all keys */
+export function checkPrefix(prefix: string): void {
+  if (prefix !== '') checkKey(prefix);
+}
+
+function holds(compare: Compare, versions: Versions | undefined): boolean {
+  switch (compare.kind) {
+    case 'absent':
+      return versions === undefined;
+    case 'present':
+      return versions !== undefined;
+    case 'modified':
+      return versions?.modified === compare.revision;
+  }
+}
+
+function encodeValue(key: string, value: Json): string {
+  checkJson(key, value, 0);
+  return JSON.stringify(value);
+}
+
+/** JSON.stringify alone would drop what it cannot say (undefined, NaN, functions) without a word. */
+function checkJson(key: string, value: unknown, depth: number): void {
+  if (value === null || typeof value === 'string' || typeof value === 'boolean') return;
+  if (typeof value === 'number' && Number.isFinite(value)) return;
+  if (depth > maxDepth) throw new NetctlError('BUG', `value of ${key} is nested more than ${maxDepth} deep`);
+  if (Array.isArray(value)) {
+    for (const item of value) checkJson(key, item, depth + 1);
+  } else if (isPlainObject(value)) {
+    for (const name in value) checkJson(key, value[name], depth + 1);
+  } else {
+    throw new NetctlError('BUG', `value of ${key} holds what JSON cannot: ${typeof value} ${String(value)}`);
+  }
+}
+
+function isPlainObject(value: unknown): value is Record<string, unknown> {
+  if (typeof value !== 'object' || value === null) return false;
+  const prototype = Object.getPrototypeOf(value);
+  return prototype === Object.prototype || prototype === null;
+}

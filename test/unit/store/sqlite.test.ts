@@ -1,0 +1,201 @@
+/** The SQLite store: the contract, and what only a file has: reopening, locks, modes, damage, compaction. */
+import assert from 'node:assert/strict';
+import {
+  chmodSync,
+  closeSync,
+  mkdtempSync,
+  openSync,
+  readdirSync,
+  rmSync,
+  statSync,
+  writeFileSync,
+  writeSync,
+} from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { DatabaseSync } from 'node:sqlite';
+import { after, describe, test } from 'node:test';
+import { SqliteStore } from '../../../src/store/sqlite.ts';
+import { describeStore } from './store-contract.ts';
+import { aWhile, commit, hasCode, put, Recorder, remove, until } from './support.ts';
+
+const directory = mkdtempSync(join(tmpdir(), 'netctl-store-'));
+after(() => rmSync(directory, { recursive: true }));
+let files = 0;
+const freshPath = () => join(directory, `${files++}`, 'netctl.db');
+
+const mode = (path: string) => (statSync(path).mode & 0o777).toString(8);
+const unavailable = (pattern: RegExp) => (error: unknown) =>
+  hasCode('STORE_UNAVAILABLE')(error) && pattern.test((error as Error).message);
+
+describeStore('SQLite store', async () => {
+  const store = new SqliteStore({ path: freshPath(), keepRevisions: 1500 });
+  return {
+    store,
+    compact: async () => {
+      await Promise.all(Array.from({ length: 2000 }, (_, count) => commit(store, put('filler', count))));
+      await aWhile();
+    },
+    dispose: () => store.close(),
+  };
+});
+
+describe('SQLite store, as a file', () => {
+  test('what was committed is there after closing and opening, and a watch goes on where it stood', async () => {
+    const path = freshPath();
+    let store = new SqliteStore({ path });
+    const recorder = new Recorder();
+    store.watch('', 0, recorder);
+    await commit(store, put('a', 1), put('b', 2));
+    await until(() => recorder.changeSets.length === 1, 'the first change');
+    await commit(store, remove('b'));
+    await store.close();
+
+    store = new SqliteStore({ path });
+    assert.deepEqual(await store.list(''), {
+      revision: 2,
+      entries: [{ key: 'a', value: 1, created: 1, modified: 1 }],
+    });
+    const resumed = new Recorder();
+    store.watch('', 1, resumed);
+    assert.equal(await commit(store, put('c', 3)), 3);
+    await until(() => resumed.changeSets.length === 2, 'the rest');
+    assert.deepEqual(resumed.revisions(), [2, 3]);
+    assert.deepEqual(resumed.keys(), ['b', 'c']);
+    await store.close();
+  });
+
+  test('the revision goes on although everything was deleted', async () => {
+    const path = freshPath();
+    let store = new SqliteStore({ path });
+    await commit(store, put('a'));
+    await commit(store, remove('a'));
+    await store.close();
+    store = new SqliteStore({ path });
+    assert.deepEqual(await store.list(''), { revision: 2, entries: [] });
+    await store.close();
+  });
+
+  test('a watch from a revision that this file has not reached (put back from a copy) ends with STORE_COMPACTED', async () => {
+    const store = new SqliteStore({ path: freshPath() });
+    const recorder = new Recorder();
+    store.watch('', 7, recorder);
+    await until(() => recorder.ends.length === 1, 'its end');
+    assert.ok(hasCode('STORE_COMPACTED')(recorder.ends[0]));
+    await store.close();
+  });
+
+  test('compaction keeps at least the revisions asked for, and its bound lasts through a restart', async () => {
+    const path = freshPath();
+    let store = new SqliteStore({ path, keepRevisions: 100 });
+    await Promise.all(Array.from({ length: 1000 }, (_, index) => commit(store, put(`k${index % 7}`, index))));
+    await aWhile();
+    const bounds = async () => {
+      const oldest = async (after: number) => {
+        const recorder = new Recorder();
+        store.watch('', after, recorder);
+        await until(() => recorder.ends.length + recorder.changeSets.length > 0, 'an answer');
+        return recorder.ends.length === 0;
+      };
+      return [await oldest(700), await oldest(900)];
+    };
+    assert.deepEqual(await bounds(), [false, true]);
+    await store.close();
+    store = new SqliteStore({ path, keepRevisions: 100 });
+    assert.deepEqual(await bounds(), [false, true]);
+    assert.equal((await store.list('')).entries.length, 7);
+    await store.close();
+  });
+
+  test('the WAL is moved into the database between commits, so that it stays small', async () => {
+    const path = freshPath();
+    const store = new SqliteStore({ path });
+    for (let count = 0; count < 60; count++) await commit(store, put('a', String(count).repeat(250_000)));
+    await aWhile();
+    assert.ok(
+      statSync(`${path}-wal`).size < 24 * 1024 * 1024,
+      `WAL of ${statSync(`${path}-wal`).size} bytes`,
+    );
+    assert.equal((await store.get('a'))?.value, '59'.repeat(250_000));
+    await store.close();
+  });
+
+  test('a second opener is refused at once, and the first goes on', async () => {
+    const path = freshPath();
+    const store = new SqliteStore({ path });
+    const refusal = unavailable(/netctl\.db cannot be opened: another process has it open/);
+    assert.throws(() => new SqliteStore({ path }), refusal);
+    await commit(store, put('a'));
+    assert.throws(() => new SqliteStore({ path }), refusal);
+    await commit(store, put('b'));
+    await store.close();
+    const next = new SqliteStore({ path });
+    assert.equal((await next.list('')).entries.length, 2);
+    await next.close();
+  });
+
+  test('directory and files are for the owner only, an existing file too', async () => {
+    const path = freshPath();
+    const store = new SqliteStore({ path });
+    await commit(store, put('a'));
+    assert.equal(mode(join(path, '..')), '700');
+    const names = readdirSync(join(path, '..'));
+    assert.deepEqual(names.sort(), ['netctl.db', 'netctl.db-wal']);
+    for (const name of names) assert.equal(mode(join(path, '..', name)), '600', name);
+    await store.close();
+    chmodSync(path, 0o644);
+    await new SqliteStore({ path }).close();
+    assert.equal(mode(path), '600');
+  });
+
+  test('a newer version is refused', async () => {
+    const path = freshPath();
+    await new SqliteStore({ path }).close();
+    withDatabase(path, 'PRAGMA user_version = 2');
+    assert.throws(
+      () => new SqliteStore({ path }),
+      unavailable(/it has version 2, this program knows version 1/),
+    );
+  });
+
+  test('a database of another program is refused and left as it was', async () => {
+    const path = join(directory, 'other.db');
+    withDatabase(path, 'CREATE TABLE notes (text TEXT)');
+    assert.throws(() => new SqliteStore({ path }), unavailable(/database of another program/));
+    const database = new DatabaseSync(path);
+    assert.equal(database.prepare('PRAGMA journal_mode').get()?.['journal_mode'], 'delete');
+    database.close();
+  });
+
+  test('a file that is no database, and a directory that cannot be made, are refused with the reason', () => {
+    const path = join(directory, 'text.db');
+    writeFileSync(path, 'not a database'.repeat(1000));
+    assert.throws(
+      () => new SqliteStore({ path }),
+      unavailable(/text\.db cannot be opened: file is not a database/),
+    );
+    assert.throws(
+      () => new SqliteStore({ path: join(path, 'below.db') }),
+      unavailable(/below\.db cannot be opened: .*(ENOTDIR|EEXIST)/),
+    );
+  });
+
+  test('damage is found at open', async () => {
+    const path = freshPath();
+    const store = new SqliteStore({ path });
+    for (let count = 0; count < 50; count++) await commit(store, put(`k${count}`, 'x'.repeat(500)));
+    await store.close();
+    const page = 4096;
+    const file = openSync(path, 'r+');
+    for (let at = 3 * page; at < statSync(path).size; at += page)
+      writeSync(file, Buffer.alloc(page, 0xa5), 0, page, at);
+    closeSync(file);
+    assert.throws(() => new SqliteStore({ path }), unavailable(/it is damaged \(.+\): put back a copy/));
+  });
+});
+
+function withDatabase(path: string, sql: string): void {
+  const database = new DatabaseSync(path);
+  database.exec(sql);
+  database.close();
+}
