@@ -51,7 +51,11 @@ check: setup
 	node_modules/.bin/knip
 	node_modules/.bin/node --test test/unit/layers.test.ts
 
-bench: build
+dist/bench/spawn-time: bench/spawn-time.c
+	@mkdir -p $(@D)
+	gcc $(warnings) -O2 -o $@ $<
+
+bench: build dist/bench/spawn-time
 	@scripts/setup containernetworking-plugins
 	@scripts/sandbox node_modules/.bin/node bench/cni.ts
 

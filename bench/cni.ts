@@ -6,15 +6,15 @@
  * program that does nothing is measured along: its time is contained in every number.
  * Never: a run counted that failed.
  */
-import { spawn } from 'node:child_process';
 import { mkdtempSync } from 'node:fs';
 import { tmpdir } from 'node:os';
-import { join } from 'node:path';
+import { join, resolve } from 'node:path';
 import { Host, programs } from '../lab/host.ts';
-import { mustRun } from '../lab/run.ts';
+import { run as execute, mustRun } from '../lab/run.ts';
 
 const runs = 200;
 const warmUps = 10;
+const stopwatch = resolve(import.meta.dirname, '../dist/bench/spawn-time');
 
 interface Contestant {
   readonly name: string;
@@ -78,7 +78,6 @@ async function contestant(
   };
 }
 
-/** Milliseconds from the start of the program to its end, its result read. */
 function call(one: Contestant, command: 'ADD' | 'DEL', containerId: string): Promise<number> {
   const env = {
     CNI_COMMAND: command,
@@ -86,31 +85,15 @@ function call(one: Contestant, command: 'ADD' | 'DEL', containerId: string): Pro
     CNI_NETNS: `/run/netns/${one.netns}`,
     CNI_IFNAME: 'eth0',
     CNI_PATH: '/usr/lib/cni',
-    PATH: '/usr/sbin:/usr/bin:/sbin:/bin',
   };
   return timed(one.program, env, JSON.stringify(one.config));
 }
 
-function timed(program: string, env: Record<string, string>, stdin: string): Promise<number> {
-  const start = performance.now();
-  const child = spawn(program, [], { env, stdio: 'pipe' });
-  let output = '';
-  child.stdout.on('data', (chunk: Buffer) => {
-    output += chunk.toString();
-  });
-  child.stderr.on('data', (chunk: Buffer) => {
-    output += chunk.toString();
-  });
-  child.stdin.on('error', () => undefined);
-  child.stdin.end(stdin);
-  return new Promise((resolve, reject) => {
-    child.on('error', reject);
-    child.on('close', (code) => {
-      const took = performance.now() - start;
-      if (code === 0) resolve(took);
-      else reject(new Error(`${program}: exit code ${code}: ${output}`));
-    });
-  });
+/** Milliseconds from posix_spawn to the program's end. @throws when the program fails, with what it printed */
+async function timed(program: string, env: Record<string, string>, stdin: string): Promise<number> {
+  const { code, stdout, stderr } = await execute([stopwatch, program], { env, stdin });
+  if (code !== 0) throw new Error(`${program}: exit code ${code}: ${stdout}${stderr}`);
+  return Number.parseFloat(stdout) / 1000;
 }
 
 function report(

@@ -199,10 +199,10 @@ async function checkSpoofing(): Promise<void> {
       await container.mustExec(['ip', 'address', 'delete', `${foreign}/32`, 'dev', 'lo']);
       rule =
         [...after].find(
-          ([text, packets]) => text.includes('-j DROP') && packets > (before.get(text) ?? 0),
+          ([text, packets]) => text.includes('spoofed source') && packets > (before.get(text) ?? 0),
         )?.[0] ?? '';
       if (reached) return 'the connection was made';
-      return rule === '' ? 'no rule that drops has counted a packet' : undefined;
+      return rule === '' ? 'the rule against spoofed sources has counted no packet' : undefined;
     },
   );
   claims.show(readable(rule));
@@ -275,10 +275,9 @@ async function leave(empty: readonly string[]): Promise<void> {
   }
   await claims.claim('their addresses are free again, after the cooldown of a second', async () => {
     await eventually('no address is used', 10_000, async () => {
-      const usage = JSON.parse((await host.netctl(['ipam', 'show', '-o', 'json'])).stdout) as {
-        items: { used: number; cooldown: number }[];
-      };
-      return usage.items.length === 1 && usage.items.every(({ used, cooldown }) => used + cooldown === 0);
+      const { stdout } = await host.netctl(['ipam', 'show', '-o', 'json']);
+      const pools = JSON.parse(stdout) as { used: number; cooldown: number }[];
+      return pools.length === 1 && pools.every(({ used, cooldown }) => used + cooldown === 0);
     });
     return undefined;
   });

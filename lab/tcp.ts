@@ -18,7 +18,7 @@ else throw new Error(`unknown mode ${mode}`);
 async function serve(ports: readonly number[]): Promise<void> {
   for (const port of ports) {
     const server = createServer((socket) => socket.on('error', () => undefined).pipe(socket));
-    server.listen(port, '0.0.0.0');
+    server.listen(port, '::');
     await once(server, 'listening');
   }
   console.log('ready');

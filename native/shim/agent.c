@@ -42,8 +42,8 @@ int agent_connect(const char *path, bool retry, int64_t until, struct failure *f
       int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
       if (fd < 0) return failed(failure, UNREACHABLE, "cannot open a socket: %s", strerror(errno)), -1;
       if (connect(fd, (struct sockaddr *)&address, sizeof address) == 0) return fd;
-      failed(failure, UNREACHABLE, "%s: %s", path, strerror(errno));
       if (errno == EAGAIN) pause = BACKLOG_RETRY_MS;
+      failed(failure, UNREACHABLE, "%s: %s", path, errno == EAGAIN ? "accept queue is full" : strerror(errno));
       close(fd);
     }
     if (pause == RETRY_MS && !retry) return -1;
@@ -80,7 +80,7 @@ bool agent_exchange(int fd, const struct request *request, int64_t until, struct
 /* Sends what the socket takes. An agent that stopped reading may still have answered: then only reading goes on. */
 static bool send_some(int fd, const struct request *request, size_t *sent, bool *sending, struct failure *failure) {
   struct iovec parts[2];
-  int count = 0;
+  size_t count = 0;
   size_t in_head = *sent < request->head_length ? *sent : request->head_length;
   size_t in_input = *sent - in_head;
   if (in_head < request->head_length)
@@ -127,10 +127,12 @@ void path_directory(const char *path, char directory[SOCKET_PATH_MAX]) {
 /* Whether only root or the caller can put files into `directory`. A missing one is UNREACHABLE, not unsafe. */
 bool directory_is_safe(const char *directory, bool follow, struct failure *failure) {
   struct stat st;
-  if ((follow ? stat : lstat)(directory, &st) < 0) return failed(failure, UNREACHABLE, "%s: %s", directory, strerror(errno));
+  if ((follow ? stat : lstat)(directory, &st) < 0)
+    return failed(failure, UNREACHABLE, "%s: %s", directory, strerror(errno));
   if (!S_ISDIR(st.st_mode)) return failed(failure, UNSAFE_DIRECTORY, "%s is not a directory", directory);
   if (st.st_uid != 0 && st.st_uid != geteuid())
-    return failed(failure, UNSAFE_DIRECTORY, "directory %s is unsafe: owned by uid %u, must be root", directory, st.st_uid);
+    return failed(failure, UNSAFE_DIRECTORY, "directory %s is unsafe: owned by uid %u, must be root", directory,
+                  st.st_uid);
   if (st.st_mode & (S_IWGRP | S_IWOTH))
     return failed(failure, UNSAFE_DIRECTORY, "directory %s is unsafe: mode %04o lets others write", directory,
                   st.st_mode & 07777);

@@ -239,7 +239,8 @@ static int peek(const struct scanner *s) { return s->at < s->end ? *s->at : -1; 
 static bool invalid(struct scanner *s) {
   int c = peek(s);
   if (c < 0) snprintf(s->why, s->why_size, "unexpected end of JSON input");
-  else if (c > ' ' && c < 0x7F) snprintf(s->why, s->why_size, "invalid character '%c' at byte %td", c, s->at - s->start);
+  else if (c > ' ' && c < 0x7F)
+    snprintf(s->why, s->why_size, "invalid character '%c' at byte %td", c, s->at - s->start);
   else snprintf(s->why, s->why_size, "invalid character 0x%02x at byte %td", (unsigned)c, s->at - s->start);
   return false;
 }

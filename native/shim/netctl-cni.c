@@ -153,7 +153,11 @@ static void check_environment(const struct command *command) {
     const char *name;
     int need;
   } variables[] = {
-      {"CNI_CONTAINERID", NEEDS_ID}, {"CNI_NETNS", NEEDS_NETNS}, {"CNI_IFNAME", NEEDS_IFNAME}, {"CNI_PATH", NEEDS_PATH}};
+      {"CNI_CONTAINERID", NEEDS_ID},
+      {"CNI_NETNS", NEEDS_NETNS},
+      {"CNI_IFNAME", NEEDS_IFNAME},
+      {"CNI_PATH", NEEDS_PATH},
+  };
   char missing[80] = "";
   for (size_t i = 0; i < sizeof variables / sizeof *variables; i++) {
     const char *value = getenv(variables[i].name);
@@ -300,8 +304,8 @@ static int call_agent(const struct command *command, size_t input_length, int64_
     return output_bytes(reply.output, reply.length, reply.exit_status);
   bool may_pass = failure.kind == UNREACHABLE || failure.kind == NO_ANSWER;
   if (command->queues && may_pass) return delete_later(&failure, input_length, deadline);
-  refuse(command->unavailable, failure.kind == UNREACHABLE ? "is netctld running?" : "", "netctl agent: %s",
-         failure.text);
+  const char *hint = failure.kind == UNREACHABLE ? "netctld is not running, or overloaded" : "";
+  refuse(command->unavailable, hint, "netctl agent: %s", failure.text);
 }
 
 static bool exchange_and_close(int fd, int64_t deadline, struct reply *reply, struct failure *failure) {
@@ -359,5 +363,6 @@ static _Noreturn void refuse(int code, const char *details, const char *format, 
   vsnprintf(msg, sizeof msg, format, arguments);
   va_end(arguments);
   const struct config_string *version = &config.cni_version;
-  exit(output_error(version->length > 0 && version->state == STRING_GIVEN ? version->text : "1.0.0", code, msg, details));
+  bool given = version->state == STRING_GIVEN && version->length > 0;
+  exit(output_error(given ? version->text : "1.0.0", code, msg, details));
 }

@@ -62,7 +62,7 @@ int output_versions(const char *cni_version, const char *const *versions, size_t
   return output_bytes(line, used, 0);
 }
 
-/* Length of the UTF-8 sequence at `s` (NUL-terminated), 0 when it is none: overlong, surrogate, above U+10FFFF or cut. */
+/* Length of the UTF-8 sequence at `s` (NUL-terminated); 0 when it is overlong, a surrogate, above U+10FFFF or cut. */
 static size_t utf8_length(const unsigned char *s) {
   size_t n = s[0] < 0x80 ? 1 : s[0] < 0xC2 ? 0 : s[0] < 0xE0 ? 2 : s[0] < 0xF0 ? 3 : s[0] < 0xF5 ? 4 : 0;
   for (size_t i = 1; i < n; i++)

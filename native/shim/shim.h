@@ -38,7 +38,7 @@ struct network_config {
   struct config_string cni_version, name, socket;
 };
 
-/* json.c: check the whole text, extract the three strings. Returns false and fills `why` when it is not a JSON object. */
+/* json.c: checks the whole text and extracts the three strings. False, with `why` filled, when it is no JSON object. */
 bool json_read_config(const char *text, size_t length, struct network_config *config, char *why, size_t why_size);
 
 /* output.c: the only writers of standard output. They return the exit status of the process. */

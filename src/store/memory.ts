@@ -29,10 +29,10 @@ import {
 } from './transaction.ts';
 import { Watches } from './watches.ts';
 
-export type Operation = 'get' | 'list' | 'transact' | 'watch';
+type Operation = 'get' | 'list' | 'transact' | 'watch';
 
 /** `refused`: nothing was done. `ambiguous` (transact only): it was committed, and the answer got lost. */
-export type Failure = 'refused' | 'ambiguous';
+type Failure = 'refused' | 'ambiguous';
 
 interface Stored extends Versions {
   readonly text: string;

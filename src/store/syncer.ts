@@ -93,8 +93,8 @@ export class Syncer {
     this.#status = { inSync: true };
     listener.onStatus(this.#status);
     if (this.#signalled || this.#stopped) return;
-    this.#signalled = true;
     listener.onInSync();
+    this.#signalled = true;
   }
 
   /** A watch that held for long ends the series of failures; one that ends again and again does not. */

@@ -1,7 +1,7 @@
 /**
  * A host with containers, an outside and a far network, out of network namespaces: what policy is judged on by packets.
  *
- *     web, app, db … ──nctl<name>── host ──up── outside (192.0.2.2, 2001:db8::2)
+ *     web, app, db … ──nctl<name>── host ──uplink── outside (192.0.2.2, 2001:db8::2)
  *                                     └───far── far     (198.51.100.2)
  */
 import assert from 'node:assert/strict';
@@ -94,7 +94,7 @@ export class PolicyHost {
       `address add ${net6}2/64 dev eth0 nodad`,
       'link set eth0 up',
       `route add default via ${net4}1`,
-      `-6 route add default via ${net6}1`,
+      `route add default via ${net6}1`,
     ]);
     return this.#peer(namespace, [`${net4}2`, `${net6}2`], ports);
   }

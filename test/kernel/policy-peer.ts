@@ -12,15 +12,20 @@ const received: string[] = [];
 
 for (const port of process.argv.slice(2)) createServer((socket) => socket.end()).listen(Number(port), '::');
 
+type Request =
+  | { do: 'connect' | 'bind'; address: string; port: number }
+  | { do: 'send'; from: string; to: string; port: number; text: string }
+  | { do: 'received' };
+
 for await (const line of createInterface({ input: process.stdin })) {
-  const request = JSON.parse(line);
+  const request = JSON.parse(line) as Request & { id: number };
   void answer(request).then((value) => console.log(JSON.stringify({ id: request.id, value })));
 }
 
-async function answer(request: Record<string, never>): Promise<unknown> {
-  if (request['do'] === 'connect') return await canConnect(request['address'], request['port']);
-  if (request['do'] === 'bind') return await bind(request['address'], request['port']);
-  if (request['do'] === 'send') return await send(request);
+async function answer(request: Request): Promise<unknown> {
+  if (request.do === 'connect') return await canConnect(request.address, request.port);
+  if (request.do === 'bind') return await bind(request.address, request.port);
+  if (request.do === 'send') return await send(request);
   return received;
 }
 
@@ -49,7 +54,6 @@ function bind(address: string, port: number): Promise<boolean> {
   });
 }
 
-function send(request: Record<string, never>): Promise<boolean> {
-  const { from, to, port, text } = request as Record<string, never>;
-  return new Promise((resolve) => udp.get(from!)!.send(text!, port!, to!, (error) => resolve(error === null)));
+function send({ from, to, port, text }: Request & { do: 'send' }): Promise<boolean> {
+  return new Promise((resolve) => udp.get(from)!.send(text, port, to, (error) => resolve(error === null)));
 }

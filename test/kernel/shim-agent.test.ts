@@ -80,7 +80,7 @@ for (const flavour of ['musl', 'sanitized'] as Flavour[]) {
           return assert.deepEqual([outcome.status, outcome.stdout, outcome.stderr], [0, '', '']);
         const { code: got, msg, details } = errorOf(outcome);
         assert.deepEqual([got, msg], [code, `netctl agent: ${socket}: No such file or directory`]);
-        assert.equal(details, 'is netctld running?');
+        assert.equal(details, 'netctld is not running, or overloaded');
       });
       await Promise.all(outcomes);
       assert.deepEqual(entries(queue), [queueName('edge', 'c1', 'eth0')]);

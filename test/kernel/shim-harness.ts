@@ -137,7 +137,14 @@ export function makeRoot(): string {
 export function makeNetns(): { path: string; remove: () => void } {
   const name = `nct-${randomBytes(4).toString('hex')}`;
   execFileSync('ip', ['netns', 'add', name]);
-  return { path: `/run/netns/${name}`, remove: () => void execFileSync('ip', ['netns', 'delete', name]) };
+  const remove = () => void execFileSync('ip', ['netns', 'delete', name]);
+  for (const signal of ['SIGINT', 'SIGTERM'] as const) {
+    process.once(signal, () => {
+      remove();
+      process.exit(1);
+    });
+  }
+  return { path: `/run/netns/${name}`, remove };
 }
 
 /** The environment of a runtime for one container. */

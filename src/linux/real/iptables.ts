@@ -11,8 +11,6 @@ import { type Iptables, KernelError } from '../ports.ts';
 const TIMEOUT_MS = 60_000;
 /** How long to wait for another program that holds the lock of the legacy variant; nft needs none. */
 const LOCK_WAIT = { legacy: ['-w', '10'], nft: [] } as const;
-/** Exit code of a program that did not get the lock. */
-const EXIT_RESOURCE_PROBLEM = 4;
 
 export function createIptables(backend: Iptables['backend']): Iptables {
   return {
@@ -50,4 +48,11 @@ async function call(program: string, args: readonly string[], stdin = ''): Promi
       error.exitCode === null ? 'EIO' : error.exitCode === EXIT_RESOURCE_PROBLEM ? 'EAGAIN' : 'EINVAL';
     throw new KernelError(program, errno, words === '' ? error.message : words);
   }
+}
+
+/** The programs have no numbers for what went wrong: exit code 4 is a lost race for the lock as well as a chain in use. */
+function errnoOf({ exitCode, stderr }: ProgramError): string {
+  if (exitCode === null) return 'EIO';
+  if (/holding the xtables lock|temporarily unavailable/.test(stderr)) return 'EAGAIN';
+  return /resource busy/.test(stderr) ? 'EBUSY' : 'EINVAL';
 }

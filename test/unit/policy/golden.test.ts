@@ -42,7 +42,10 @@ test('names fit the kernel: chains 28 characters, sets 31', () => {
   const long = 'a-name-that-is-exactly-forty-characters.';
   const longest = new Recorder();
   const other = new PolicyEngine({ endpointToHost: 'drop' }, longest);
-  other.onProfile(long, profileFromJson({ id: long, inbound_rules: [{ src_tag: long }], outbound_rules: [] }, long));
+  other.onProfile(
+    long,
+    profileFromJson({ id: long, inbound_rules: [{ src_tag: long }], outbound_rules: [] }, long),
+  );
   other.onEndpoint('x', { local: true, hostInterface: 'nctlx', addresses: [], profiles: [long] });
   for (const { name } of longest.chains.values()) assert(name.length <= 28 && name.startsWith('nctl-'), name);
   for (const name of longest.sets.keys()) assert(name.length <= 31 && /^nctl[46]-/.test(name), name);

@@ -16,7 +16,9 @@ export function ipsetScript(output: Recorder): string {
 
 /** For `iptables-restore --noflush`. */
 export function iptablesScript(output: Recorder, family: Family): string {
-  const chains = [...output.chains].filter(([key]) => key.startsWith(`${family} `)).map(([, chain]) => renderChain(chain));
+  const chains = [...output.chains]
+    .filter(([key]) => key.startsWith(`${family} `))
+    .map(([, chain]) => renderChain(chain));
   const jumpLines = jumps.map(({ builtin, rule }) => renderChain({ name: builtin, rules: [rule] }).lines[0]!);
   return [
     '*filter',

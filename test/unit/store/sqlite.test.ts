@@ -107,6 +107,54 @@ describe('SQLite store, as a file', () => {
     await store.close();
   });
 
+  test('a long list that compaction overtakes is still of one revision', async () => {
+    const store = new SqliteStore({ path: freshPath(), keepRevisions: 1 });
+    await commit(
+      store,
+      ...Array.from({ length: 20_000 }, (_, index) => put(`k${String(index).padStart(5, '0')}`, 0)),
+    );
+    const listing = store.list('');
+    await Promise.all(
+      Array.from({ length: 600 }, (_, index) => commit(store, put(`k${String(index).padStart(5, '0')}`, 1))),
+    );
+    const during = await listing;
+    const atRest = await store.list('');
+    const expected = atRest.entries.map((entry) =>
+      entry.modified <= during.revision ? entry : { ...entry, value: 0, modified: 1 },
+    );
+    assert.deepEqual(during.entries, expected);
+    await store.close();
+  });
+
+  test('an error in the middle of a group undoes the group, and the store goes on', async () => {
+    const path = freshPath();
+    await new SqliteStore({ path }).close();
+    withDatabase(
+      path,
+      `CREATE TRIGGER poison BEFORE INSERT ON records WHEN NEW.key = 'poison'
+       BEGIN SELECT RAISE(ABORT, 'poisoned on purpose'); END`,
+    );
+    const store = new SqliteStore({ path });
+    const recorder = new Recorder();
+    store.watch('', 0, recorder);
+    await commit(store, put('before'));
+    const group = ['a', 'poison', 'b'].map((key) =>
+      assert.rejects(commit(store, put(key)), /poisoned on purpose/),
+    );
+    await Promise.all(group);
+    assert.deepEqual(
+      (await store.list('')).entries.map((entry) => entry.key),
+      ['before'],
+    );
+    assert.equal(await commit(store, put('after')), 2);
+    await until(() => recorder.changeSets.length === 2, 'both changes');
+    assert.deepEqual(recorder.keys(), ['before', 'after']);
+    await store.close();
+    const reopened = new SqliteStore({ path });
+    assert.equal((await reopened.list('')).revision, 2);
+    await reopened.close();
+  });
+
   test('the WAL is moved into the database between commits, so that it stays small', async () => {
     const path = freshPath();
     const store = new SqliteStore({ path });

@@ -155,6 +155,25 @@ describe('syncer', () => {
     syncer.stop();
   });
 
+  test('a listener that throws at the in-sync signal gets it again, and changes once', async () => {
+    const store = new MemoryStore();
+    const listener = new Listener();
+    const clock = new ManualClock();
+    const signal = listener.onInSync.bind(listener);
+    listener.onInSync = () => {
+      listener.onInSync = signal;
+      throw new Error('the listener failed');
+    };
+    const syncer = new Syncer({ store, prefix: '', clock, listener, random: () => 1 });
+    await until(() => clock.waiting().length === 1, 'the timer');
+    clock.advance(100);
+    await inSync(listener);
+    await commit(store, put('a', 1));
+    await aWhile();
+    assert.deepEqual(listener.log, ['in sync', 'a=1']);
+    syncer.stop();
+  });
+
   test('after stop nothing is said, whether it was reading, following or waiting', async () => {
     const store = new MemoryStore();
     await commit(store, put('a'));
@@ -184,7 +203,7 @@ describe('syncer', () => {
 
   test('a store put back from an older copy is told whole', async () => {
     const store = new MemoryStore();
-    for (const value of [1, 2]) await commit(store, put('a', value));
+    for (const key of ['a', 'b']) await commit(store, put(key, 1));
     let current = store;
     const behindOneName = new Proxy(store, {
       get: (_, name) => {
@@ -195,11 +214,11 @@ describe('syncer', () => {
     const { listener, clock, syncer } = start(behindOneName);
     await inSync(listener);
     current = new MemoryStore();
-    await commit(current, put('b', 1));
+    await commit(current, put('a', 2));
     store.endWatches();
     clock.advance(100);
     await inSync(listener);
-    assert.deepEqual(listener.log.slice(2), ['a=gone b=1']);
+    assert.deepEqual(listener.log.slice(2), ['b=gone a=2']);
     syncer.stop();
   });
 

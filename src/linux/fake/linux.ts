@@ -1,0 +1,259 @@
+/**
+ * A Linux in memory: several namespaces, strict like the kernel, failing on request.
+ *
+ * In: the calls of ports.ts, and from tests: namespaces, ordered failures, lost notifications. Out: state that can be read
+ * back, and printed as commands. Never: success where the kernel would refuse.
+ */
+import { NetctlError } from '../../lib/errors.ts';
+import type { Address } from '../../model/ip.ts';
+import { describeRouting } from '../describe.ts';
+import { checkIndex, checkVeth } from '../netlink/link.ts';
+import { checkRoute } from '../netlink/route.ts';
+import {
+  type Conntrack,
+  KernelError,
+  type LinkEvent,
+  type Linux,
+  type Netns,
+  type Routing,
+  type RoutingRequest,
+} from '../ports.ts';
+import { FakeIpSets } from './ipsets.ts';
+import { FakeIptables } from './iptables.ts';
+import { addVeth, type FakeLink, FakeNetns, linkInfo } from './netns.ts';
+import { printNetns, printSets } from './print.ts';
+import { Failures, type FakeOperation, type OrderedFailure, Refusal } from './refusal.ts';
+import { readSysctl, writeSysctl } from './sysctls.ts';
+
+const FIRST_INODE = 4026532000;
+const NSFS_DEVICE = 4;
+
+export class FakeLinux implements Linux {
+  readonly ipsets: FakeIpSets;
+  readonly iptables: FakeIptables;
+  readonly conntrack: Conntrack;
+  /** Addresses given to conntrack.flushAddress, in order. */
+  readonly flushedAddresses: Address[] = [];
+  readonly #failures = new Failures();
+  readonly #host = new FakeNetns(null, FIRST_INODE);
+  readonly #netnsByPath = new Map<string, FakeNetns>();
+  readonly #netnsByFd = new Map<number, FakeNetns>();
+  readonly #watchers = new Set<(event: LinkEvent) => void>();
+  #nextInode = FIRST_INODE + 1;
+  #nextFd = 1000;
+
+  constructor() {
+    this.iptables = new FakeIptables(this.#failures, (name) => this.ipsets.sets.get(name));
+    this.ipsets = new FakeIpSets(this.#failures, (name) => this.iptables.usesSet(name));
+    this.conntrack = {
+      flushAddress: async (address) => {
+        this.#failures.check('flushAddress', `flush connections of ${address}`);
+        this.flushedAddresses.push(address);
+      },
+    };
+  }
+
+  // What tests may do.
+
+  /** Makes a namespace that can be opened by this path. */
+  addNetns(path: string): void {
+    if (this.#netnsByPath.has(path)) throw new Error(`fake: ${path} exists`);
+    this.#netnsByPath.set(path, new FakeNetns(path, this.#nextInode++));
+  }
+
+  /** The namespace goes as when its last process ends: its links go, and so do their peers. */
+  removeNetns(path: string): void {
+    const netns = this.#netnsByPath.get(path);
+    if (netns === undefined) throw new Error(`fake: no namespace ${path}`);
+    for (const link of [...netns.links.values()]) this.#dropLink(link);
+    this.#netnsByPath.delete(path);
+    for (const [fd, open] of this.#netnsByFd) if (open === netns) this.#netnsByFd.delete(fd);
+  }
+
+  /** The next operation of this kind fails; in a batch only the request at `position`, the others are carried out. */
+  failNext(operation: FakeOperation, errno: string, position = 0): void {
+    this.#failures.order({ operation, errno, position });
+  }
+
+  /** Ordered failures that have not come yet: a test that ends with one has not tested it. */
+  get pendingFailures(): readonly OrderedFailure[] {
+    return this.#failures.pending;
+  }
+
+  /** As when the receive buffer overflowed. */
+  loseLinkEvents(): void {
+    this.#announce({ kind: 'lost' });
+  }
+
+  /** Descriptors of namespaces that were opened and not closed. */
+  get openNetnsCount(): number {
+    return this.#netnsByFd.size;
+  }
+
+  /** Everything, as the commands that would make it. */
+  toString(): string {
+    const namespaces = [this.#host, ...this.#netnsByPath.values()];
+    return [
+      ...namespaces.flatMap(printNetns),
+      ...printSets(this.ipsets.sets),
+      ...([4, 6] as const).flatMap((family) => printRules(family, this.iptables.print(family))),
+      ...this.flushedAddresses.map((address) => `conntrack -D -s ${address}`),
+    ].join('\n');
+  }
+
+  // The port.
+
+  openNetns(path: string): Netns {
+    this.#failures.check('openNetns', `open ${path}`);
+    const netns = this.#netnsByPath.get(path);
+    if (netns === undefined)
+      throw new NetctlError('NETNS_INVALID', `${path} is not a network namespace`, { path });
+    const fd = this.#nextFd++;
+    this.#netnsByFd.set(fd, netns);
+    return {
+      fd,
+      identity: { device: NSFS_DEVICE, inode: netns.inode },
+      close: () => void this.#netnsByFd.delete(fd),
+    };
+  }
+
+  openRouting(netns?: Netns): Routing {
+    const here = this.#find(netns, 'open a routing socket');
+    return {
+      batch: (requests) => {
+        for (const request of requests) check(request);
+        this.#failures.runBatch('batch', requests, describeRouting, (request) =>
+          this.#carryOut(here, request),
+        );
+      },
+      link: (by) => {
+        const link = 'index' in by ? here.links.get(by.index) : here.linkNamed(by.name);
+        return link ? linkInfo(link) : null;
+      },
+      links: async () => [...here.links.values()].map(linkInfo),
+      addresses: async (index) => here.addresses(index),
+      routes: async ({ protocol } = {}) => here.routes(protocol),
+      neighbours: async (index) => here.neighbours(index),
+      close: () => {},
+    };
+  }
+
+  readSysctl(path: string, netns?: Netns): string {
+    const what = `read /proc/sys/${path}`;
+    this.#failures.check('readSysctl', what);
+    return withWords(what, () => readSysctl(this.#find(netns, what), path));
+  }
+
+  writeSysctl(path: string, value: string, netns?: Netns): void {
+    const what = `write ${value} to /proc/sys/${path}`;
+    this.#failures.check('writeSysctl', what);
+    withWords(what, () => writeSysctl(this.#find(netns, what), path, value));
+  }
+
+  watchLinks(onEvent: (event: LinkEvent) => void): () => void {
+    this.#watchers.add(onEvent);
+    return () => void this.#watchers.delete(onEvent);
+  }
+
+  async deleteLink(index: number): Promise<void> {
+    checkIndex(index, 'index');
+    this.#failures.check('deleteLink', `delete link ${index}`);
+    const link = this.#host.links.get(index);
+    if (link !== undefined) this.#dropLink(link);
+  }
+
+  #find(netns: Netns | undefined, what: string): FakeNetns {
+    if (netns === undefined) return this.#host;
+    const found = this.#netnsByFd.get(netns.fd);
+    if (found === undefined) throw new KernelError(what, 'EBADF', null);
+    return found;
+  }
+
+  #carryOut(here: FakeNetns, request: RoutingRequest): void {
+    switch (request.kind) {
+      case 'veth-add': {
+        const container = this.#netnsByFd.get(request.peer.netnsFd);
+        if (container === undefined) throw new Refusal('EBADF');
+        addVeth(here, request.host, container, request.peer);
+        this.#changed(here.link(request.host.index));
+        break;
+      }
+      case 'link-set': {
+        const link = here.link(request.index);
+        if (request.mtuBytes !== undefined) here.setMtu(link, request.mtuBytes);
+        if (request.ipv6AddressGeneration !== undefined)
+          link.addressGeneration = request.ipv6AddressGeneration;
+        if (request.up !== undefined) here.setUp(link, request.up);
+        this.#changed(link);
+        break;
+      }
+      case 'link-delete':
+        this.#dropLink(here.link(request.index));
+        break;
+      case 'address-add':
+        here.addAddress(request.index, request.address, request.prefixLength);
+        break;
+      case 'neighbour-replace':
+        here.replaceNeighbour(request.index, request.address, request.mac);
+        break;
+      case 'route-add':
+      case 'route-replace':
+        here.addRoute(request.route, request.kind === 'route-replace');
+        break;
+      case 'route-delete':
+        here.deleteRoute(request.route);
+        break;
+    }
+  }
+
+  #dropLink(link: FakeLink): void {
+    for (const end of [link, link.peer]) {
+      if (end === null) continue;
+      end.netns.drop(end);
+      if (end.netns === this.#host)
+        this.#announce({ kind: 'gone', index: end.spec.index, name: end.spec.name });
+    }
+  }
+
+  /** With the peer's state, a link's own running state changes. */
+  #changed(link: FakeLink): void {
+    for (const end of [link, link.peer]) {
+      if (end?.netns === this.#host) this.#announce({ kind: 'changed', link: linkInfo(end) });
+    }
+  }
+
+  #announce(event: LinkEvent): void {
+    setImmediate(() => {
+      for (const watcher of [...this.#watchers]) watcher(event);
+    });
+  }
+}
+
+/** What the real adapter refuses before it asks the kernel. */
+function check(request: RoutingRequest): void {
+  if (request.kind === 'veth-add') checkVeth(request);
+  else if ('route' in request) checkRoute(request.route);
+  else checkIndex(request.index, 'index');
+}
+
+function withWords<T>(what: string, call: () => T): T {
+  try {
+    return call();
+  } catch (error) {
+    throw error instanceof Refusal ? new KernelError(what, error.errno, error.text) : error;
+  }
+}
+
+function printRules(family: 4 | 6, saved: string): string[] {
+  const program = family === 4 ? 'iptables' : 'ip6tables';
+  return saved.split('\n').flatMap((line) => {
+    const chain = /^:(\S+) (\S+)/.exec(line);
+    if (chain)
+      return chain[2] === '-'
+        ? [`${program} -N ${chain[1]}`]
+        : chain[2] === 'ACCEPT'
+          ? []
+          : [`${program} -P ${chain[1]} ${chain[2]}`];
+    return line.startsWith('-A') ? [`${program} ${line}`] : [];
+  });
+}

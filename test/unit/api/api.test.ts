@@ -1,0 +1,777 @@
+/**
+ * The HTTP API by injected requests: what it answers, what it refuses with which words, what stands in the store afterwards.
+ */
+import assert from 'node:assert/strict';
+import { describe, test } from 'node:test';
+import { problemsOf } from '../../../src/api/status.ts';
+import type { Json } from '../../../src/store/store.ts';
+import { addressRecord, block, endpoint, type Fixture, healthy, makeApi, put } from './fixture.ts';
+
+type Method = 'GET' | 'POST' | 'PUT' | 'PATCH' | 'DELETE';
+
+async function call(
+  { api }: Fixture,
+  method: Method,
+  url: string,
+  body?: Json,
+  headers: Record<string, string> = {},
+) {
+  const response = await api.inject({
+    method,
+    url,
+    headers,
+    ...(body === undefined ? {} : { payload: body as object }),
+  });
+  return { status: response.statusCode, body: response.json(), headers: response.headers };
+}
+
+const web = { id: 'web', inbound_rules: [{ action: 'allow', src_tag: 'lb' }], outbound_rules: [] };
+
+describe('what is refused, with status, code and words', () => {
+  const cases: [string, Method, string, Json | undefined, number, string, RegExp][] = [
+    [
+      'host bits',
+      'POST',
+      '/v1/pools',
+      { cidr: '10.0.0.1/8' },
+      400,
+      'INVALID',
+      /^cidr: "10.0.0.1\/8".*10\.0\.0\.0\/8$/,
+    ],
+    ['no prefix', 'POST', '/v1/pools', {}, 400, 'INVALID', /^cidr: /],
+    [
+      'a pool that overlaps',
+      'POST',
+      '/v1/pools',
+      { cidr: '10.1.128.0/24' },
+      409,
+      'CONFLICT',
+      /overlaps 10\.1\.0\.0\/16 of pool default/,
+    ],
+    [
+      'a pool that contains',
+      'POST',
+      '/v1/pools',
+      { cidr: '10.0.0.0/8' },
+      409,
+      'CONFLICT',
+      /overlaps 10\.1\.0\.0\/16 of pool default/,
+    ],
+    [
+      'a taken name',
+      'POST',
+      '/v1/pools',
+      { cidr: '10.2.0.0/16', name: 'default' },
+      409,
+      'ALREADY_EXISTS',
+      /pool default exists/,
+    ],
+    [
+      'an unknown key',
+      'POST',
+      '/v1/pools',
+      { cidr: '10.2.0.0/16', ipip: true },
+      400,
+      'INVALID',
+      /^ipip: .*no such key/,
+    ],
+    [
+      'macvlan',
+      'POST',
+      '/v1/pools',
+      { cidr: '10.2.0.0/16', kind: 'macvlan' },
+      400,
+      'INVALID',
+      /^kind: "macvlan" is not supported yet/,
+    ],
+    [
+      'an unknown kind',
+      'POST',
+      '/v1/pools',
+      { cidr: '10.2.0.0/16', kind: 'x' },
+      400,
+      'INVALID',
+      /^kind: "x".*routed or macvlan/,
+    ],
+    [
+      'NAT',
+      'POST',
+      '/v1/pools',
+      { cidr: '10.2.0.0/16', natOutgoing: true },
+      400,
+      'INVALID',
+      /^natOutgoing: .*not supported yet/,
+    ],
+    [
+      'a selector',
+      'POST',
+      '/v1/pools',
+      { cidr: '10.2.0.0/16', nodeSelector: 'a' },
+      400,
+      'INVALID',
+      /^nodeSelector: .*not supported yet/,
+    ],
+    [
+      'a gateway',
+      'POST',
+      '/v1/pools',
+      { cidr: '10.2.0.0/16', gateway: '10.2.0.1' },
+      400,
+      'INVALID',
+      /^gateway: .*not supported yet/,
+    ],
+    [
+      'too large blocks',
+      'POST',
+      '/v1/pools',
+      { cidr: '10.2.0.0/24', blockSize: 20 },
+      400,
+      'INVALID',
+      /^blockSize: 20 .*24 to 32/,
+    ],
+    [
+      'an exclude outside',
+      'POST',
+      '/v1/pools',
+      { cidr: '10.2.0.0/24', excludes: ['10.3.0.0/28'] },
+      400,
+      'INVALID',
+      /^excludes: "10.3.0.0\/28"/,
+    ],
+    [
+      'an exclude that is no prefix',
+      'POST',
+      '/v1/pools',
+      { cidr: '10.2.0.0/24', excludes: ['x'] },
+      400,
+      'INVALID',
+      /^excludes\[0\]: "x"/,
+    ],
+    [
+      'a cooldown below 0',
+      'POST',
+      '/v1/pools',
+      { cidr: '10.2.0.0/24', cooldownSeconds: -1 },
+      400,
+      'INVALID',
+      /^cooldownSeconds: -1 .*0 to 86400/,
+    ],
+    [
+      'another prefix',
+      'PATCH',
+      '/v1/pools/default',
+      { cidr: '10.2.0.0/16' },
+      400,
+      'INVALID',
+      /^cidr: cannot be changed/,
+    ],
+    [
+      'another kind',
+      'PATCH',
+      '/v1/pools/default',
+      { kind: 'routed' },
+      400,
+      'INVALID',
+      /^kind: cannot be changed/,
+    ],
+    [
+      'other blocks',
+      'PATCH',
+      '/v1/pools/default',
+      { blockSize: 28 },
+      400,
+      'INVALID',
+      /^blockSize: cannot be changed/,
+    ],
+    ['a pool that is not', 'PATCH', '/v1/pools/none', { disabled: true }, 404, 'NOT_FOUND', /no pool none/],
+    ['a pool that is not', 'DELETE', '/v1/pools/none', undefined, 404, 'NOT_FOUND', /no pool none/],
+    ['a bad name in the path', 'GET', `/v1/pools/${'a'.repeat(300)}`, undefined, 400, 'INVALID', /^pool: /],
+    [
+      'a verb as a name',
+      'POST',
+      '/v1/profiles',
+      { name: 'show' },
+      400,
+      'INVALID',
+      /^name: "show".*netctl's words/,
+    ],
+    ['a long name', 'POST', '/v1/profiles', { name: 'a'.repeat(300) }, 400, 'INVALID', /^name: .*1 to 40/],
+    ['a slash in a name', 'POST', '/v1/profiles', { name: '../etc' }, 400, 'INVALID', /^name: "..\/etc"/],
+    [
+      'a second of that name',
+      'POST',
+      '/v1/profiles',
+      { name: 'web' },
+      409,
+      'ALREADY_EXISTS',
+      /profile web exists/,
+    ],
+    ['another id', 'PUT', '/v1/profiles/web/rules', { ...web, id: 'db' }, 400, 'INVALID', /^id: "db"/],
+    [
+      'a missing profile',
+      'PUT',
+      '/v1/profiles/none/rules',
+      { ...web, id: 'none' },
+      404,
+      'NOT_FOUND',
+      /no profile none/,
+    ],
+    [
+      'an unknown key',
+      'PUT',
+      '/v1/profiles/web/rules',
+      { ...web, inbound_rules: [{ acton: 'allow' }] },
+      400,
+      'INVALID',
+      /^inbound_rules\[0\]\.acton/,
+    ],
+    [
+      'port 70000',
+      'PUT',
+      '/v1/profiles/web/rules',
+      { ...web, inbound_rules: [{ protocol: 'tcp', dst_ports: [70000] }] },
+      400,
+      'INVALID',
+      /dst_ports\[0\]: 70000/,
+    ],
+    [
+      'v6 with a v4 net',
+      'PUT',
+      '/v1/profiles/web/rules',
+      { ...web, inbound_rules: [{ ip_version: 6, src_net: '10.0.0.0/8' }] },
+      400,
+      'INVALID',
+      /src_net/,
+    ],
+    ['not an object', 'PUT', '/v1/profiles/web/rules', [], 400, 'INVALID', /an object with the keys/],
+    [
+      'words that are no rule',
+      'POST',
+      '/v1/profiles/web/rules',
+      { direction: 'inbound', text: 'permit' },
+      400,
+      'INVALID',
+      /^rule: "permit"/,
+    ],
+    [
+      'neither rule nor text',
+      'POST',
+      '/v1/profiles/web/rules',
+      { direction: 'inbound' },
+      400,
+      'INVALID',
+      /either rule or text/,
+    ],
+    [
+      'a direction',
+      'POST',
+      '/v1/profiles/web/rules',
+      { direction: 'up', text: 'allow' },
+      400,
+      'INVALID',
+      /^direction: "up".*inbound or outbound/,
+    ],
+    [
+      'position 0',
+      'POST',
+      '/v1/profiles/web/rules',
+      { direction: 'inbound', text: 'deny', at: 0 },
+      400,
+      'INVALID',
+      /^at: 0 /,
+    ],
+    [
+      'a position beyond',
+      'POST',
+      '/v1/profiles/web/rules',
+      { direction: 'inbound', text: 'deny', at: 3 },
+      400,
+      'INVALID',
+      /^at: 3 .*1 to 2$/,
+    ],
+    [
+      'to remove beyond',
+      'DELETE',
+      '/v1/profiles/web/rules/inbound?at=2',
+      undefined,
+      404,
+      'NOT_FOUND',
+      /no inbound rule at 2 \(it has 1\)/,
+    ],
+    [
+      'to remove another',
+      'DELETE',
+      '/v1/profiles/web/rules/inbound?text=deny',
+      undefined,
+      404,
+      'NOT_FOUND',
+      /no inbound rule deny/,
+    ],
+    [
+      'to remove nothing',
+      'DELETE',
+      '/v1/profiles/web/rules/inbound',
+      undefined,
+      400,
+      'INVALID',
+      /either at or text/,
+    ],
+    [
+      'to remove an absent tag',
+      'DELETE',
+      '/v1/profiles/web/tags/db',
+      undefined,
+      404,
+      'NOT_FOUND',
+      /does not have tag db: it has web/,
+    ],
+    ['a bad tag', 'PUT', '/v1/profiles/web/tags/a%20b', undefined, 400, 'INVALID', /^tag: "a b"/],
+    [
+      'a profile in use',
+      'DELETE',
+      '/v1/profiles/web',
+      undefined,
+      409,
+      'IN_USE',
+      /used by endpoint ep1 on node1.*--force/,
+    ],
+    ['a missing endpoint', 'GET', '/v1/endpoints/none', undefined, 404, 'NOT_FOUND', /no endpoint none/],
+    [
+      'a missing profile',
+      'POST',
+      '/v1/endpoints/ep1/profiles',
+      { action: 'append', profiles: ['x'] },
+      404,
+      'NOT_FOUND',
+      /no profile x: add it first/,
+    ],
+    [
+      'to remove an absent profile',
+      'POST',
+      '/v1/endpoints/ep1/profiles',
+      { action: 'remove', profiles: ['x'] },
+      404,
+      'NOT_FOUND',
+      /does not have profile x: it has web/,
+    ],
+    [
+      'an unknown action',
+      'POST',
+      '/v1/endpoints/ep1/profiles',
+      { action: 'drop', profiles: [] },
+      400,
+      'INVALID',
+      /append, remove or set/,
+    ],
+    [
+      'a free address',
+      'GET',
+      '/v1/ipam/addresses/10.1.0.9',
+      undefined,
+      404,
+      'NOT_FOUND',
+      /10\.1\.0\.9 is not allocated/,
+    ],
+    ['no address', 'GET', '/v1/ipam/addresses/10.1', undefined, 400, 'INVALID', /^address: "10.1"/],
+    ['an unknown query', 'GET', '/v1/endpoints?host=a', undefined, 400, 'INVALID', /^host: .*no such key/],
+    ['an unknown path', 'GET', '/v1/nothing', undefined, 404, 'NOT_FOUND', /no GET \/v1\/nothing/],
+  ];
+  for (const [what, method, url, body, status, code, message] of cases) {
+    test(`${what}: ${method} ${url.slice(0, 60)}`, async () => {
+      const fixture = makeApi();
+      await put(fixture.store, 'endpoints/node1/ep1', endpoint());
+      await call(fixture, 'POST', '/v1/pools', { cidr: '10.1.0.0/16' });
+      await call(fixture, 'POST', '/v1/profiles', { name: 'web' });
+      const before = await fixture.store.list('');
+      const answer = await call(fixture, method, url, body);
+      assert.deepEqual(
+        [answer.status, answer.body.error.code, answer.body.error.retryable],
+        [status, code, false],
+        answer.body.error.message,
+      );
+      assert.match(answer.body.error.message, message);
+      assert.doesNotMatch(answer.body.error.message, /\n/);
+      assert.deepEqual(await fixture.store.list(''), before, 'nothing was written');
+      assert.deepEqual(fixture.bugs, []);
+    });
+  }
+
+  test('what is not JSON, and not said to be', async () => {
+    const { api } = makeApi();
+    const headers = { 'content-type': 'application/json' };
+    const broken = await api.inject({ method: 'POST', url: '/v1/pools', headers, payload: '{' });
+    assert.deepEqual([broken.statusCode, broken.json().error.code], [400, 'INVALID']);
+    const text = await api.inject({
+      method: 'POST',
+      url: '/v1/pools',
+      headers: { 'content-type': 'text/plain' },
+      payload: '{}',
+    });
+    assert.deepEqual([text.statusCode, text.json().error.code], [400, 'INVALID']);
+  });
+});
+
+describe('pools', () => {
+  test('the first without a name is default, the next are called after their prefix, in canonical form', async () => {
+    const fixture = makeApi();
+    const names = [];
+    for (const cidr of ['10.1.0.0/16', '10.2.0.0/16', 'fd00:0:0:1::/64']) {
+      const { status, body } = await call(fixture, 'POST', '/v1/pools', { cidr });
+      assert.equal(status, 201);
+      names.push(body.item.name);
+    }
+    assert.deepEqual(names, ['default', '10.2.0.0-16', 'fd00-0-0-1---64']);
+    const { body } = await call(fixture, 'GET', '/v1/pools');
+    assert.deepEqual(
+      body.items.map(({ name, cidr, blockSize }: { name: string; cidr: string; blockSize: number }) => [
+        name,
+        cidr,
+        blockSize,
+      ]),
+      [
+        ['10.2.0.0-16', '10.2.0.0/16', 26],
+        ['default', '10.1.0.0/16', 26],
+        ['fd00-0-0-1---64', 'fd00:0:0:1::/64', 122],
+      ],
+    );
+  });
+
+  test('two overlapping ones at the same time: one of them', async () => {
+    const fixture = makeApi();
+    const bodies = [{ cidr: '10.0.0.0/8' }, { cidr: '10.1.0.0/16' }, { cidr: '10.1.2.0/24' }];
+    const answers = await Promise.all(bodies.map((body) => call(fixture, 'POST', '/v1/pools', body)));
+    assert.deepEqual(answers.map(({ status }) => status).sort(), [201, 409, 409]);
+    assert.equal((await fixture.store.list('pools/')).entries.length, 1);
+  });
+
+  test('what set does not name stays', async () => {
+    const fixture = makeApi();
+    await call(fixture, 'POST', '/v1/pools', {
+      cidr: '10.1.0.0/16',
+      excludes: ['10.1.0.1'],
+      cooldownSeconds: 5,
+    });
+    const { body, headers } = await call(fixture, 'PATCH', '/v1/pools/default', { disabled: true });
+    const { excludes, cooldownSeconds, disabled } = body.item;
+    assert.deepEqual(
+      { excludes, cooldownSeconds, disabled },
+      { excludes: ['10.1.0.1/32'], cooldownSeconds: 5, disabled: true },
+    );
+    assert.equal(headers['etag'], `"${body.revision}"`);
+    const again = await call(fixture, 'PATCH', '/v1/pools/default', { disabled: true });
+    assert.equal(again.body.revision, body.revision, 'no change, no write');
+  });
+
+  test('not removed while addresses or blocks are out, with their number', async () => {
+    const fixture = makeApi();
+    await call(fixture, 'POST', '/v1/pools', { cidr: '10.1.0.0/16' });
+    await put(fixture.store, 'blocks/10.1.0.0-26', block);
+    await put(fixture.store, 'addresses/10.1.0.7', addressRecord());
+    await put(
+      fixture.store,
+      'addresses/10.1.0.8',
+      addressRecord({ state: 'cooldown', cooldownUntil: '2026-01-02T03:05:05.000Z' }),
+    );
+    const refused = await call(fixture, 'DELETE', '/v1/pools/default');
+    assert.equal(refused.status, 409);
+    assert.match(refused.body.error.message, /2 addresses \(1 in cooldown\), 1 block claimed by node1/);
+    for (const key of ['addresses/10.1.0.7', 'addresses/10.1.0.8'])
+      await fixture.store.transact([], [{ kind: 'delete', key }]);
+    assert.equal((await call(fixture, 'DELETE', '/v1/pools/default')).status, 409);
+    await fixture.store.transact([], [{ kind: 'delete', key: 'blocks/10.1.0.0-26' }]);
+    assert.equal((await call(fixture, 'DELETE', '/v1/pools/default')).status, 200);
+    assert.equal(await fixture.store.get('pools/default'), null);
+  });
+});
+
+describe('profiles', () => {
+  async function withProfile(): Promise<Fixture> {
+    const fixture = makeApi();
+    await call(fixture, 'POST', '/v1/profiles', { name: 'web' });
+    return fixture;
+  }
+
+  test('a new one has its own tag, allows it in and everything out', async () => {
+    const { body } = await call(await withProfile(), 'GET', '/v1/profiles/web');
+    const { revision: _, ...profile } = body;
+    assert.deepEqual(profile, {
+      name: 'web',
+      tags: ['web'],
+      inbound_rules: [{ action: 'allow', src_tag: 'web' }],
+      outbound_rules: [{ action: 'allow' }],
+      text: { inbound: ['allow from tag web'], outbound: ['allow'] },
+    });
+  });
+
+  test('an update replaces the rules and keeps the tags; the same again writes nothing', async () => {
+    const fixture = await withProfile();
+    await call(fixture, 'PUT', '/v1/profiles/web/tags/front');
+    const first = await call(fixture, 'PUT', '/v1/profiles/web/rules', web);
+    assert.deepEqual(first.body.item.tags, ['web', 'front']);
+    assert.deepEqual(first.body.item.inbound_rules, web.inbound_rules);
+    const second = await call(fixture, 'PUT', '/v1/profiles/web/rules', web);
+    assert.equal(second.body.revision, first.body.revision);
+    assert.deepEqual(fixture.waitedFor.slice(-2), [first.body.revision, first.body.revision]);
+  });
+
+  test('rules are added at the end or at a position, and removed by position or by words', async () => {
+    const fixture = await withProfile();
+    const inbound = async () => (await call(fixture, 'GET', '/v1/profiles/web')).body.text.inbound;
+    await call(fixture, 'POST', '/v1/profiles/web/rules', {
+      direction: 'inbound',
+      text: 'allow tcp to ports 80,443',
+    });
+    await call(fixture, 'POST', '/v1/profiles/web/rules', {
+      direction: 'inbound',
+      rule: { action: 'deny', src_net: '10.9.0.0/16' },
+      at: 1,
+    });
+    assert.deepEqual(await inbound(), [
+      'deny from cidr 10.9.0.0/16',
+      'allow from tag web',
+      'allow tcp to ports 80,443',
+    ]);
+    await call(fixture, 'POST', '/v1/profiles/web/rules', {
+      direction: 'inbound',
+      text: 'allow  tcp to ports 80,443',
+    });
+    assert.equal((await inbound()).length, 3, 'the very rule is there already');
+    await call(fixture, 'DELETE', '/v1/profiles/web/rules/inbound?at=2');
+    await call(
+      fixture,
+      'DELETE',
+      `/v1/profiles/web/rules/inbound?text=${encodeURIComponent('deny from cidr 10.9.0.0/16')}`,
+    );
+    assert.deepEqual(await inbound(), ['allow tcp to ports 80,443']);
+  });
+
+  test('tags added at the same time are all there', async () => {
+    const fixture = await withProfile();
+    const tags = ['a', 'b', 'c', 'd', 'e'];
+    const answers = await Promise.all(
+      tags.map((tag) => call(fixture, 'PUT', `/v1/profiles/web/tags/${tag}`)),
+    );
+    assert.deepEqual(new Set(answers.map(({ status }) => status)), new Set([200]));
+    const { body } = await call(fixture, 'GET', '/v1/profiles/web');
+    assert.deepEqual([...body.tags].sort(), [...tags, 'web']);
+  });
+
+  test('rules removed by position at the same time: one wins, the others are told to look again', async () => {
+    const fixture = await withProfile();
+    for (const port of [1, 2, 3]) {
+      await call(fixture, 'POST', '/v1/profiles/web/rules', {
+        direction: 'inbound',
+        text: `allow tcp to ports ${port}`,
+      });
+    }
+    const remove = () => call(fixture, 'DELETE', '/v1/profiles/web/rules/inbound?at=1');
+    const answers = await Promise.all([remove(), remove()]);
+    assert.deepEqual(answers.map(({ status }) => status).sort(), [200, 409]);
+    assert.equal((await call(fixture, 'GET', '/v1/profiles/web')).body.text.inbound.length, 3);
+  });
+
+  test('If-Match: the revision of the ETag passes, another is refused with 412, nonsense with 400', async () => {
+    const fixture = await withProfile();
+    const { headers } = await call(fixture, 'GET', '/v1/profiles/web');
+    const etag = String(headers['etag']);
+    const stale = await call(fixture, 'PUT', '/v1/profiles/web/rules', web, { 'if-match': '"999"' });
+    assert.deepEqual([stale.status, stale.body.error.code], [412, 'CONFLICT']);
+    assert.equal(
+      (await call(fixture, 'PUT', '/v1/profiles/web/rules', web, { 'if-match': 'x' })).status,
+      400,
+    );
+    assert.equal(
+      (await call(fixture, 'PUT', '/v1/profiles/web/rules', web, { 'if-match': etag })).status,
+      200,
+    );
+    assert.equal(
+      (await call(fixture, 'DELETE', '/v1/profiles/web', undefined, { 'if-match': etag })).status,
+      412,
+    );
+    assert.equal(
+      (await call(fixture, 'DELETE', '/v1/profiles/web', undefined, { 'if-match': '*' })).status,
+      200,
+    );
+  });
+
+  test('one in use is removed by force only', async () => {
+    const fixture = await withProfile();
+    for (let i = 0; i < 7; i++) await put(fixture.store, `endpoints/node1/ep${i}`, endpoint());
+    const refused = await call(fixture, 'DELETE', '/v1/profiles/web?force=false');
+    assert.match(refused.body.error.message, /ep4 on node1 and 2 more/);
+    assert.equal((await call(fixture, 'DELETE', '/v1/profiles/web?force=true')).status, 200);
+    assert.equal(await fixture.store.get('profiles/web'), null);
+  });
+});
+
+describe('endpoints', () => {
+  async function withEndpoints(): Promise<Fixture> {
+    const fixture = makeApi();
+    for (const name of ['web', 'db']) await call(fixture, 'POST', '/v1/profiles', { name });
+    await put(
+      fixture.store,
+      'endpoints/node2/bbbb',
+      endpoint({ containerId: 'c-two', addresses: ['10.1.0.9'] }),
+    );
+    await put(fixture.store, 'endpoints/node1/aaaa2', endpoint({ containerId: 'c-three', addresses: [] }));
+    await put(fixture.store, 'endpoints/node1/aaaa1', endpoint());
+    return fixture;
+  }
+
+  test('listed by node and id, of one node on request', async () => {
+    const fixture = await withEndpoints();
+    const ids = async (url: string) =>
+      (await call(fixture, 'GET', url)).body.items.map(({ id }: { id: string }) => id);
+    assert.deepEqual(await ids('/v1/endpoints'), ['aaaa1', 'aaaa2', 'bbbb']);
+    assert.deepEqual(await ids('/v1/endpoints?node=node2'), ['bbbb']);
+  });
+
+  test('found by id, container id, address, or the beginning of an id when it is the only one', async () => {
+    const fixture = await withEndpoints();
+    for (const [wanted, id] of [
+      ['aaaa1', 'aaaa1'],
+      ['c-two', 'bbbb'],
+      ['10.1.0.9', 'bbbb'],
+      ['bb', 'bbbb'],
+      ['0123', 'aaaa1'],
+    ]) {
+      assert.equal((await call(fixture, 'GET', `/v1/endpoints/${wanted}`)).body.id, id);
+    }
+    const ambiguous = await call(fixture, 'GET', '/v1/endpoints/aaaa');
+    assert.equal(ambiguous.status, 409);
+    assert.match(ambiguous.body.error.message, /may mean aaaa1, aaaa2/);
+    assert.equal((await call(fixture, 'GET', '/v1/endpoints/aaaa1?node=node2')).status, 404);
+  });
+
+  test('profiles are appended, removed and set; all else of the record stays', async () => {
+    const fixture = await withEndpoints();
+    const change = async (action: string, profiles: string[]) => {
+      const { body } = await call(fixture, 'POST', '/v1/endpoints/aaaa1/profiles', { action, profiles });
+      return body.item.profiles;
+    };
+    assert.deepEqual(await change('append', ['db', 'web']), ['web', 'db']);
+    assert.deepEqual(await change('remove', ['web']), ['db']);
+    assert.deepEqual(await change('set', ['web', 'db', 'web']), ['web', 'db']);
+    assert.deepEqual(await change('set', []), []);
+    const { value } = (await fixture.store.get('endpoints/node1/aaaa1')) ?? {};
+    assert.deepEqual(value, endpoint({ profiles: [] }));
+  });
+});
+
+describe('addresses', () => {
+  test('usage, blocks and addresses in the order of their numbers', async () => {
+    const fixture = makeApi();
+    await call(fixture, 'POST', '/v1/pools', { cidr: '10.1.0.0/16' });
+    for (const cidr of ['10.1.2.0-26', '10.1.10.0-26']) await put(fixture.store, `blocks/${cidr}`, block);
+    for (const ip of ['10.1.10.1', '10.1.2.1', 'fd00::1'])
+      await put(fixture.store, `addresses/${ip}`, addressRecord());
+    const list = async (url: string) => (await call(fixture, 'GET', url)).body.items;
+    assert.deepEqual(await list('/v1/ipam/usage'), [
+      { pool: 'default', cidr: '10.1.0.0/16', size: '65536', used: 3, cooldown: 0, blocks: 2, nodes: 1 },
+    ]);
+    const blocks = await list('/v1/ipam/blocks');
+    assert.deepEqual(
+      blocks.map(({ cidr, used, size }: { cidr: string; used: number; size: string }) => [cidr, used, size]),
+      [
+        ['10.1.2.0/26', 1, '64'],
+        ['10.1.10.0/26', 1, '64'],
+      ],
+    );
+    const addresses = await list('/v1/ipam/addresses?node=node1');
+    assert.deepEqual(
+      addresses.map(({ address }: { address: string }) => address),
+      ['10.1.2.1', '10.1.10.1', 'fd00::1'],
+    );
+    assert.equal((await call(fixture, 'GET', '/v1/ipam/addresses/fd00:0::1')).body.owner.instance, 'c1');
+  });
+});
+
+describe('the agent', () => {
+  test('a change that is not in force in time is answered all the same, and says so', async () => {
+    const fixture = makeApi({ applied: () => Promise.reject(new Error('not within 5 s')) });
+    const { status, body } = await call(fixture, 'POST', '/v1/profiles', { name: 'web' });
+    assert.deepEqual([status, body.applied, body.revision], [201, false, 1]);
+  });
+
+  test('a store that does not answer is 503 and worth a retry, and the change is not repeated', async () => {
+    const fixture = makeApi();
+    fixture.store.failNext('transact', 'ambiguous');
+    const { status, body } = await call(fixture, 'POST', '/v1/profiles', { name: 'web' });
+    assert.deepEqual([status, body.error.code, body.error.retryable], [503, 'STORE_UNAVAILABLE', true]);
+    assert.equal((await fixture.store.list('')).revision, 1);
+  });
+
+  test('a record that is not valid is a reported bug that names its key', async () => {
+    const fixture = makeApi();
+    await put(fixture.store, 'profiles/web', { tags: 1 });
+    const { status, body } = await call(fixture, 'GET', '/v1/profiles');
+    assert.deepEqual([status, body.error.code], [500, 'BUG']);
+    assert.match(body.error.message, /profiles\/web/);
+    assert.equal(fixture.bugs.length, 1);
+  });
+
+  test('status names every problem', async () => {
+    assert.deepEqual(problemsOf(healthy), []);
+    const status = {
+      ...healthy,
+      store: { ...healthy.store, inSync: false, error: 'disk full' },
+      policy: { ...healthy.policy, inSync: false },
+      endpoints: { total: 1, unhealthy: [{ endpoint: 'ep1', reason: 'no route' }] },
+      guard: { held: [{ what: '40 endpoints', reason: 'the store looks empty' }] },
+    };
+    const { body } = await call(makeApi({ status: () => status }), 'GET', '/v1/status');
+    assert.equal(body.healthy, false);
+    assert.deepEqual(body.problems, [
+      'store: not in sync: disk full',
+      'policy: not in sync with the kernel',
+      'endpoint ep1: no route',
+      'held back: 40 endpoints: the store looks empty',
+    ]);
+  });
+
+  test('nodes, version and configuration', async () => {
+    const fixture = makeApi();
+    const node = {
+      address4: '192.0.2.1',
+      address6: null,
+      version: '0.1.0',
+      startedAt: '2026-01-02T03:04:05.000Z',
+    };
+    await put(fixture.store, 'nodes/node1', node);
+    const { body } = await call(fixture, 'GET', '/v1/nodes');
+    assert.deepEqual(body.items, [{ name: 'node1', ...node, asNumber: null, labels: {}, revision: 1 }]);
+    assert.deepEqual((await call(fixture, 'GET', '/v1/version')).body, { version: '0.1.0', node: 'node1' });
+    assert.equal((await call(fixture, 'GET', '/v1/config')).body.items[1].value, 179);
+  });
+
+  test('the OpenAPI document describes every route, with bodies and errors', async () => {
+    const { api } = makeApi();
+    const routes: string[] = [];
+    api.addHook('onRoute', ({ method, url }) => {
+      if (method !== 'HEAD') routes.push(`${method} ${url.replace(/:(\w+)/g, '{$1}')}`);
+    });
+    const document = (await api.inject('/v1/openapi.json')).json();
+    type Operation = {
+      responses: Record<string, unknown>;
+      requestBody?: { content: Record<string, { schema: object }> };
+    };
+    const described = Object.entries<Record<string, Operation>>(document.paths).flatMap(
+      ([path, operations]) =>
+        Object.entries(operations).map(([method, operation]) => {
+          assert.ok(
+            '4XX' in operation.responses || '4xx' in operation.responses,
+            `${method} ${path} describes its errors`,
+          );
+          if (['post', 'put', 'patch'].includes(method) && !path.endsWith('{tag}')) {
+            assert.ok(
+              'properties' in (operation.requestBody?.content['application/json']?.schema ?? {}),
+              `${method} ${path}`,
+            );
+          }
+          return `${method.toUpperCase()} ${path}`;
+        }),
+    );
+    assert.deepEqual(described.sort(), routes.filter((route) => !route.endsWith('openapi.json')).sort());
+    assert.equal(document.openapi, '3.1.0');
+  });
+});

@@ -1,0 +1,93 @@
+/**
+ * An API on the in-memory store, and the records that tests put there.
+ *
+ * In: what a test wants different. Out: the instance, its store, and what the agent around it was asked. Never: a part of the API
+ * replaced.
+ */
+import type { FastifyInstance } from 'fastify';
+import type { ApiDeps } from '../../../src/api/deps.ts';
+import { buildApi } from '../../../src/api/server.ts';
+import type { AgentStatus } from '../../../src/api/status.ts';
+import { MemoryStore } from '../../../src/store/memory.ts';
+import type { Json } from '../../../src/store/store.ts';
+
+export const healthy: AgentStatus = {
+  agent: { version: '0.1.0', startedAt: '2026-01-02T03:04:05.000Z', pid: 4711 },
+  store: { type: 'embedded', inSync: true, since: '2026-01-02T03:04:06.000Z', error: null, revision: 12 },
+  policy: { backend: 'iptables-nft', inSync: true, error: null, counters: { dropped: 3 } },
+  endpoints: { total: 2, unhealthy: [] },
+  guard: { held: [] },
+};
+
+export interface Fixture {
+  readonly api: FastifyInstance;
+  readonly store: MemoryStore;
+  /** Revisions that changes waited for. */
+  readonly waitedFor: number[];
+  readonly bugs: string[];
+}
+
+export function makeApi(overrides: Partial<ApiDeps> = {}): Fixture {
+  const store = new MemoryStore();
+  const waitedFor: number[] = [];
+  const bugs: string[] = [];
+  const api = buildApi({
+    store,
+    node: 'node1',
+    version: '0.1.0',
+    status: () => healthy,
+    config: () => [
+      { key: 'node.name', value: 'node1', source: 'flag' },
+      { key: 'bgp.listenPort', value: 179, source: 'default' },
+    ],
+    applied: async (revision) => {
+      waitedFor.push(revision);
+    },
+    onBug: (error) => bugs.push(error.message),
+    ...overrides,
+  });
+  return { api, store, waitedFor, bugs };
+}
+
+export async function put(store: MemoryStore, key: string, value: Json): Promise<void> {
+  await store.transact([], [{ kind: 'put', key, value }]);
+}
+
+export function endpoint(overrides: Record<string, Json> = {}): Json {
+  return {
+    network: 'edge',
+    containerId: '0123456789abcdef0123',
+    interface: 'eth0',
+    kind: 'routed',
+    hostInterface: 'nctl0123456789a',
+    mac: '02:00:00:00:00:01',
+    mtuBytes: 1500,
+    addresses: ['10.1.0.7'],
+    profiles: ['web'],
+    labels: {},
+    extraSources: [],
+    rateLimits: null,
+    netns: { path: '/run/netns/a', device: 4, inode: 77 },
+    bootId: 'b',
+    createdAt: '2026-01-02T03:04:05.000Z',
+    ...overrides,
+  };
+}
+
+export function addressRecord(overrides: Record<string, Json> = {}): Json {
+  return {
+    pool: 'default',
+    state: 'active',
+    owner: { tenant: 'cni', app: 'edge', instance: 'c1' },
+    node: 'node1',
+    endpoint: 'ep1',
+    mac: null,
+    onRelease: 'delete',
+    generation: 1,
+    allocatedAt: '2026-01-02T03:04:05.000Z',
+    cooldownUntil: null,
+    ...overrides,
+  };
+}
+
+export const block: Json = { pool: 'default', node: 'node1', claimedAt: '2026-01-02T03:04:05.000Z' };
