@@ -15,7 +15,7 @@
 #define PROTOCOL_VERSION 1
 #define STDIN_MAX (1u << 20)   /* bytes of network configuration */
 #define REPLY_MAX (4u << 20)   /* value of a reply frame's length field */
-#define ENV_BLOCK_MAX (1u << 20)
+#define ENV_BLOCK_MAX ((1u << 17) - 13) /* so that a request frame has at most 1 MiB + 128 KiB */
 #define STRING_MAX 4096        /* a decoded configuration string, with its NUL */
 #define SOCKET_PATH_MAX sizeof(((struct sockaddr_un *)0)->sun_path)
 #define DEFAULT_SOCKET "/run/netctl/cni.sock"

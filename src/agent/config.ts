@@ -41,7 +41,7 @@ export interface Setting {
   readonly source: 'flag' | 'environment' | 'file' | 'default';
 }
 
-interface Option {
+export interface Option {
   /** Path in the file. */
   readonly key: string;
   /** Name of the flag; the environment variable is NETCTL_ and the flag in capitals. */

@@ -6,7 +6,7 @@
  */
 import type { Client } from './client.ts';
 import type { Command } from './command.ts';
-import { bareName, globalOptions, isLiteral } from './dispatch.ts';
+import { bareName, globalOptions, isLiteral, wordsOf } from './dispatch.ts';
 import { formats } from './output.ts';
 
 const BASH = `# netctl completion: source <(netctl completion bash)
@@ -57,21 +57,28 @@ async function candidates(
   const before = typed.slice(0, -1);
   if (['-o', '--output'].includes(before.at(-1) ?? ''))
     return formats.filter((format) => format.startsWith(current));
-  const words = before.filter((word) => !word.startsWith('-'));
-  const fitting = commands.filter(
-    ({ hidden, words: pattern }) => hidden !== true && agrees(words, pattern.split(' ')),
-  );
+  const words = wordsOf(before, commands);
+  const fitting = fittingCommands(words, commands);
   const next = current.startsWith('-') ? optionNames(fitting) : await nextWords(words.length, fitting, api);
   return [...new Set(next)].filter((word) => word.startsWith(current)).sort();
 }
 
-function agrees(words: readonly string[], tokens: readonly string[]): boolean {
-  return words.every((word, i) => {
-    const token = tokens[i] ?? tokens.at(-1) ?? '';
-    return isLiteral(token)
-      ? token === word && i < tokens.length
-      : i < tokens.length || token.includes('...');
-  });
+/** As dispatch reads them: where a literal word fits, it is not a name. */
+function fittingCommands(words: readonly string[], commands: readonly Command[]): readonly Command[] {
+  let fitting = commands.filter(({ hidden }) => hidden !== true);
+  for (const [i, word] of words.entries()) {
+    const literal = fitting.filter(({ words: pattern }) => pattern.split(' ')[i] === word);
+    fitting =
+      literal.length > 0
+        ? literal
+        : fitting.filter(({ words: pattern }) => takesNameAt(pattern.split(' '), i));
+  }
+  return fitting;
+}
+
+function takesNameAt(tokens: readonly string[], position: number): boolean {
+  const token = tokens[position] ?? (tokens.at(-1)?.includes('...') ? 'MORE' : null);
+  return token !== null && !isLiteral(token);
 }
 
 function optionNames(commands: readonly Command[]): string[] {

@@ -82,7 +82,7 @@ function matchCommand(words: readonly string[], commands: readonly Command[]): C
 }
 
 /** The tokens of argv that are neither options nor values of options. */
-function wordsOf(argv: readonly string[], commands: readonly Command[]): string[] {
+export function wordsOf(argv: readonly string[], commands: readonly Command[]): string[] {
   return positionsOfWords(argv, commands).map((position) => argv[position] ?? '');
 }
 
@@ -111,14 +111,15 @@ function withoutLiterals(argv: readonly string[], command: Command, commands: re
   return argv.filter((_, position) => !literal.has(position));
 }
 
-/** yargs does not take what stands after `--` for positionals; no argument can hold a NUL, so one hides their dashes from it. */
+/**
+ * What yargs reads otherwise than people mean: `-ojson` (it sees five flags), and what stands after `--` (it does not take
+ * that for positionals; no argument can hold a NUL, so one hides the dashes from it).
+ */
 function shielded(argv: readonly string[]): string[] {
-  const end = argv.indexOf('--');
-  if (end < 0) return [...argv];
-  return [
-    ...argv.slice(0, end),
-    ...argv.slice(end + 1).map((token) => (token.startsWith('-') ? `\0${token}` : token)),
-  ];
+  const end = argv.includes('--') ? argv.indexOf('--') : argv.length;
+  const before = argv.slice(0, end).map((token) => token.replace(/^-o=?(?=.)/, '--output='));
+  const after = argv.slice(end + 1).map((token) => (token.startsWith('-') ? `\0${token}` : token));
+  return [...before, ...after];
 }
 
 function unshielded(values: Record<string, unknown>): Record<string, unknown> {

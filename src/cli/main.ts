@@ -7,7 +7,7 @@
  */
 import type { Readable } from 'node:stream';
 import { type Client, type Environment, openClient } from './client.ts';
-import { type Command, UsageError } from './command.ts';
+import { type Command, type Context, UsageError } from './command.ts';
 import { commands } from './commands.ts';
 import { type Call, helpTopic, parseCall, usageLine } from './dispatch.ts';
 import { CliError, exitCodes } from './exit.ts';
@@ -50,7 +50,7 @@ async function runCall(
 ): Promise<number> {
   const output = new Output(streams, formatOf(args.optionalText('output')), (env['NO_COLOR'] ?? '') !== '');
   let client: Client | undefined;
-  const code = await command.run({
+  const code = await runWithUsage(command, {
     args,
     output,
     version,
@@ -62,6 +62,15 @@ async function runCall(
     readStdin: (hint) => readStdin(streams, hint),
   });
   return code ?? exitCodes.done;
+}
+
+/** A command's own complaint about its arguments comes with its usage. */
+async function runWithUsage(command: Command, context: Context): Promise<number | undefined> {
+  try {
+    return (await command.run(context)) ?? undefined;
+  } catch (error) {
+    throw error instanceof UsageError ? new UsageError(error.message, [command]) : error;
+  }
 }
 
 function formatOf(text: string | undefined): Format {

@@ -153,7 +153,7 @@ export const poolCommands: readonly Command[] = [
         `/v1/pools/${segment(name)}`,
         changes(args),
       );
-      await printChange(output, 'pool', name, `pool ${name} changed`, changed);
+      await printChange(output, 'pool', name, `pool ${name} set`, changed);
     },
   },
   {

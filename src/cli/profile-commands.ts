@@ -153,7 +153,7 @@ export const profileCommands: readonly Command[] = [
       const direction = args.text('DIRECTION') as RuleAdd['direction'];
       const body: RuleAdd = { direction, at: args.number('at'), text: ruleWords(args.list('RULE')) };
       const changed = await api().send<Changed<ProfileItem>>('POST', `${profilePath(name)}/rules`, body);
-      await printChange(output, 'profile', name, `profile ${name}: ${direction} rule added`, changed);
+      await printChange(output, 'profile', name, rulesNow(changed.item, direction), changed);
     },
   },
   {
@@ -165,7 +165,7 @@ export const profileCommands: readonly Command[] = [
     help: 'Remove a rule, named by its position or by its words.',
     async run({ args, api, output }) {
       const name = args.text('NAME');
-      const direction = args.text('DIRECTION');
+      const direction = args.text('DIRECTION') as RuleAdd['direction'];
       const at = args.number('at');
       const words = ruleWords(args.list('RULE'));
       if ((at === undefined) === (words === ''))
@@ -173,7 +173,7 @@ export const profileCommands: readonly Command[] = [
       const query = at === undefined ? `text=${encodeURIComponent(words)}` : `at=${at}`;
       const path = `${profilePath(name)}/rules/${direction}?${query}`;
       const changed = await api().send<Changed<ProfileItem>>('DELETE', path);
-      await printChange(output, 'profile', name, `profile ${name}: ${direction} rule removed`, changed);
+      await printChange(output, 'profile', name, rulesNow(changed.item, direction), changed);
     },
   },
 ];
@@ -220,6 +220,11 @@ function profilePath(name: string): string {
 /** The language of INTERFACES.md: what `rule update` takes. */
 function languageOf({ name, inbound_rules, outbound_rules }: ProfileItem) {
   return { id: name, inbound_rules, outbound_rules };
+}
+
+function rulesNow({ name, text }: ProfileItem, direction: RuleAdd['direction']): string {
+  const count = text[direction].length;
+  return `profile ${name} has ${count} ${direction} ${count === 1 ? 'rule' : 'rules'} now`;
 }
 
 function ruleWords(words: readonly string[] | undefined): string {

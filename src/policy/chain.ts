@@ -58,9 +58,7 @@ export type Condition =
       readonly code: number | null;
       readonly negated: boolean;
     }
-  | { readonly kind: 'connection'; readonly states: readonly ('RELATED' | 'ESTABLISHED' | 'INVALID')[] }
-  /** The destination is this host, a group or a broadcast: anything but one other machine. */
-  | { readonly kind: 'not-unicast' };
+  | { readonly kind: 'connection'; readonly states: readonly ('RELATED' | 'ESTABLISHED' | 'INVALID')[] };
 
 /** The sets that a rule of the chain names. */
 export function setsOfChain(chain: Chain): Set<string> {

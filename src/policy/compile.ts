@@ -1,11 +1,14 @@
 /**
  * Profiles → chains (pure).
  *
- *     FORWARD ─► nctl-FORWARD ─┬─► nctl-from ─► nctl-out-<list> ─► nctl-allowed ─┬─► nctl-to ─► nctl-in-<list>
- *     INPUT ───► nctl-INPUT ───┤        (to another endpoint of this host) ──────┘      ▲
- *                              └── from elsewhere to an endpoint ───────────────────────┘
+ *     FORWARD ─► nctl-FORWARD ─┬─► nctl-from ─► nctl-out-<list> ─► nctl-allowed ─┬─► elsewhere
+ *                              └─► nctl-to ◄──────── to an endpoint of this host ┘
+ *                                     └─► nctl-in-<list>
+ *     INPUT ───► nctl-INPUT ─────► nctl-host ─► nctl-host-<list>     (outbound rules, then endpointToHost)
  *
- * Verdicts travel by goto: no packet mark is used, and RETURN anywhere below leads to the built-in chain.
+ * Verdicts travel by goto: no packet mark is used, and RETURN anywhere below leads to the built-in chain. Outbound rules stand
+ * twice, for FORWARD and for INPUT, because no match tells for sure in which of the two a packet is (addrtype calls an IPv6
+ * address of this host unicast, as any other).
  *
  * In: profiles by name, the lists in use. Out: chains for one family. Never: a packet of an endpoint that is accepted without a
  * rule that says so; a foreign packet that is touched.
@@ -17,7 +20,7 @@ import type { Action, Rule, Side } from '../model/rule.ts';
 import { ruleText } from '../model/rule-text.ts';
 import type { Chain, ChainRule, Condition, Verdict } from './chain.ts';
 import { compileRule } from './compile-rule.ts';
-import { chains, endpointInterfaces, endpointSet, inboundChain, listSet, outboundChain } from './names.ts';
+import { chains, endpointInterfaces, endpointSet, listChains, listSet } from './names.ts';
 
 /** What a container may send to its own host, once its outbound rules have allowed it. */
 export type EndpointToHost = 'drop' | 'accept' | 'return';
@@ -32,28 +35,35 @@ export const jumps: readonly { readonly builtin: 'FORWARD' | 'INPUT'; readonly r
 ];
 
 /** The chains that do not depend on which lists are in use. */
-export function compileBase(family: Family, endpointToHost: EndpointToHost): Chain[] {
-  return [compileForward(family), compileInput(family), compileAllowed(endpointToHost)];
+export function compileBase(family: Family): Chain[] {
+  return [compileForward(family), compileInput(family), compileAllowed()];
 }
 
-/** nctl-from and nctl-to: which list of profiles a packet's endpoint has. @param lists ids, sorted */
+/** nctl-from, nctl-host and nctl-to: which list of profiles a packet's endpoint has. @param lists ids, sorted */
 export function compileDispatch(family: Family, lists: readonly string[]): Chain[] {
-  const byList = (side: Side, chain: (list: string) => string): ChainRule[] =>
-    lists.map((list) =>
-      rule([inSet(listSet(family, list), side)], goto(chain(list)), `endpoints with ${list}`),
-    );
+  const dispatch = (name: string, side: Side, chain: (list: string) => string): Chain => ({
+    name,
+    rules: [
+      ...lists.map((list) =>
+        rule([inSet(listSet(family, list), side)], goto(chain(list)), `endpoints with ${list}`),
+      ),
+      rule([], DROP, 'unknown endpoint'),
+    ],
+  });
   return [
-    { name: chains.from, rules: [...byList('src', outboundChain), rule([], DROP, 'unknown endpoint')] },
-    { name: chains.to, rules: [...byList('dst', inboundChain), rule([], DROP, 'unknown endpoint')] },
+    dispatch(chains.from, 'src', listChains.outbound),
+    dispatch(chains.host, 'src', listChains.host),
+    dispatch(chains.to, 'dst', listChains.inbound),
   ];
 }
 
-/** nctl-in-<list> and nctl-out-<list>. A profile that is missing denies, in its place. */
+/** nctl-in-<list>, nctl-out-<list> and nctl-host-<list>. A profile that is missing denies, in its place. */
 export function compileList(
   family: Family,
   list: string,
   profiles: readonly string[],
   profile: (name: string) => Profile | null,
+  endpointToHost: EndpointToHost,
 ): Chain[] {
   const flatten = (rulesOf: (profile: Profile) => readonly Rule[], allow: Verdict): ChainRule[] => {
     const rules: ChainRule[] = [];
@@ -69,8 +79,9 @@ export function compileList(
     return [...rules, rule([], DROP, 'no profile matched')];
   };
   return [
-    { name: inboundChain(list), rules: flatten((found) => found.inbound, ACCEPT) },
-    { name: outboundChain(list), rules: flatten((found) => found.outbound, goto(chains.allowed)) },
+    { name: listChains.inbound(list), rules: flatten((found) => found.inbound, ACCEPT) },
+    { name: listChains.outbound(list), rules: flatten((found) => found.outbound, goto(chains.allowed)) },
+    { name: listChains.host(list), rules: flatten((found) => found.outbound, { kind: endpointToHost }) },
   ];
 }
 
@@ -98,17 +109,16 @@ function compileInput(family: Family): Chain {
         : []),
       dropSpoofed(family),
       ...byConnection(),
-      rule([], goto(chains.from), 'from an endpoint to this host'),
+      rule([], goto(chains.host), 'from an endpoint to this host'),
     ],
   };
 }
 
-function compileAllowed(endpointToHost: EndpointToHost): Chain {
+function compileAllowed(): Chain {
   return {
     name: chains.allowed,
     rules: [
       rule([interfaceIs('dst', false)], goto(chains.to), 'to an endpoint of this host'),
-      rule([{ kind: 'not-unicast' }], { kind: endpointToHost }, 'endpointToHost'),
       rule([], ACCEPT, 'to elsewhere'),
     ],
   };

@@ -47,8 +47,9 @@ export class PolicyEngine {
   /** Tells the base chains at once: they drop whatever comes from an interface that no endpoint has. */
   constructor(options: { readonly endpointToHost: EndpointToHost }, output: PolicyOutput) {
     this.#sets = new CountedSets(output);
-    this.#lists = new ListTable(this.#sets, output, (name) => this.#profiles.get(name)?.profile ?? null);
-    this.#lists.tellBase(options.endpointToHost);
+    const profile = (name: string): Profile | null => this.#profiles.get(name)?.profile ?? null;
+    this.#lists = new ListTable(this.#sets, output, profile, options.endpointToHost);
+    this.#lists.tellBase();
   }
 
   onProfile(name: string, profile: Profile | null): void {

@@ -9,7 +9,7 @@ import type { Profile } from '../model/profile.ts';
 import { type Chain, setsOfChain } from './chain.ts';
 import { compileBase, compileDispatch, compileList, type EndpointToHost } from './compile.ts';
 import type { CountedSets } from './counted-sets.ts';
-import { endpointSet, inboundChain, listId, listSet, outboundChain } from './names.ts';
+import { endpointSet, listChains, listId, listSet } from './names.ts';
 import type { PolicyOutput } from './output.ts';
 
 export interface List {
@@ -34,19 +34,26 @@ export class ListTable {
   readonly #sets: CountedSets;
   readonly #output: PolicyOutput;
   readonly #profile: (name: string) => Profile | null;
+  readonly #endpointToHost: EndpointToHost;
 
-  constructor(sets: CountedSets, output: PolicyOutput, profile: (name: string) => Profile | null) {
+  constructor(
+    sets: CountedSets,
+    output: PolicyOutput,
+    profile: (name: string) => Profile | null,
+    endpointToHost: EndpointToHost,
+  ) {
     this.#sets = sets;
     this.#output = output;
     this.#profile = profile;
+    this.#endpointToHost = endpointToHost;
   }
 
   /** What is there without any endpoint: everything of ours is dropped. */
-  tellBase(endpointToHost: EndpointToHost): void {
+  tellBase(): void {
     for (const family of families) {
       this.#sets.acquire(endpointSet(family), { type: 'net,iface', family });
       for (const chain of compileDispatch(family, [])) this.#tell(family, chain);
-      for (const chain of compileBase(family, endpointToHost)) this.#tell(family, chain);
+      for (const chain of compileBase(family)) this.#tell(family, chain);
     }
   }
 
@@ -95,7 +102,10 @@ export class ListTable {
 
   #compile(list: ListState): void {
     const chains = families.flatMap((family) =>
-      compileList(family, list.id, list.profiles, this.#profile).map((chain) => ({ family, chain })),
+      compileList(family, list.id, list.profiles, this.#profile, this.#endpointToHost).map((chain) => ({
+        family,
+        chain,
+      })),
     );
     const before = list.tagSets;
     list.tagSets = new Map(
@@ -108,8 +118,7 @@ export class ListTable {
 
   #destroy(list: ListState): void {
     for (const family of families) {
-      this.#untell(family, inboundChain(list.id));
-      this.#untell(family, outboundChain(list.id));
+      for (const chain of Object.values(listChains)) this.#untell(family, chain(list.id));
     }
     for (const set of list.tagSets.keys()) this.#sets.release(set);
     for (const family of families) this.#sets.release(list.sets[family]);

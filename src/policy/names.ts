@@ -18,11 +18,13 @@ export const endpointInterfaces = `${hostInterfacePrefix}+`;
 export const chains = {
   forward: 'nctl-FORWARD',
   input: 'nctl-INPUT',
-  /** From an endpoint: finds the list of profiles. */
+  /** Forwarded from an endpoint: finds its list of profiles. */
   from: 'nctl-from',
-  /** To an endpoint: finds the list of profiles. */
+  /** From an endpoint to this host: finds its list of profiles. */
+  host: 'nctl-host',
+  /** Forwarded to an endpoint: finds its list of profiles. */
   to: 'nctl-to',
-  /** What an endpoint's outbound rules have allowed. */
+  /** Forwarded, and allowed by the outbound rules. */
   allowed: 'nctl-allowed',
 } as const;
 
@@ -31,8 +33,12 @@ export function listId(profiles: readonly string[]): string {
   return shortId(profiles[0] ?? 'none', JSON.stringify(profiles));
 }
 
-export const outboundChain = (list: string): string => `nctl-out-${list}`;
-export const inboundChain = (list: string): string => `nctl-in-${list}`;
+/** The chains of one list. */
+export const listChains = {
+  inbound: (list: string): string => `nctl-in-${list}`,
+  outbound: (list: string): string => `nctl-out-${list}`,
+  host: (list: string): string => `nctl-host-${list}`,
+} as const;
 
 /** Members: address and host interface of every local endpoint. */
 export const endpointSet = (family: Family): string => `nctl${family}-ep`;
@@ -41,7 +47,7 @@ export const listSet = (family: Family, list: string): string => `nctl${family}-
 /** Members: addresses of all endpoints, on any node, that carry the tag. */
 export const tagSet = (family: Family, tag: string): string => `nctl${family}-tag-${shortId(tag, tag)}`;
 
-/** 10 readable characters, and 8 of the hash of all. */
+/** 9 readable characters, and 8 of the hash of all. */
 function shortId(readable: string, whole: string): string {
-  return `${readable.slice(0, 10)}-${createHash('sha256').update(whole).digest('hex').slice(0, 8)}`;
+  return `${readable.slice(0, 9)}-${createHash('sha256').update(whole).digest('hex').slice(0, 8)}`;
 }

@@ -61,8 +61,6 @@ function renderCondition(condition: Condition, rule: ChainRule): string {
     }
     case 'connection':
       return `-m conntrack --ctstate ${condition.states.join(',')}`;
-    case 'not-unicast':
-      return '-m addrtype ! --dst-type UNICAST';
   }
 }
 

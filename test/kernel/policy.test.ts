@@ -8,7 +8,7 @@ import { families } from '../../src/model/ip.ts';
 import { profileFromJson } from '../../src/model/profile.ts';
 import type { EndpointToHost } from '../../src/policy/compile.ts';
 import { PolicyEngine } from '../../src/policy/engine.ts';
-import { inboundChain, listId } from '../../src/policy/names.ts';
+import { listChains, listId } from '../../src/policy/names.ts';
 import { profileArbitrary } from '../unit/policy/arbitrary.ts';
 import { Recorder } from '../unit/policy/recorder.ts';
 import { ipsetScript, iptablesScript } from '../unit/policy/scripts.ts';
@@ -162,7 +162,7 @@ for (const backend of ['nft', 'legacy'] as const) {
         host.exec([
           `${family === 0 ? 'iptables' : 'ip6tables'}-${backend}`,
           '-I',
-          inboundChain(listId(['db'])),
+          listChains.inbound(listId(['db'])),
           '-p',
           'udp',
           '-j',
@@ -209,9 +209,13 @@ for (const backend of ['nft', 'legacy'] as const) {
         }),
         { numRuns: 25 },
       );
-      assert.throws(() =>
-        host.exec([`iptables-${backend}-restore`, '--test'], '*filter\n-A nctl-no -j DROP\nCOMMIT\n'),
-      );
+      const unknownSet = [
+        '*filter',
+        '-A FORWARD -m set --match-set nctl4-none src -j DROP',
+        'COMMIT',
+        '',
+      ].join('\n');
+      assert.throws(() => host.exec([`iptables-${backend}-restore`, '--test'], unknownSet));
     });
   });
 }

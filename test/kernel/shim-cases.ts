@@ -301,6 +301,12 @@ export const REFUSALS: [string, Environment, string | Buffer, Refusal][] = [
     BAD_SOCKET,
   ]),
   [
+    'environment too large',
+    { ...DEL, CNI_ARGS: 'a'.repeat(65_000), CNI_PATH: 'p'.repeat(66_000) },
+    CONFIG,
+    { code: 4, msg: 'the CNI_* variables are longer than 131059 bytes together' },
+  ],
+  [
     'no such netns',
     { ...ADD, CNI_NETNS: '/nonexistent' },
     CONFIG,

@@ -215,7 +215,7 @@ for (const flavour of ['musl', 'sanitized'] as Flavour[]) {
           });
         });
         const outcome = await run(
-          { ...ADD, CNI_ARGS: 'a'.repeat(100_000), CNI_PATH: 'p'.repeat(100_000) },
+          { ...ADD, CNI_ARGS: 'a'.repeat(65_000), CNI_PATH: 'p'.repeat(65_000) },
           config,
         );
         assert.equal(outcome.status, exitCode);

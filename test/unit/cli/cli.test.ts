@@ -3,8 +3,10 @@
  */
 import assert from 'node:assert/strict';
 import { spawn } from 'node:child_process';
-import { mkdtempSync, rmSync } from 'node:fs';
+import { mkdtempSync, readFileSync, rmSync } from 'node:fs';
 import { createServer } from 'node:http';
+import { createServer as createTlsServer } from 'node:https';
+import type { AddressInfo } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { Readable, Writable } from 'node:stream';
@@ -269,6 +271,7 @@ describe('what is typed and what is printed', () => {
     assert.deepEqual(parseYaml(await all('profile --output=yaml show')), [json]);
     assert.match(await all('profile show -o wide'), /REVISION\nweb .* 1\n$/);
     assert.equal(await all('profile web tag add x -o name'), 'profile/web\n');
+    assert.equal(await all('-o=name profile show'), 'profile/web\n');
     assert.deepEqual(JSON.parse(await all('profile web tag add x -ojson')).tags, ['web', 'x']);
     assert.equal(JSON.parse(await all('node status -o json')).healthy, true);
     assert.equal(parseYaml(await all('version -o yaml')).agent, '0.1.0');
@@ -276,10 +279,10 @@ describe('what is typed and what is printed', () => {
   });
 
   test('colour on a terminal only, and not with NO_COLOR', async () => {
-    const escape = '\u001b[';
-    assert.ok((await netctl('node status', '', {}, true)).stdout.includes(escape));
-    assert.ok(!(await netctl('node status', '', { NO_COLOR: '1' }, true)).stdout.includes(escape));
-    assert.ok(!(await netctl('node status')).stdout.includes(escape));
+    const codes = '\u001b[';
+    assert.ok((await netctl('node status', '', {}, true)).stdout.includes(codes));
+    assert.ok(!(await netctl('node status', '', { NO_COLOR: '1' }, true)).stdout.includes(codes));
+    assert.ok(!(await netctl('node status')).stdout.includes(codes));
   });
 });
 
@@ -429,6 +432,51 @@ describe('when not all is well', () => {
       run.stderr,
       /^netctl: warning: profile web: stored at revision 1, but not yet in force on this host/,
     );
+  });
+});
+
+describe('over TLS', () => {
+  test('with the certificates that the environment names; without them: 3', async () => {
+    const [key, cert] = [join(directory, 'key.pem'), join(directory, 'cert.pem')];
+    const subject = ['-subj', '/CN=netctl-test', '-addext', 'subjectAltName=IP:127.0.0.1'];
+    const made = await run('openssl', [
+      'req',
+      '-x509',
+      '-newkey',
+      'ec',
+      '-pkeyopt',
+      'ec_paramgen_curve:P-256',
+      '-nodes',
+      '-days',
+      '2',
+      '-keyout',
+      key,
+      '-out',
+      cert,
+      ...subject,
+    ]);
+    assert.equal(made.code, 0, made.stderr);
+    const pem = { key: readFileSync(key), cert: readFileSync(cert), ca: readFileSync(cert) };
+    const server = createTlsServer({ ...pem, requestCert: true, rejectUnauthorized: true }, (_, response) =>
+      response.end(JSON.stringify({ version: '0.1.0', node: 'node1' })),
+    );
+    await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve));
+    const env = { NETCTL_API: `https://127.0.0.1:${(server.address() as AddressInfo).port}` };
+    const trusted = await netctl('version', '', {
+      ...env,
+      NETCTL_CA: cert,
+      NETCTL_CERT: cert,
+      NETCTL_KEY: key,
+    });
+    assert.equal(trusted.stdout, lines('netctl:  0.1.0', 'agent:   0.1.0'));
+    const anonymous = await netctl('profile show', '', { ...env, NETCTL_CA: cert });
+    assert.deepEqual([anonymous.code, anonymous.stdout], [3, '']);
+    const distrusting = await netctl('profile show', '', env);
+    assert.deepEqual([distrusting.code, distrusting.stdout], [3, '']);
+    const unreadable = await netctl('profile show', '', { ...env, NETCTL_CA: join(directory, 'none.pem') });
+    assert.equal(unreadable.code, 2);
+    assert.match(unreadable.stderr, /NETCTL_CA: cannot read/);
+    server.close();
   });
 });
 

@@ -5,7 +5,7 @@ import fc from 'fast-check';
 import type { Address } from '../../../src/model/ip.ts';
 import { newProfile, type Profile } from '../../../src/model/profile.ts';
 import { type PolicyEndpoint, PolicyEngine } from '../../../src/policy/engine.ts';
-import { listId, listSet, outboundChain, tagSet } from '../../../src/policy/names.ts';
+import { listChains, listId, listSet, tagSet } from '../../../src/policy/names.ts';
 import { profileArbitrary } from './arbitrary.ts';
 import { Recorder } from './recorder.ts';
 
@@ -133,7 +133,7 @@ describe('what an endpoint costs', () => {
     assert.equal(output.structureCalls, structureCalls);
     engine.retire();
     assert(!output.sets.has(listSet(4, listId(['web']))));
-    assert(!output.chains.has(`4 ${outboundChain(listId(['web']))}`));
+    assert(!output.chains.has(`4 ${listChains.outbound(listId(['web']))}`));
   });
 
   test('one of another node: only its tags', () => {
