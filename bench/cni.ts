@@ -106,7 +106,9 @@ function report(
     `  ${one.name.padEnd(18)} median ${quantile(times(one), 0.5).toFixed(2).padStart(6)} ms   p99 ${quantile(times(one), 0.99).toFixed(2).padStart(6)} ms`;
   const pairs = times(ours).map((took, run) => took / times(peer)[run]!);
   const medians = quantile(times(ours), 0.5) / quantile(times(peer), 0.5);
-  console.log(`${what}, ${times(ours).length} runs each, in turns, after ${warmUps} to warm up\n${line(ours)}\n${line(peer)}`);
+  console.log(
+    `${what}, ${times(ours).length} runs each, in turns, after ${warmUps} to warm up\n${line(ours)}\n${line(peer)}`,
+  );
   console.log(
     `  ratio of the medians ${medians.toFixed(3)}, median of the ratios pair by pair ${quantile(pairs, 0.5).toFixed(3)}\n`,
   );

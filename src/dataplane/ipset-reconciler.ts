@@ -107,9 +107,28 @@ export class IpsetReconciler {
     this.writeMembers();
   }
 
-  /** Brings the members of the sets that are there up to date, before it returns. @throws KernelError */
+  /**
+   * Brings the members of the sets that are there up to date, before it returns, in one batch. Additions first, so that what
+   * moves is never nowhere. @throws KernelError; then what is there must be read again
+   */
   writeMembers(): void {
-    for (const name of this.#dirty) if (this.#sets.actual.has(name)) this.#writeMembersOf(name);
+    const names = [...this.#dirty].filter((name) => this.#sets.actual.has(name));
+    const additions = names.map((name) => ({
+      name,
+      members: [...this.#membersOf(name).pendingUpdates.keys()],
+    }));
+    const deletions = names.map((name) => ({ name, members: [...this.#membersOf(name).pendingDeletes] }));
+    const requests: IpSetRequest[] = [
+      ...additions.map((each) => ({ kind: 'add' as const, ...each })),
+      ...deletions.map((each) => ({ kind: 'delete' as const, ...each })),
+    ].filter(({ members }) => members.length > 0);
+    if (requests.length === 0) return;
+    this.#send(requests);
+    for (const { name, members } of additions)
+      for (const member of members) this.#noteWritten(name, member, true);
+    for (const { name, members } of deletions)
+      for (const member of members) this.#noteWritten(name, member, false);
+    for (const name of names) this.#noteDirt(name);
   }
 
   /** Destroys what is not wanted. One that cannot go (a foreign rule names it) stays for the next time. */
@@ -130,37 +149,21 @@ export class IpsetReconciler {
 
   #create(name: string, spec: SetSpec): void {
     if (this.#sets.actual.has(name)) this.#destroy(name);
-    this.#send({ kind: 'create', name, type: spec.type, family: spec.family });
+    this.#send([{ kind: 'create', name, type: spec.type, family: spec.family }]);
     this.#sets.wrote(name, spec);
   }
 
   #destroy(name: string): void {
-    this.#send({ kind: 'destroy', name });
+    this.#send([{ kind: 'destroy', name }]);
     this.#sets.erased(name);
     this.#membersOf(name).observe([]);
     this.#noteDirt(name);
     if (!this.#sets.desired.has(name)) this.#members.delete(name);
   }
 
-  /** Additions first, so that what moves is never nowhere. */
-  #writeMembersOf(name: string): void {
-    const members = this.#membersOf(name);
-    const added = [...members.pendingUpdates.keys()];
-    if (added.length > 0) {
-      this.#send({ kind: 'add', name, members: added });
-      for (const member of added) this.#noteWritten(name, member, true);
-    }
-    const removed = [...members.pendingDeletes];
-    if (removed.length > 0) {
-      this.#send({ kind: 'delete', name, members: removed });
-      for (const member of removed) this.#noteWritten(name, member, false);
-    }
-    this.#noteDirt(name);
-  }
-
-  #send(request: IpSetRequest): void {
-    this.#requests++;
-    this.#ipsets.batch([request]);
+  #send(requests: readonly IpSetRequest[]): void {
+    this.#requests += requests.length;
+    this.#ipsets.batch(requests);
   }
 
   #noteWritten(name: string, member: IpSetMember, present: boolean): void {

@@ -40,7 +40,11 @@ const layers: Readonly<Record<string, Layer>> = {
     may: ['linux', 'linux/netlink', ...values],
     because: 'an adapter serves its port and nothing else',
   },
-  'linux/fake': { may: ['linux', ...values], because: 'an adapter serves its port and nothing else' },
+  // The fake refuses what the codecs refuse, by the same functions.
+  'linux/fake': {
+    may: ['linux', 'linux/netlink', ...values],
+    because: 'an adapter serves its port and nothing else',
+  },
   'store/adapter': { may: ['store', ...values], because: 'an adapter serves its port and nothing else' },
   ipam: {
     may: ['store', ...values],

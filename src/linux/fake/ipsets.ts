@@ -58,7 +58,10 @@ export class FakeIpSets implements IpSets {
       return;
     }
     if (set === undefined) throw new Refusal('ENOENT');
-    if (request.kind === 'flush') return set.members.clear();
+    if (request.kind === 'flush') {
+      set.members.clear();
+      return;
+    }
     for (const member of request.members) {
       checkFits(set, member);
       if (request.kind === 'add') set.members.add(member);

@@ -150,7 +150,7 @@ export class FakeIptables implements Iptables {
 
   #checkRule(family: Family, table: Table, rule: string, refuse: (words: string) => never): void {
     const { targets, sets, words } = namesIn(rule);
-    if (words === null) return refuse('unbalanced quotes');
+    if (words === null) refuse('unbalanced quotes');
     for (const target of targets) {
       if (BUILT_IN_CHAINS.includes(target)) refuse(`Chain '${target}' is built in`);
       if (!TARGETS.has(target) && !table.has(target)) refuse(`Chain '${target}' does not exist`);

@@ -32,15 +32,18 @@ export class ByteWriter {
   }
 
   u8(value: number): void {
-    this.#bytes.writeUInt8(value, this.#reserve(1));
+    const position = this.#reserve(1);
+    this.#bytes.writeUInt8(value, position);
   }
 
   u16(value: number): void {
-    this.#bytes.writeUInt16LE(value, this.#reserve(2));
+    const position = this.#reserve(2);
+    this.#bytes.writeUInt16LE(value, position);
   }
 
   u32(value: number): void {
-    this.#bytes.writeUInt32LE(value, this.#reserve(4));
+    const position = this.#reserve(4);
+    this.#bytes.writeUInt32LE(value, position);
   }
 
   u16At(position: number, value: number): void {
@@ -85,7 +88,8 @@ export class ByteWriter {
 
   attributeU32NetworkOrder(type: number, value: number): void {
     this.#attributeHeader(type, 4);
-    this.#bytes.writeUInt32BE(value, this.#reserve(4));
+    const position = this.#reserve(4);
+    this.#bytes.writeUInt32BE(value, position);
   }
 
   /** Zero-terminated text. */

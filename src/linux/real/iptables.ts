@@ -44,9 +44,7 @@ async function call(program: string, args: readonly string[], stdin = ''): Promi
   } catch (error) {
     if (!(error instanceof ProgramError)) throw error;
     const words = error.stderr.trim().replaceAll('\n', '; ');
-    const errno =
-      error.exitCode === null ? 'EIO' : error.exitCode === EXIT_RESOURCE_PROBLEM ? 'EAGAIN' : 'EINVAL';
-    throw new KernelError(program, errno, words === '' ? error.message : words);
+    throw new KernelError(program, errnoOf(error), words === '' ? error.message : words);
   }
 }
 

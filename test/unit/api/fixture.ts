@@ -91,3 +91,21 @@ export function addressRecord(overrides: Record<string, Json> = {}): Json {
 }
 
 export const block: Json = { pool: 'default', node: 'node1', claimedAt: '2026-01-02T03:04:05.000Z' };
+
+export type Method = 'GET' | 'POST' | 'PUT' | 'PATCH' | 'DELETE';
+
+export async function call(
+  { api }: Fixture,
+  method: Method,
+  url: string,
+  body?: Json,
+  headers: Record<string, string> = {},
+) {
+  const response = await api.inject({
+    method,
+    url,
+    headers,
+    ...(body === undefined ? {} : { payload: body as object }),
+  });
+  return { status: response.statusCode, body: response.json(), headers: response.headers };
+}

@@ -1,0 +1,226 @@
+/**
+ * The contract on the fake and on this machine's kernel, and what only a kernel can show: packets, timing, overflow.
+ *
+ * In: nothing. Out: tests. Never: a trace outside the sandbox.
+ */
+import assert from 'node:assert/strict';
+import { execFileSync } from 'node:child_process';
+import { connect } from 'node:net';
+import { after, before, describe, test } from 'node:test';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { FakeLinux } from '../../src/linux/fake/linux.ts';
+import type { LinkEvent, Linux, Routing } from '../../src/linux/ports.ts';
+import { createConntrack } from '../../src/linux/real/conntrack.ts';
+import { createIptables } from '../../src/linux/real/iptables.ts';
+import { watchLinks } from '../../src/linux/real/link-watch.ts';
+import { createLinux } from '../../src/linux/real/linux.ts';
+import { planContainer, planHost, type VethSpec } from '../../src/veth/plan.ts';
+import { type Adapter, address, endpoint, linuxContract } from './linux-contract.ts';
+import { addNetns, enterSandbox, ip, removeNetns } from './linux-contract-sandbox.ts';
+
+enterSandbox(import.meta.url);
+
+linuxContract('fake', async () => {
+  const linux = new FakeLinux();
+  return {
+    linux,
+    addNetns: (name) => {
+      linux.addNetns(`/run/netns/${name}`);
+      return `/run/netns/${name}`;
+    },
+    removeNetns: (name) => linux.removeNetns(`/run/netns/${name}`),
+    close: () => assert.deepEqual(linux.pendingFailures, []),
+  };
+});
+
+for (const iptablesBackend of ['nft', 'legacy'] as const) {
+  linuxContract(`real kernel, iptables-${iptablesBackend}`, async (): Promise<Adapter> => {
+    const linux = await createLinux({ iptablesBackend });
+    return {
+      linux,
+      addNetns: (name) => addNetns(`${name}-${iptablesBackend}`),
+      removeNetns: (name) => removeNetns(`${name}-${iptablesBackend}`),
+      close: () => linux.close(),
+    };
+  });
+}
+
+describe('real kernel only', () => {
+  let linux: Linux & { close(): void };
+  let host: Routing;
+  before(async () => {
+    linux = await createLinux({ iptablesBackend: 'auto' });
+    host = linux.openRouting();
+    linux.writeSysctl('net/ipv4/conf/all/rp_filter', '0');
+  });
+  after(() => {
+    host.close();
+    linux.close();
+  });
+
+  /** A whole ADD; returns how long it took. */
+  function attach(spec: VethSpec, path: string): number {
+    const start = performance.now();
+    const netns = linux.openNetns(path);
+    const here = { ...spec, netnsFd: netns.fd };
+    host.batch(planHost(here));
+    const container = linux.openRouting(netns);
+    container.batch(planContainer(here));
+    host.link({ index: spec.hostIndex });
+    container.close();
+    netns.close();
+    return performance.now() - start;
+  }
+
+  /** Time until the container refuses a TCP connection to a closed port; a lost packet is sent again after 1 s. */
+  function firstAnswerMs(localAddress: string, remote: string): Promise<number> {
+    const start = performance.now();
+    const { promise, resolve, reject } = Promise.withResolvers<number>();
+    const socket = connect({ host: remote, port: 9, localAddress });
+    socket.on('error', (error: NodeJS.ErrnoException) => {
+      if (error.code === 'ECONNREFUSED') resolve(performance.now() - start);
+      else reject(error);
+    });
+    socket.on('connect', () => reject(new Error(`${remote} took a connection to the discard port`)));
+    return promise;
+  }
+
+  test('50 containers: the first packet after ADD is answered, IPv4 and IPv6, and each deletion is quick', async (t) => {
+    // The container's default gateway answers for nothing: the host needs addresses that containers can answer to.
+    ip('addr', 'add', '192.0.2.1/32', 'dev', 'lo');
+    ip('addr', 'add', 'fd00:1::1/128', 'dev', 'lo');
+    const adds: number[] = [];
+    const deletions: number[] = [];
+    for (let i = 0; i < 50; i++) {
+      const path = addNetns(`nct-ping-${i}`);
+      const spec = { ...endpoint(3000 + i, -1), addresses: [address('10.66.0.2'), address('fd00:66::2')] };
+      adds.push(attach(spec, path));
+      const [from, to] = i % 2 ? ['192.0.2.1', '10.66.0.2'] : ['fd00:1::1', 'fd00:66::2'];
+      const answered = await firstAnswerMs(from, to);
+      assert.ok(
+        answered < 900,
+        `${to} answered container ${i} after ${answered} ms: the first packet was lost`,
+      );
+      const start = performance.now();
+      await linux.deleteLink(spec.hostIndex);
+      deletions.push(performance.now() - start);
+      assert.equal(host.link({ index: spec.hostIndex }), null);
+      removeNetns(`nct-ping-${i}`);
+    }
+    t.diagnostic(
+      `ADD (namespace, host batch, container batch, carrier): median ${median(adds).toFixed(3)} ms`,
+    );
+    t.diagnostic(`deleteLink: median ${median(deletions).toFixed(3)} ms`);
+    assert.ok(median(deletions) < 10, `median of deletions ${median(deletions)} ms`);
+  });
+
+  test('adding one member to a set takes microseconds', (t) => {
+    linux.ipsets.batch([{ kind: 'create', name: 'ct-time', type: 'net', family: 4 }]);
+    const times = Array.from({ length: 200 }, (_, i) => {
+      const start = performance.now();
+      linux.ipsets.batch([{ kind: 'add', name: 'ct-time', members: [`10.80.0.${i + 1}/32`] }]);
+      return performance.now() - start;
+    });
+    linux.ipsets.batch([{ kind: 'destroy', name: 'ct-time' }]);
+    t.diagnostic(`ipset add of one member: median ${(median(times) * 1000).toFixed(1)} µs`);
+    assert.ok(median(times) < 5);
+  });
+
+  test('a watch whose buffer overflowed says so and goes on', async () => {
+    const events: LinkEvent[] = [];
+    const stop = watchLinks((event) => events.push(event), 4096);
+    const spec = endpoint(4000, linux.openNetns(addNetns('nct-overflow')).fd);
+    host.batch(planHost(spec).slice(0, 1));
+    for (let i = 0; i < 200; i++)
+      host.batch([{ kind: 'link-set', index: spec.hostIndex, mtuBytes: 1300 + (i % 2) }]);
+    const saw = (wanted: (event: LinkEvent) => boolean) => async () => {
+      for (let i = 0; i < 500 && !events.some(wanted); i++) await sleep(10);
+      return events.some(wanted);
+    };
+    assert.ok(await saw((event) => event.kind === 'lost')());
+    events.length = 0;
+    host.batch([{ kind: 'link-set', index: spec.hostIndex, mtuBytes: 1999 }]);
+    assert.ok(await saw((event) => event.kind === 'changed' && event.link.mtuBytes === 1999)());
+    await linux.deleteLink(spec.hostIndex);
+    stop();
+  });
+
+  for (const useFilter of [true, false]) {
+    test(`connections of an address go, others stay (${useFilter ? 'by filter' : 'one by one'})`, async () => {
+      const conntrack = createConntrack({ useFilter });
+      // Both directions of a translated connection: 203.0.113.9 stands only in the original, 10.67.0.3 only in the reply.
+      const create = (source: string, destination: string, replySource: string) =>
+        execFileSync('conntrack', [
+          ...[
+            '-I',
+            '-p',
+            'udp',
+            '-t',
+            '120',
+            '-s',
+            source,
+            '-d',
+            destination,
+            '--sport',
+            '1000',
+            '--dport',
+            '2000',
+          ],
+          ...['-r', replySource, '-q', source, '--reply-port-src', '2000', '--reply-port-dst', '1000'],
+        ]);
+      create('10.67.0.2', '203.0.113.9', '10.67.0.3');
+      create('10.67.0.4', '10.67.0.5', '10.67.0.5');
+      create('10.67.0.6', '10.67.0.7', '10.67.0.7');
+      await conntrack.flushAddress(address('10.67.0.3'));
+      await conntrack.flushAddress(address('10.67.0.4'));
+      await conntrack.flushAddress(address('10.67.0.250'));
+      const left = execFileSync('conntrack', ['-L', '-p', 'udp'], {
+        encoding: 'utf8',
+        stdio: ['ignore', 'pipe', 'ignore'],
+      });
+      assert.match(left, /10\.67\.0\.6/);
+      assert.doesNotMatch(left, /203\.0\.113\.9|10\.67\.0\.4/);
+      await conntrack.flushAddress(address('10.67.0.7'));
+    });
+  }
+
+  test('a deletion that the kernel refuses is reported, alone or in a group with others', async () => {
+    const netns = linux.openNetns(addNetns('nct-refuse'));
+    const specs = Array.from({ length: 300 }, (_, i) => ({
+      ...endpoint(5000 + i, netns.fd),
+      containerInterface: `c${i}`,
+    }));
+    for (const spec of specs) host.batch(planHost(spec).slice(0, 1));
+    const loopback = host.link({ name: 'lo' })!.index;
+    await assert.rejects(linux.deleteLink(loopback), { errno: 'EOPNOTSUPP' });
+    const middle = Math.floor(specs.length / 2);
+    const indexes = specs.map((spec) => spec.hostIndex).toSpliced(middle, 0, loopback);
+    const results = await Promise.allSettled(indexes.map((index) => linux.deleteLink(index)));
+    assert.deepEqual(
+      results.flatMap((result, i) => (result.status === 'rejected' ? [i] : [])),
+      [middle],
+    );
+    assert.deepEqual(
+      (await host.links()).filter((link) => link.name.startsWith('nctl5')),
+      [],
+    );
+    netns.close();
+  });
+
+  test('text that iptables does not take comes back with its own words', async () => {
+    await assert.rejects(
+      createIptables('nft').restore(4, '*filter\n-A FORWARD --bogus\nCOMMIT\n'),
+      /--bogus/,
+    );
+  });
+
+  test('what is not a network namespace is refused', () => {
+    for (const path of ['/dev/null', '/proc/self/ns/mnt', '/no/such/file']) {
+      assert.throws(() => linux.openNetns(path), { code: 'NETNS_INVALID' }, path);
+    }
+  });
+});
+
+function median(values: readonly number[]): number {
+  return values.toSorted((a, b) => a - b)[values.length >> 1]!;
+}

@@ -1,0 +1,311 @@
+/**
+ * What PolicyDataplane owes, run on the fake (test/unit) and on the real Linux (test/kernel). Foreign hands act through the port
+ * too: it is the kernel that they share.
+ */
+import assert from 'node:assert/strict';
+import { beforeEach, describe, test } from 'node:test';
+import { parseSave } from '../../../src/dataplane/iptables-save.ts';
+import { PolicyDataplane } from '../../../src/dataplane/policy-dataplane.ts';
+import type { Logger } from '../../../src/lib/logger.ts';
+import { type IpSetRequest, KernelError, type Linux } from '../../../src/linux/ports.ts';
+import { type Address, type Family, families } from '../../../src/model/ip.ts';
+import { newProfile } from '../../../src/model/profile.ts';
+import { ruleFromJson } from '../../../src/model/rule.ts';
+import type { Chain } from '../../../src/policy/chain.ts';
+import { PolicyEngine } from '../../../src/policy/engine.ts';
+import { listChains, listId, setPrefixes, tagSet } from '../../../src/policy/names.ts';
+import type { PolicyOutput, SetSpec } from '../../../src/policy/output.ts';
+import { renderChain } from '../../../src/policy/render-iptables.ts';
+import { Recorder } from '../policy/recorder.ts';
+
+type Parts = Pick<Linux, 'ipsets' | 'iptables'>;
+
+const silent: Logger = { debug() {}, info() {}, warn() {}, error() {} };
+
+/** Counts what reaches the kernel; fails on request. */
+export class CountedLinux {
+  readonly count = { lists: 0, batches: 0, saves: 0, restores: 0 };
+  failing: 'batch' | 'restore' | 'save' | null = null;
+  readonly ipsets: Linux['ipsets'];
+  readonly iptables: Linux['iptables'];
+
+  constructor(linux: Parts) {
+    this.ipsets = {
+      list: (prefix) => {
+        this.count.lists++;
+        return linux.ipsets.list(prefix);
+      },
+      batch: (requests) => {
+        this.count.batches++;
+        this.#maybeFail('batch');
+        linux.ipsets.batch(requests);
+      },
+    };
+    this.iptables = {
+      backend: linux.iptables.backend,
+      save: async (family) => {
+        this.count.saves++;
+        this.#maybeFail('save');
+        return await linux.iptables.save(family);
+      },
+      restore: async (family, text) => {
+        this.count.restores++;
+        this.#maybeFail('restore');
+        await linux.iptables.restore(family, text);
+      },
+    };
+  }
+
+  #maybeFail(operation: string): void {
+    if (this.failing !== operation) return;
+    this.failing = null;
+    throw new KernelError(operation, 'EIO', 'ordered by a test');
+  }
+}
+
+/** An agent's part of it: an engine that tells a dataplane, and a record of what was told. */
+export class Agent {
+  readonly linux: CountedLinux;
+  readonly told = new Recorder();
+  readonly dataplane: PolicyDataplane;
+  readonly engine: PolicyEngine;
+
+  constructor(linux: Parts) {
+    this.linux = new CountedLinux(linux);
+    this.dataplane = new PolicyDataplane(this.linux, silent);
+    this.engine = new PolicyEngine({ endpointToHost: 'drop' }, both(this.told, this.dataplane));
+  }
+
+  profile(name: string): void {
+    this.engine.onProfile(name, newProfile(name));
+  }
+
+  endpoint(id: string, address: string, ...profiles: string[]): void {
+    const addresses = [address as Address];
+    this.engine.onEndpoint(id, { local: true, hostInterface: `nctl${id}`, addresses, profiles });
+  }
+}
+
+function both(a: PolicyOutput, b: PolicyOutput): PolicyOutput {
+  return {
+    set(name: string, spec: SetSpec | null) {
+      a.set(name, spec);
+      b.set(name, spec);
+    },
+    member(set: string, member: string, present: boolean) {
+      a.member(set, member, present);
+      b.member(set, member, present);
+    },
+    chain(family: Family, name: string, chain: Chain | null) {
+      a.chain(family, name, chain);
+      b.chain(family, name, chain);
+    },
+  };
+}
+
+/** What is in the kernel is what the engine has told, no more and no less. */
+export async function assertKernel(linux: Parts, told: Recorder): Promise<void> {
+  const lists = await Promise.all(setPrefixes.map((prefix) => linux.ipsets.list(prefix)));
+  const sets = lists
+    .flat()
+    .map(({ name, type, family, members }) => [name, type, family, [...members].sort()]);
+  assert.deepEqual(
+    sets.sort(),
+    [...told.sets].map(([name, set]) => [name, set.type, set.family, [...set.members].sort()]).sort(),
+  );
+  for (const family of families) {
+    const saved = parseSave(await linux.iptables.save(family));
+    const wanted = [...told.chains]
+      .filter(([key]) => key.startsWith(`${family} `))
+      .map(([, chain]) => renderChain(chain));
+    assert.deepEqual(
+      new Map([...saved.chains].map(([name, { hashes }]) => [name, hashes])),
+      new Map(wanted.map(({ name, hashes }) => [name, hashes])),
+    );
+    for (const builtin of ['FORWARD', 'INPUT'])
+      assert.deepEqual(
+        saved.jumps.get(builtin)?.map((jump) => jump.position),
+        [1],
+      );
+  }
+}
+
+/** @param open a kernel without anything of ours or of foreigners */
+export function policyScenarios(open: () => Promise<Parts>): void {
+  describe('policy dataplane', () => {
+    let linux: Parts;
+    let agent: Agent;
+
+    beforeEach(async () => {
+      linux = await open();
+      agent = new Agent(linux);
+      for (const name of ['web', 'app']) agent.profile(name);
+      agent.endpoint('a', '10.0.0.1', 'web');
+      agent.endpoint('b', 'fd00::2', 'web', 'app');
+      await agent.dataplane.start();
+    });
+
+    const foreign = async (...lines: string[]): Promise<void> => {
+      for (const family of families)
+        await linux.iptables.restore(family, ['*filter', ...lines, 'COMMIT', ''].join('\n'));
+    };
+
+    test('the first start writes all, each table once', async () => {
+      await assertKernel(linux, agent.told);
+      assert.equal(agent.linux.count.restores, 2);
+      assert.deepEqual(
+        { ...agent.dataplane.status, writes: null },
+        { inSync: true, lastError: null, retryInMs: null, writes: null },
+      );
+    });
+
+    test('writes nothing before the start', async () => {
+      const early = new Agent(linux);
+      await assert.rejects(early.dataplane.flush(), { code: 'BUG' });
+      await assert.rejects(early.dataplane.resync(), { code: 'BUG' });
+      assert.deepEqual(early.linux.count, { lists: 0, batches: 0, saves: 0, restores: 0 });
+    });
+
+    test('a start on what is right writes nothing', async () => {
+      const again = new Agent(linux);
+      for (const name of ['web', 'app']) again.profile(name);
+      again.endpoint('a', '10.0.0.1', 'web');
+      again.endpoint('b', 'fd00::2', 'web', 'app');
+      await again.dataplane.start();
+      assert.deepEqual(again.linux.count, { lists: 2, batches: 0, saves: 2, restores: 0 });
+      await assertKernel(linux, again.told);
+    });
+
+    test('a start removes what an earlier agent left, and nothing foreign', async () => {
+      linux.ipsets.batch([{ kind: 'create', name: 'foreign', type: 'net', family: 4 }]);
+      await foreign(':others - [0:0]', '-A others -j DROP', '-A FORWARD -j others');
+      const next = new Agent(linux);
+      next.profile('db');
+      next.endpoint('c', '10.0.0.3', 'db');
+      await next.dataplane.start();
+      await assertKernel(linux, next.told);
+      assert.equal((await linux.ipsets.list('foreign')).length, 1);
+      assert.match(await linux.iptables.save(4), /^-A others -j DROP$/m);
+      assert.match(await linux.iptables.save(4), /^-A FORWARD -j others$/m);
+    });
+
+    test('an endpoint with a known list is in the kernel when flush() returns, by netlink alone', async () => {
+      const before = { ...agent.linux.count };
+      agent.endpoint('c', '10.0.0.3', 'web');
+      const flushed = agent.dataplane.flush();
+      assert.deepEqual(agent.linux.count, { ...before, batches: before.batches + 1 });
+      assert(agent.dataplane.status.inSync);
+      await flushed;
+      assert.deepEqual(agent.linux.count, { ...before, batches: before.batches + 1 });
+      await assertKernel(linux, agent.told);
+    });
+
+    test('a flush with nothing to do asks the kernel nothing', async () => {
+      const before = { ...agent.linux.count };
+      await agent.dataplane.flush();
+      assert.deepEqual(agent.linux.count, before);
+    });
+
+    test('a new list, a changed profile and a retired list', async () => {
+      agent.endpoint('d', '10.0.0.4', 'db');
+      await agent.dataplane.flush();
+      await assertKernel(linux, agent.told);
+      const inbound = [ruleFromJson({ src_tag: 'app', protocol: 'tcp', dst_ports: [3306] })];
+      agent.engine.onProfile('db', { ...newProfile('db'), inbound });
+      await agent.dataplane.flush();
+      await assertKernel(linux, agent.told);
+      agent.engine.onEndpoint('d', null);
+      for (let i = 0; i < 2; i++) agent.engine.retire();
+      await agent.dataplane.flush();
+      await assertKernel(linux, agent.told);
+      assert(!agent.told.sets.has(tagSet(4, 'db')));
+    });
+
+    test('flushes at the same time share their passes', async () => {
+      const { restores } = agent.linux.count;
+      const flushes = Array.from({ length: 20 }, (_, i) => {
+        agent.endpoint(`e${i}`, `10.0.1.${i}`, `list${i}`);
+        return agent.dataplane.flush();
+      });
+      await Promise.all(flushes);
+      assert(agent.linux.count.restores - restores <= 4);
+      await assertKernel(linux, agent.told);
+    });
+
+    test('what others change is repaired and told', async () => {
+      const chain = listChains.inbound(listId(['web']));
+      const tag = tagSet(4, 'web');
+      const spoil: [what: RegExp, act: () => Promise<void> | void][] = [
+        [/^chain nctl-from \(IPv4\) missing or changed$/, () => foreign('-F nctl-from')],
+        [new RegExp(`^chain ${chain} .* changed$`), () => foreign(`-I ${chain} 1 -j ACCEPT`)],
+        [/^jump from FORWARD \(IPv6\) missing or not first$/, () => foreign('-D FORWARD 1')],
+        [/^jump from INPUT \(IPv4\) missing or not first$/, () => foreign('-I INPUT 1 -j ACCEPT')],
+        [/^chain nctl-else \(IPv4\) left over$/, () => foreign(':nctl-else - [0:0]')],
+        [
+          new RegExp(`^set ${tag}: 1 members missing, 1 too many$`),
+          () =>
+            linux.ipsets.batch([
+              { kind: 'delete', name: tag, members: ['10.0.0.1/32'] },
+              { kind: 'add', name: tag, members: ['192.0.2.0/24'] },
+            ]),
+        ],
+        [
+          /^set nctl4-else left over$/,
+          () =>
+            linux.ipsets.batch([
+              { kind: 'create', name: 'nctl4-else', type: 'net', family: 4 } satisfies IpSetRequest,
+            ]),
+        ],
+      ];
+      for (const [what, act] of spoil) {
+        await act();
+        const repaired = await agent.dataplane.resync();
+        assert(
+          repaired.some((text) => what.test(text)),
+          `${what} in ${repaired.join('; ')}`,
+        );
+        await assertKernel(linux, agent.told);
+        assert.deepEqual(await agent.dataplane.resync(), []);
+      }
+      assert.match(await linux.iptables.save(4), /^-A INPUT -j ACCEPT$/m);
+    });
+
+    test('a chain that a foreign rule leads to is left when it is not needed any more', async () => {
+      await foreign(':nctl-else - [0:0]', '-A OUTPUT -g nctl-else');
+      await agent.dataplane.resync();
+      assert.match(await linux.iptables.save(4), /^:nctl-else /m);
+      assert(agent.dataplane.status.inSync);
+    });
+
+    for (const operation of ['restore', 'save', 'batch'] as const) {
+      test(`a failing ${operation}: who waits is told, the next attempt reads and completes`, async () => {
+        agent.linux.failing = operation;
+        agent.endpoint('c', '10.0.0.3', 'new');
+        if (operation === 'save') await assert.rejects(agent.dataplane.resync(), KernelError);
+        else if (operation === 'restore') await assert.rejects(agent.dataplane.flush(), KernelError);
+        else await agent.dataplane.flush();
+        assert.equal(agent.dataplane.status.writes.failures, 1);
+        assert.deepEqual(
+          [agent.dataplane.status.inSync, agent.dataplane.status.retryInMs],
+          operation === 'batch' ? [true, null] : [false, 1000],
+        );
+        assert.deepEqual(await agent.dataplane.resync(), []);
+        assert(agent.dataplane.status.inSync);
+        assert.equal(agent.dataplane.status.lastError, null);
+        await assertKernel(linux, agent.told);
+      });
+    }
+
+    test('an endpoint that comes while a resync reads does not wait for it, and is not undone by it', async () => {
+      const resync = agent.dataplane.resync();
+      agent.endpoint('c', '10.0.0.3', 'web');
+      agent.engine.onEndpoint('a', null);
+      const { restores } = agent.linux.count;
+      void agent.dataplane.flush();
+      assert(agent.dataplane.status.inSync);
+      assert.deepEqual(await resync, []);
+      assert.equal(agent.linux.count.restores, restores);
+      await assertKernel(linux, agent.told);
+    });
+  });
+}
