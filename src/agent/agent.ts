@@ -15,7 +15,7 @@ import { AddressBook } from '../ipam/address-book.ts';
 import type { Clock, Timer } from '../lib/clock.ts';
 import { asNetctlError } from '../lib/errors.ts';
 import type { Logger } from '../lib/logger.ts';
-import type { Linux, LinkEvent } from '../linux/ports.ts';
+import type { LinkEvent, Linux } from '../linux/ports.ts';
 import type { Cidr } from '../model/ip.ts';
 import { nodeKey } from '../model/keys.ts';
 import type { Node } from '../model/records.ts';
@@ -164,13 +164,17 @@ export class Agent {
         total: this.#endpoints.size,
         unhealthy: [
           ...[...this.#missing].map(([endpoint, reason]) => ({ endpoint, reason })),
-          ...[...this.#picture.broken()].map(([endpoint, reason]) => ({ endpoint, reason: `broken record: ${reason}` })),
+          ...[...this.#picture.broken()].map(([endpoint, reason]) => ({
+            endpoint,
+            reason: `broken record: ${reason}`,
+          })),
         ],
       },
       guard: {
         held: this.#held.map((what) => ({
           what,
-          reason: 'the store does not know this link, nor most others: start netctld with --confirm-mass-deletion to remove them',
+          reason:
+            'the store does not know this link, nor most others: start netctld with --confirm-mass-deletion to remove them',
         })),
       },
     };
@@ -181,14 +185,17 @@ export class Agent {
     this.#revision = revision;
     for (const waiter of this.#waiting) if (waiter.revision <= revision) waiter.resolve();
     // What changed is in the kernel when flush resolves; those who must know wait for a flush of their own.
-    if (this.#attachments !== null) this.#policy.flush().catch((error: unknown) => this.#report('policy', error));
+    if (this.#attachments !== null)
+      this.#policy.flush().catch((error: unknown) => this.#report('policy', error));
   }
 
   #seen(revision: Revision): Promise<void> {
     if (this.#revision >= revision) return Promise.resolve();
     const { promise, resolve, reject } = Promise.withResolvers<void>();
     const waiter = { revision, resolve };
-    const timer = this.#parts.clock.setTimer(appliedDeadlineMilliseconds, () => reject(new Error(`revision ${revision} has not arrived`)));
+    const timer = this.#parts.clock.setTimer(appliedDeadlineMilliseconds, () =>
+      reject(new Error(`revision ${revision} has not arrived`)),
+    );
     this.#waiting.add(waiter);
     return promise.finally(() => {
       timer.cancel();
@@ -209,7 +216,14 @@ export class Agent {
   async #registerNode(): Promise<void> {
     const { config, store, version } = this.#parts;
     const { name, address4, address6, asNumber, labels } = config.node;
-    const record: Node = { address4, address6, asNumber, labels, version, startedAt: this.#startedAt.toISOString() };
+    const record: Node = {
+      address4,
+      address6,
+      asNumber,
+      labels,
+      version,
+      startedAt: this.#startedAt.toISOString(),
+    };
     await store.transact([], [{ kind: 'put', key: nodeKey(name), value: record as unknown as Json }]);
   }
 
@@ -217,7 +231,9 @@ export class Agent {
   async #removeUnknownLinks(): Promise<void> {
     const { config, linux, logger } = this.#parts;
     const links = await this.#wiring.links();
-    const unknown = [...links.keys()].filter((name) => !this.#endpoints.hasLink(name) && !this.#attachments?.isBusyLink(name));
+    const unknown = [...links.keys()].filter(
+      (name) => !this.#endpoints.hasLink(name) && !this.#attachments?.isBusyLink(name),
+    );
     const { remove, held } = judgeDeletion(links.size, unknown, config.dataplane.confirmMassDeletion);
     this.#held = held;
     if (held.length > 0) logger.error({ links: held }, 'held back: the store knows none of these links');
@@ -232,16 +248,22 @@ export class Agent {
     const links = await this.#wiring.links();
     this.#missing = new Map();
     for (const [id, { value }] of [...this.#endpoints.all()]) {
-      if (!links.has(value.hostInterface) && !this.#attachments?.isBusy(id)) await this.#repairEndpoint(id, value.containerId);
+      if (!links.has(value.hostInterface) && !this.#attachments?.isBusy(id))
+        await this.#repairEndpoint(id, value.containerId);
     }
-    const changed = await this.#wiring.reconcileRoutes(this.#settledEndpoints(), await this.#wiring.links(), this.#ownBlocks());
+    const changed = await this.#wiring.reconcileRoutes(
+      this.#settledEndpoints(),
+      await this.#wiring.links(),
+      this.#ownBlocks(),
+    );
     if (changed.length > 0) this.#parts.logger.warn({ changed }, 'repaired links and routes');
   }
 
   async #repairEndpoint(id: string, containerId: string): Promise<void> {
     try {
       const outcome = await this.#attachments?.repair(id);
-      if (outcome !== 'stands') this.#parts.logger.warn({ endpoint: id, containerId, outcome }, 'an endpoint had no interface');
+      if (outcome !== 'stands')
+        this.#parts.logger.warn({ endpoint: id, containerId, outcome }, 'an endpoint had no interface');
     } catch (error) {
       this.#missing.set(id, asNetctlError(error).message);
       this.#report('endpoint', error);
@@ -253,7 +275,8 @@ export class Agent {
   }
 
   *#ownBlocks(): Generator<Cidr> {
-    for (const [block, { value }] of this.#book.blocks()) if (value.node === this.#parts.config.node.name) yield block;
+    for (const [block, { value }] of this.#book.blocks())
+      if (value.node === this.#parts.config.node.name) yield block;
   }
 
   async #resync(): Promise<void> {
@@ -265,7 +288,11 @@ export class Agent {
   /** A link of ours that vanished without us: its namespace ended (a DEL follows), or somebody removed it. */
   #onLinkEvent(event: LinkEvent): void {
     if (event.kind === 'changed' || this.#repairScheduled) return;
-    if (event.kind === 'gone' && (!this.#endpoints.hasLink(event.name) || this.#attachments?.isBusyLink(event.name))) return;
+    if (
+      event.kind === 'gone' &&
+      (!this.#endpoints.hasLink(event.name) || this.#attachments?.isBusyLink(event.name))
+    )
+      return;
     this.#repairScheduled = true;
     this.#timers.push(
       this.#parts.clock.setTimer(2000, () => {

@@ -5,8 +5,9 @@
  * In: requests from the protocol fronts. Out: attachments, or an error after everything was undone. Never: two requests for one
  * endpoint at once, a container's interface up before its policy is in the kernel, an address released before its link is gone.
  */
-import type { PolicyDataplane } from '../dataplane/policy-dataplane.ts';
+
 import type { EndpointWiring } from '../dataplane/endpoint-wiring.ts';
+import type { PolicyDataplane } from '../dataplane/policy-dataplane.ts';
 import type { AddressBook } from '../ipam/address-book.ts';
 import { Assigner } from '../ipam/assign.ts';
 import { planExpiry, planGiveBack, planRelease } from '../ipam/release.ts';
@@ -15,7 +16,14 @@ import { KeyedQueue } from '../lib/keyed-queue.ts';
 import type { Logger } from '../lib/logger.ts';
 import { UndoStack } from '../lib/undo.ts';
 import type { Linux, Netns } from '../linux/ports.ts';
-import { type Attacher, type Attachment, type AttachmentId, type AttachRequest, endpointId, hostInterfaceName } from '../model/attachment.ts';
+import {
+  type Attacher,
+  type Attachment,
+  type AttachmentId,
+  type AttachRequest,
+  endpointId,
+  hostInterfaceName,
+} from '../model/attachment.ts';
 import { type Address, familyOf } from '../model/ip.ts';
 import { endpointKey, profileKey } from '../model/keys.ts';
 import { parseName } from '../model/names.ts';
@@ -62,23 +70,33 @@ export class Attachments implements Attacher {
     const id = endpointId(request);
     return this.#queue.run(id, async () => {
       const endpoint = this.#parts.endpoints.get(id)?.value;
-      if (before !== undefined && endpoint !== undefined && Date.parse(endpoint.createdAt) > before.getTime()) return;
+      if (before !== undefined && endpoint !== undefined && Date.parse(endpoint.createdAt) > before.getTime())
+        return;
       await this.#detach(id, endpoint);
     });
   }
 
-  async check(request: AttachmentId, expected: { addresses: readonly Address[]; netnsOpen: string }): Promise<void> {
+  async check(
+    request: AttachmentId,
+    expected: { addresses: readonly Address[]; netnsOpen: string },
+  ): Promise<void> {
     const id = endpointId(request);
     const endpoint = this.#parts.endpoints.get(id)?.value;
-    if (endpoint === undefined) throw new NetctlError('NOT_FOUND', `no endpoint of container ${request.containerId} on ${request.network}`);
+    if (endpoint === undefined)
+      throw new NetctlError(
+        'NOT_FOUND',
+        `no endpoint of container ${request.containerId} on ${request.network}`,
+      );
     const netns = this.#parts.linux.openNetns(expected.netnsOpen);
     try {
       const problems = await this.#parts.wiring.inspect(endpoint, netns);
       for (const address of endpoint.addresses) {
         if (!expected.addresses.includes(address)) problems.push(`address ${address} is not in prevResult`);
       }
-      if (!this.#parts.policy.status.inSync) problems.push('the policy in the kernel is not what it should be');
-      if (problems.length > 0) throw new NetctlError('CONFLICT', problems.join('; '), { endpoint: id, problems });
+      if (!this.#parts.policy.status.inSync)
+        problems.push('the policy in the kernel is not what it should be');
+      if (problems.length > 0)
+        throw new NetctlError('CONFLICT', problems.join('; '), { endpoint: id, problems });
     } finally {
       netns.close();
     }
@@ -88,15 +106,29 @@ export class Attachments implements Attacher {
     const keep = new Set(valid.map((attachment) => endpointId({ ...attachment, network })));
     const stale = this.#parts.endpoints.ofNetwork(network).filter(([id]) => !keep.has(id));
     const results = await Promise.allSettled(stale.map(([, endpoint]) => this.detach(endpoint)));
-    const failed = results.filter((result) => result.status === 'rejected').map((result) => asNetctlError(result.reason).message);
-    if (failed.length > 0) throw new NetctlError('TRY_AGAIN', `${failed.length} of ${stale.length} not collected: ${failed.join('; ')}`);
+    const failed = results
+      .filter((result) => result.status === 'rejected')
+      .map((result) => asNetctlError(result.reason).message);
+    if (failed.length > 0)
+      throw new NetctlError(
+        'TRY_AGAIN',
+        `${failed.length} of ${stale.length} not collected: ${failed.join('; ')}`,
+      );
   }
 
   notReady(): { reason: string; existingAffected: boolean } | null {
     const policy = this.#parts.policy.status;
-    if (!policy.inSync) return { reason: `policy is not in the kernel: ${policy.lastError ?? 'starting'}`, existingAffected: true };
+    if (!policy.inSync)
+      return {
+        reason: `policy is not in the kernel: ${policy.lastError ?? 'starting'}`,
+        existingAffected: true,
+      };
     const pools = this.#parts.book.pools().filter(([, pool]) => !pool.disabled);
-    if (pools.length === 0) return { reason: 'there is no enabled pool: add one with `netctl pool add CIDR`', existingAffected: false };
+    if (pools.length === 0)
+      return {
+        reason: 'there is no enabled pool: add one with `netctl pool add CIDR`',
+        existingAffected: false,
+      };
     return null;
   }
 
@@ -117,7 +149,8 @@ export class Attachments implements Attacher {
   /** Frees addresses whose cooldown is over, then blocks of this node that have none left. */
   async expire(): Promise<void> {
     const { book, node, now } = this.#parts;
-    while (planExpiry(book, node, now()) !== null) await this.#commit(() => planExpiry(book, node, now()) ?? nothing);
+    while (planExpiry(book, node, now()) !== null)
+      await this.#commit(() => planExpiry(book, node, now()) ?? nothing);
     while (planGiveBack(book, node) !== null) await this.#commit(() => planGiveBack(book, node) ?? nothing);
   }
 
@@ -145,7 +178,10 @@ export class Attachments implements Attacher {
       return attachmentOf(endpoint);
     } catch (error) {
       for (const failure of await undo.run()) {
-        this.#parts.logger.error({ endpoint: id, step: failure.what, error: String(failure.error) }, 'could not undo a step of a failed attach');
+        this.#parts.logger.error(
+          { endpoint: id, step: failure.what, error: String(failure.error) },
+          'could not undo a step of a failed attach',
+        );
       }
       throw error;
     } finally {
@@ -156,9 +192,17 @@ export class Attachments implements Attacher {
   /** Address, owner index and endpoint (and, on its first use, the network's own profile) in one transaction. */
   async #register(id: string, request: AttachRequest, netns: Netns): Promise<Endpoint> {
     const { store, picture, node, now } = this.#parts;
-    const profiles = request.profiles.length > 0 ? request.profiles : [parseName(request.network, 'profile (named like the network)')];
-    const ownProfile = request.profiles.length === 0 && !picture.hasProfile(request.network) ? request.network : null;
-    const owner = request.owner ?? { tenant: 'default', app: request.network.slice(0, 128), instance: request.containerId.slice(0, 128) };
+    const profiles =
+      request.profiles.length > 0
+        ? request.profiles
+        : [parseName(request.network, 'profile (named like the network)')];
+    const ownProfile =
+      request.profiles.length === 0 && !picture.hasProfile(request.network) ? request.network : null;
+    const owner = request.owner ?? {
+      tenant: 'default',
+      app: request.network.slice(0, 128),
+      instance: request.containerId.slice(0, 128),
+    };
     const key = endpointKey(node, id);
     let endpoint: Endpoint | undefined;
     await commit(store, picture, () => {
@@ -191,7 +235,15 @@ export class Attachments implements Attacher {
         writes: [
           ...proposal.writes,
           { kind: 'put', key, value: record as unknown as Json },
-          ...(needsProfile ? [{ kind: 'put', key: profileKey(ownProfile), value: profileRecord(newProfile(ownProfile)) as unknown as Json } as const] : []),
+          ...(needsProfile
+            ? [
+                {
+                  kind: 'put',
+                  key: profileKey(ownProfile),
+                  value: profileRecord(newProfile(ownProfile)) as unknown as Json,
+                } as const,
+              ]
+            : []),
         ],
         settle: () => proposal.settle(),
       };
@@ -199,7 +251,8 @@ export class Attachments implements Attacher {
     if (endpoint === undefined) throw new NetctlError('BUG', `endpoint ${id} was committed but not planned`);
     for (const address of endpoint.addresses) this.#parts.wiring.ensureForwarding(familyOf(address));
     for (const profile of profiles) {
-      if (!picture.hasProfile(profile)) this.#parts.logger.warn({ endpoint: id, profile }, 'profile does not exist: it denies everything');
+      if (!picture.hasProfile(profile))
+        this.#parts.logger.warn({ endpoint: id, profile }, 'profile does not exist: it denies everything');
     }
     this.#parts.logger.debug({ endpoint: id, addresses: endpoint.addresses }, 'registered');
     return endpoint;
@@ -240,7 +293,10 @@ export class Attachments implements Attacher {
     });
     // The link is gone, so members that linger do no harm; the dataplane tries again by itself.
     await policy.flush().catch((error: unknown) => {
-      this.#parts.logger.warn({ endpoint: id, error: String(error) }, 'policy of a detached endpoint is not yet out of the kernel');
+      this.#parts.logger.warn(
+        { endpoint: id, error: String(error) },
+        'policy of a detached endpoint is not yet out of the kernel',
+      );
     });
   }
 

@@ -54,22 +54,118 @@ export interface Option {
 
 /** Every key there is; docs/config.md is made from it. */
 export const options: readonly Option[] = [
-  { key: 'node.name', flag: 'node', fallback: hostname(), doc: 'Name of this host, unique in the cluster.', parse: parseName },
-  { key: 'node.address4', flag: 'address', fallback: null, doc: 'IPv4 address by which other hosts reach this one.', parse: nullable(ofFamily(4)) },
-  { key: 'node.address6', flag: 'address6', fallback: null, doc: 'IPv6 address by which other hosts reach this one.', parse: nullable(ofFamily(6)) },
-  { key: 'node.asNumber', flag: 'as-number', fallback: null, doc: 'BGP AS number of this host; null for the cluster default.', parse: nullable(integer(1, 4294967295)) },
-  { key: 'node.labels', flag: 'labels', fallback: {}, doc: 'Labels of this host, for selectors; as a flag rack=r1,zone=a.', parse: labels },
-  { key: 'datastore.type', flag: 'datastore', fallback: 'embedded', doc: 'Where the state is kept: embedded is a database in the state directory.', parse: oneOf('embedded') },
-  { key: 'dataplane.policy', flag: 'dataplane', fallback: 'auto', doc: 'What enforces policy; auto takes the best that is built in and works.', parse: oneOf('auto', 'iptables') },
-  { key: 'dataplane.iptablesBackend', flag: 'iptables-backend', fallback: 'auto', doc: 'Variant of iptables; auto takes what the command iptables is on this host.', parse: oneOf('auto', 'nft', 'legacy') },
-  { key: 'dataplane.endpointToHost', flag: 'endpoint-to-host', fallback: 'drop', doc: "What a container may send to its own host, after its profile's outbound rules; return leaves it to the host's own rules.", parse: oneOf('drop', 'accept', 'return') },
-  { key: 'dataplane.mtuBytes', flag: 'mtu', fallback: 0, doc: "MTU of endpoints; 0 takes that of the interface with the node's address.", parse: integer(0, 65535) },
-  { key: 'dataplane.resyncSeconds', flag: 'resync-seconds', fallback: 60, doc: 'How often everything in the kernel is read back and compared.', parse: integer(1, 86400) },
-  { key: 'dataplane.confirmMassDeletion', flag: 'confirm-mass-deletion', fallback: false, doc: 'Lets this start remove many endpoints that the store does not know (held back otherwise).', parse: boolean },
-  { key: 'log.level', flag: 'log-level', fallback: 'info', doc: 'Least severity that is logged.', parse: oneOf('debug', 'info', 'warn', 'error') },
-  { key: 'log.format', flag: 'log-format', fallback: 'json', doc: 'json, one object a line, or text for people.', parse: oneOf('json', 'text') },
-  { key: 'runDir', flag: 'run-dir', fallback: '/run/netctl', doc: 'Sockets; made with mode 0700.', parse: absolutePath },
-  { key: 'stateDir', flag: 'state-dir', fallback: '/var/lib/netctl', doc: 'The embedded store and the delete queue; survives a reboot.', parse: absolutePath },
+  {
+    key: 'node.name',
+    flag: 'node',
+    fallback: hostname(),
+    doc: 'Name of this host, unique in the cluster.',
+    parse: parseName,
+  },
+  {
+    key: 'node.address4',
+    flag: 'address',
+    fallback: null,
+    doc: 'IPv4 address by which other hosts reach this one.',
+    parse: nullable(ofFamily(4)),
+  },
+  {
+    key: 'node.address6',
+    flag: 'address6',
+    fallback: null,
+    doc: 'IPv6 address by which other hosts reach this one.',
+    parse: nullable(ofFamily(6)),
+  },
+  {
+    key: 'node.asNumber',
+    flag: 'as-number',
+    fallback: null,
+    doc: 'BGP AS number of this host; null for the cluster default.',
+    parse: nullable(integer(1, 4294967295)),
+  },
+  {
+    key: 'node.labels',
+    flag: 'labels',
+    fallback: {},
+    doc: 'Labels of this host, for selectors; as a flag rack=r1,zone=a.',
+    parse: labels,
+  },
+  {
+    key: 'datastore.type',
+    flag: 'datastore',
+    fallback: 'embedded',
+    doc: 'Where the state is kept: embedded is a database in the state directory.',
+    parse: oneOf('embedded'),
+  },
+  {
+    key: 'dataplane.policy',
+    flag: 'dataplane',
+    fallback: 'auto',
+    doc: 'What enforces policy; auto takes the best that is built in and works.',
+    parse: oneOf('auto', 'iptables'),
+  },
+  {
+    key: 'dataplane.iptablesBackend',
+    flag: 'iptables-backend',
+    fallback: 'auto',
+    doc: 'Variant of iptables; auto takes what the command iptables is on this host.',
+    parse: oneOf('auto', 'nft', 'legacy'),
+  },
+  {
+    key: 'dataplane.endpointToHost',
+    flag: 'endpoint-to-host',
+    fallback: 'drop',
+    doc: "What a container may send to its own host, after its profile's outbound rules; return leaves it to the host's own rules.",
+    parse: oneOf('drop', 'accept', 'return'),
+  },
+  {
+    key: 'dataplane.mtuBytes',
+    flag: 'mtu',
+    fallback: 0,
+    doc: "MTU of endpoints; 0 takes that of the interface with the node's address.",
+    parse: integer(0, 65535),
+  },
+  {
+    key: 'dataplane.resyncSeconds',
+    flag: 'resync-seconds',
+    fallback: 60,
+    doc: 'How often everything in the kernel is read back and compared.',
+    parse: integer(1, 86400),
+  },
+  {
+    key: 'dataplane.confirmMassDeletion',
+    flag: 'confirm-mass-deletion',
+    fallback: false,
+    doc: 'Lets this start remove many endpoints that the store does not know (held back otherwise).',
+    parse: boolean,
+  },
+  {
+    key: 'log.level',
+    flag: 'log-level',
+    fallback: 'info',
+    doc: 'Least severity that is logged.',
+    parse: oneOf('debug', 'info', 'warn', 'error'),
+  },
+  {
+    key: 'log.format',
+    flag: 'log-format',
+    fallback: 'json',
+    doc: 'json, one object a line, or text for people.',
+    parse: oneOf('json', 'text'),
+  },
+  {
+    key: 'runDir',
+    flag: 'run-dir',
+    fallback: '/run/netctl',
+    doc: 'Sockets; made with mode 0700.',
+    parse: absolutePath,
+  },
+  {
+    key: 'stateDir',
+    flag: 'state-dir',
+    fallback: '/var/lib/netctl',
+    doc: 'The embedded store and the delete queue; survives a reboot.',
+    parse: absolutePath,
+  },
 ];
 
 export interface ConfigInput {
@@ -92,7 +188,11 @@ export function loadConfig(input: ConfigInput): { config: Config; settings: read
       ['environment', variable, input.env[variable]],
       ['file', option.key, file.get(option.key)],
     ];
-    const [source, name, raw] = candidates.find(([, , value]) => value !== undefined) ?? ['default', option.key, option.fallback];
+    const [source, name, raw] = candidates.find(([, , value]) => value !== undefined) ?? [
+      'default',
+      option.key,
+      option.fallback,
+    ];
     const value = source === 'default' ? raw : option.parse(raw, name);
     return { key: option.key, value, source };
   });
@@ -101,10 +201,18 @@ export function loadConfig(input: ConfigInput): { config: Config; settings: read
 
 function readFlags(argv: readonly string[]): Map<string, string> {
   const known = Object.fromEntries(
-    options.map(({ flag, fallback }) => [flag, { type: typeof fallback === 'boolean' ? ('boolean' as const) : ('string' as const) }]),
+    options.map(({ flag, fallback }) => [
+      flag,
+      { type: typeof fallback === 'boolean' ? ('boolean' as const) : ('string' as const) },
+    ]),
   );
   try {
-    const { values } = parseArgs({ args: [...argv], options: { ...known, config: { type: 'string' } }, strict: true, allowPositionals: false });
+    const { values } = parseArgs({
+      args: [...argv],
+      options: { ...known, config: { type: 'string' } },
+      strict: true,
+      allowPositionals: false,
+    });
     return new Map(Object.entries(values).map(([flag, value]) => [flag, String(value)]));
   } catch (error) {
     throw new NetctlError('INVALID', `${(error as Error).message.split('.')[0]}: see netctld --help`);
@@ -116,7 +224,8 @@ function readFile(input: ConfigInput, flags: ReadonlyMap<string, string>): Map<s
   const named = flags.get('config') ?? input.env['NETCTL_CONFIG'];
   const path = named ?? defaultConfigPath;
   const text = input.readFile(path);
-  if (text === null && named !== undefined) throw new NetctlError('NOT_FOUND', `--config: there is no file ${path}`);
+  if (text === null && named !== undefined)
+    throw new NetctlError('NOT_FOUND', `--config: there is no file ${path}`);
   const values = new Map<string, unknown>();
   let document: unknown;
   try {
@@ -133,7 +242,9 @@ function collect(value: unknown, key: string, path: string, into: Map<string, un
     into.set(key, value);
     return;
   }
-  const below = options.filter((option) => key === '' || option.key.startsWith(`${key}.`)).map((option) => option.key);
+  const below = options
+    .filter((option) => key === '' || option.key.startsWith(`${key}.`))
+    .map((option) => option.key);
   if (below.length === 0) {
     const parent = key.includes('.') ? `${key.slice(0, key.lastIndexOf('.'))}.` : '';
     const accepted = options.filter((option) => option.key.startsWith(parent)).map((option) => option.key);
@@ -142,7 +253,8 @@ function collect(value: unknown, key: string, path: string, into: Map<string, un
   if (typeof value !== 'object' || value === null || Array.isArray(value)) {
     throw invalid(`${path}: ${key === '' ? 'the file' : key}`, value, `an object with ${below.join(', ')}`);
   }
-  for (const [name, inner] of Object.entries(value)) collect(inner, key === '' ? name : `${key}.${name}`, path, into);
+  for (const [name, inner] of Object.entries(value))
+    collect(inner, key === '' ? name : `${key}.${name}`, path, into);
 }
 
 function nest(settings: readonly Setting[]): Config {
@@ -162,7 +274,8 @@ function nest(settings: readonly Setting[]): Config {
 
 function oneOf(...accepted: readonly string[]) {
   return (value: unknown, key: string): string => {
-    if (typeof value !== 'string' || !accepted.includes(value)) throw invalid(key, value, accepted.join(' or '));
+    if (typeof value !== 'string' || !accepted.includes(value))
+      throw invalid(key, value, accepted.join(' or '));
     return value;
   };
 }
@@ -197,14 +310,22 @@ function ofFamily(family: 4 | 6) {
 
 function absolutePath(value: unknown, key: string): string {
   // A unix socket's path has at most 107 bytes, and names of up to 16 are made below it.
-  if (typeof value !== 'string' || !/^\/[^\0\n]{0,89}$/.test(value)) throw invalid(key, value, 'an absolute path of at most 90 bytes');
+  if (typeof value !== 'string' || !/^\/[^\0\n]{0,89}$/.test(value))
+    throw invalid(key, value, 'an absolute path of at most 90 bytes');
   return value.length > 1 ? value.replace(/\/+$/, '') : value;
 }
 
 function labels(value: unknown, key: string): Record<string, string> {
   const expected = 'labels such as {rack: r1} (a flag: rack=r1,zone=a)';
-  if (Array.isArray(value) || (typeof value !== 'string' && typeof value !== 'object')) throw invalid(key, value, expected);
-  const entries = typeof value === 'string' ? value.split(',').filter(Boolean).map((pair) => pair.split('=')) : Object.entries(value ?? {});
+  if (Array.isArray(value) || (typeof value !== 'string' && typeof value !== 'object'))
+    throw invalid(key, value, expected);
+  const entries =
+    typeof value === 'string'
+      ? value
+          .split(',')
+          .filter(Boolean)
+          .map((pair) => pair.split('='))
+      : Object.entries(value ?? {});
   for (const entry of entries) {
     if (entry.length !== 2 || !entry.every((part) => /^[\w./-]{1,253}$/.test(String(part)))) {
       throw invalid(key, value, expected);

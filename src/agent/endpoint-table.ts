@@ -36,6 +36,8 @@ export class EndpointTable {
   }
 
   ofNetwork(network: string): [string, Endpoint][] {
-    return [...this.#endpoints].filter(([, { value }]) => value.network === network).map(([id, { value }]) => [id, value]);
+    return [...this.#endpoints]
+      .filter(([, { value }]) => value.network === network)
+      .map(([id, { value }]) => [id, value]);
   }
 }

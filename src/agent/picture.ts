@@ -16,7 +16,14 @@ import type { Logger } from '../lib/logger.ts';
 import { type Cidr, type Family, familyOf } from '../model/ip.ts';
 import { type Key, parseKey } from '../model/keys.ts';
 import { type Profile, parseProfileRecord } from '../model/profile.ts';
-import { addressSchema, blockSchema, type Endpoint, endpointSchema, nodeSchema, poolSchema } from '../model/records.ts';
+import {
+  addressSchema,
+  blockSchema,
+  type Endpoint,
+  endpointSchema,
+  nodeSchema,
+  poolSchema,
+} from '../model/records.ts';
 import type { PolicyEngine } from '../policy/engine.ts';
 import type { Json, Revision } from '../store/store.ts';
 import type { EndpointTable } from './endpoint-table.ts';
@@ -106,7 +113,11 @@ export class Picture {
   /** What a request of ours already put into the picture comes back by the watch. */
   #isEcho(key: Key, modified: Revision): boolean {
     if (key.kind === 'address') return this.#parts.book.address(key.address)?.modified === modified;
-    return key.kind === 'endpoint' && key.node === this.#parts.node && this.#parts.endpoints.get(key.endpoint)?.modified === modified;
+    return (
+      key.kind === 'endpoint' &&
+      key.node === this.#parts.node &&
+      this.#parts.endpoints.get(key.endpoint)?.modified === modified
+    );
   }
 
   #endpoint(key: Key & { kind: 'endpoint' }, known: Known<Endpoint> | null): void {

@@ -43,7 +43,12 @@ export class CniError extends Error {
 /** JSON text of the error object. @param cniVersion that of the request, where it is known */
 export function cniErrorText(thrown: unknown, cniVersion = '1.0.0'): string {
   const { code, msg, details } = describe(thrown);
-  return JSON.stringify({ cniVersion, code, msg: oneLine(msg), ...(details === '' ? {} : { details: oneLine(details) }) });
+  return JSON.stringify({
+    cniVersion,
+    code,
+    msg: oneLine(msg),
+    ...(details === '' ? {} : { details: oneLine(details) }),
+  });
 }
 
 function describe(thrown: unknown): { code: number; msg: string; details: string } {

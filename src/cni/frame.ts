@@ -31,7 +31,9 @@ export function decodeRequest(frame: Buffer): Request {
   if (frameLength(frame) !== frame.length) throw broken(`${frame.length} bytes`);
   const version = frame.readUInt8(4);
   if (version !== protocolVersion) {
-    throw broken(`protocol version ${version}, the agent speaks ${protocolVersion}: install plugin and agent of one release`);
+    throw broken(
+      `protocol version ${version}, the agent speaks ${protocolVersion}: install plugin and agent of one release`,
+    );
   }
   const netnsFd = frame.readInt32BE(9);
   const envLength = frame.readUInt32BE(13);
@@ -39,7 +41,12 @@ export function decodeRequest(frame: Buffer): Request {
   if (envEnd > frame.length) throw broken('environment longer than the frame');
   const entries = frame.toString('utf8', 17, envEnd).split('\0').slice(0, -1);
   const env = new Map(entries.map((entry) => split(entry)));
-  return { pid: frame.readUInt32BE(5), netnsFd: netnsFd < 0 ? null : netnsFd, env, stdin: frame.toString('utf8', envEnd) };
+  return {
+    pid: frame.readUInt32BE(5),
+    netnsFd: netnsFd < 0 ? null : netnsFd,
+    env,
+    stdin: frame.toString('utf8', envEnd),
+  };
 }
 
 /** @param exitCode that the plugin shall end with, 0 to 255 */

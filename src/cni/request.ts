@@ -7,18 +7,28 @@
  */
 import { z } from 'zod';
 import { invalid, NetctlError } from '../lib/errors.ts';
+import type { AttachmentId, AttachRequest } from '../model/attachment.ts';
 import { type Address, parseAddress } from '../model/ip.ts';
 import { parseMac } from '../model/mac.ts';
 import { parseInterfaceName, parseName } from '../model/names.ts';
-import type { AttachmentId, AttachRequest } from '../model/attachment.ts';
 import { type Owner, ownerSchema } from '../model/records.ts';
 import { CniError } from './errors.ts';
 import type { Request } from './frame.ts';
 import { type CniVersion, type Dns, supportedVersions } from './result.ts';
 
 export type CniCall =
-  | { readonly command: 'ADD'; readonly cniVersion: CniVersion; readonly attach: AttachRequest; readonly dns: Dns }
-  | { readonly command: 'DEL'; readonly cniVersion: CniVersion; readonly id: AttachmentId; readonly queuedAt: Date | null }
+  | {
+      readonly command: 'ADD';
+      readonly cniVersion: CniVersion;
+      readonly attach: AttachRequest;
+      readonly dns: Dns;
+    }
+  | {
+      readonly command: 'DEL';
+      readonly cniVersion: CniVersion;
+      readonly id: AttachmentId;
+      readonly queuedAt: Date | null;
+    }
   | {
       readonly command: 'CHECK';
       readonly cniVersion: CniVersion;
@@ -46,7 +56,12 @@ export function parseCall(request: Request): CniCall {
     case 'DEL':
       return { command, cniVersion, id: attachmentId(request.env, config), queuedAt: queuedAt(request.env) };
     case 'CHECK':
-      return { command, cniVersion, id: attachmentId(request.env, config), expected: expectation(request, config) };
+      return {
+        command,
+        cniVersion,
+        id: attachmentId(request.env, config),
+        expected: expectation(request, config),
+      };
     case 'GC':
       return { command, cniVersion, network: config.name, valid: validAttachments(config) };
     case 'STATUS':
@@ -60,7 +75,9 @@ const texts = z.array(z.string()).nullish();
 
 const configSchema = z.object({
   cniVersion: z.enum(supportedVersions).default('0.1.0'),
-  name: z.string().regex(/^[a-zA-Z0-9][a-zA-Z0-9_.-]*$/, 'expected a network name of letters, digits, "_", "." and "-"'),
+  name: z
+    .string()
+    .regex(/^[a-zA-Z0-9][a-zA-Z0-9_.-]*$/, 'expected a network name of letters, digits, "_", "." and "-"'),
   mode: z.string().nullish(),
   profiles: texts,
   pools: texts,
@@ -105,7 +122,10 @@ function parseConfig(stdin: string): Config {
   if (parsed.success) return parsed.data;
   const issue = parsed.error.issues[0];
   const path = issue?.path.join('.') ?? '';
-  throw new CniError(7, `invalid network config: ${path === '' ? 'the configuration' : path}: ${issue?.message ?? 'not valid'}`);
+  throw new CniError(
+    7,
+    `invalid network config: ${path === '' ? 'the configuration' : path}: ${issue?.message ?? 'not valid'}`,
+  );
 }
 
 /** Go matches JSON keys without regard to case; so does this, for objects down to `depth`. */
@@ -145,9 +165,12 @@ function attachRequest(request: Request, config: Config): AttachRequest {
 
 function refuseUnsupported(config: Config): void {
   if (config.mode && config.mode !== 'routed') throw unsupported('mode', config.mode);
-  if (config.ipam?.type && config.ipam.type !== 'netctl-ipam') throw unsupported('ipam.type', config.ipam.type);
-  if (config.prevResult) throw new CniError(2, 'unsupported field prevResult: netctl must be the first plugin of its list');
-  if (config.runtimeConfig?.portMappings?.length) throw unsupported('runtimeConfig.portMappings', 'not empty');
+  if (config.ipam?.type && config.ipam.type !== 'netctl-ipam')
+    throw unsupported('ipam.type', config.ipam.type);
+  if (config.prevResult)
+    throw new CniError(2, 'unsupported field prevResult: netctl must be the first plugin of its list');
+  if (config.runtimeConfig?.portMappings?.length)
+    throw unsupported('runtimeConfig.portMappings', 'not empty');
   if (config.runtimeConfig?.bandwidth) throw unsupported('runtimeConfig.bandwidth', 'not empty');
 }
 
@@ -166,7 +189,8 @@ function cniArgs(text: string): Map<string, string> {
     const at = pair.indexOf('=');
     if (at > 0) args.set(pair.slice(0, at), pair.slice(at + 1));
   }
-  if (args.has('NETCTL_RESERVATION')) throw unsupported('CNI_ARGS NETCTL_RESERVATION', args.get('NETCTL_RESERVATION') ?? '');
+  if (args.has('NETCTL_RESERVATION'))
+    throw unsupported('CNI_ARGS NETCTL_RESERVATION', args.get('NETCTL_RESERVATION') ?? '');
   return args;
 }
 
@@ -175,21 +199,29 @@ function attachmentId(env: ReadonlyMap<string, string>, config: Config): Attachm
   if (!/^[a-zA-Z0-9][a-zA-Z0-9_.-]*$/.test(containerId) || containerId.length > 1024) {
     throw new CniError(4, 'invalid characters in containerID', containerId.slice(0, 80));
   }
-  return { network: config.name, containerId, interface: parseInterfaceName(env.get('CNI_IFNAME'), 'CNI_IFNAME') };
+  return {
+    network: config.name,
+    containerId,
+    interface: parseInterfaceName(env.get('CNI_IFNAME'), 'CNI_IFNAME'),
+  };
 }
 
 /** The shim keeps the namespace open while we work, so its path needs no sense in our mount namespace. */
 function netnsOpenPath(request: Request): string {
-  if (request.netnsFd === null) throw new NetctlError('NETNS_INVALID', 'CNI_NETNS: the plugin handed over no open network namespace');
+  if (request.netnsFd === null)
+    throw new NetctlError('NETNS_INVALID', 'CNI_NETNS: the plugin handed over no open network namespace');
   return `/proc/${request.pid}/fd/${request.netnsFd}`;
 }
 
 /** CHECK must be given the result of ADD, in the format of the configuration's version. */
 function expectation(request: Request, config: Config): { addresses: Address[]; netnsOpen: string } {
-  const schema = z.object({ ips: z.array(z.object({ address: z.string(), interface: z.int().nullish() })).default([]) });
+  const schema = z.object({
+    ips: z.array(z.object({ address: z.string(), interface: z.int().nullish() })).default([]),
+  });
   if (!config.prevResult) throw new CniError(7, 'required prevResult missing');
   const parsed = schema.safeParse(config.prevResult);
-  if (!parsed.success) throw new CniError(7, 'invalid network config: prevResult: expected a CNI result with ips');
+  if (!parsed.success)
+    throw new CniError(7, 'invalid network config: prevResult: expected a CNI result with ips');
   return {
     addresses: parsed.data.ips.map((ip) => parseAddress(ip.address.split('/')[0], 'prevResult.ips.address')),
     netnsOpen: netnsOpenPath(request),
@@ -199,7 +231,10 @@ function expectation(request: Request, config: Config): { addresses: Address[]; 
 function validAttachments(config: Config): Omit<AttachmentId, 'network'>[] | null {
   const key = 'cni.dev/valid-attachments';
   if (!(key in config)) return null;
-  return (config[key] ?? []).map(({ containerID, ifname }) => ({ containerId: containerID, interface: ifname }));
+  return (config[key] ?? []).map(({ containerID, ifname }) => ({
+    containerId: containerID,
+    interface: ifname,
+  }));
 }
 
 /** When the shim put a DEL aside because the agent was away. */
@@ -228,5 +263,7 @@ const list = (text: string | undefined): string[] => (text ?? '').split(',').fil
 
 /** The first list that says something. */
 function first(...lists: (readonly string[] | null | undefined)[]): readonly string[] {
-  return lists.find((candidate) => candidate !== null && candidate !== undefined && candidate.length > 0) ?? [];
+  return (
+    lists.find((candidate) => candidate !== null && candidate !== undefined && candidate.length > 0) ?? []
+  );
 }

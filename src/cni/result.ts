@@ -33,7 +33,10 @@ export function cniResult(attachment: Attachment, cniVersion: CniVersion, dns: D
       gateway: attachment.gateways[familyOf(address)],
       interface: 1,
     })),
-    routes: familiesOf(attachment).map((family) => ({ dst: everything[family], gw: attachment.gateways[family] })),
+    routes: familiesOf(attachment).map((family) => ({
+      dst: everything[family],
+      gw: attachment.gateways[family],
+    })),
     dns,
   };
 }
@@ -46,7 +49,10 @@ function legacyResult(attachment: Attachment, cniVersion: CniVersion, dns: Dns):
       throw new CniError(7, `CNI version ${cniVersion} does not support more than 1 address per family`);
     }
     const gateway = attachment.gateways[family];
-    return [`ip${family}`, { ip: withLength(address), gateway, routes: [{ dst: everything[family], gw: gateway }] }];
+    return [
+      `ip${family}`,
+      { ip: withLength(address), gateway, routes: [{ dst: everything[family], gw: gateway }] },
+    ];
   });
   return { cniVersion, ...Object.fromEntries(entries), dns };
 }

@@ -59,20 +59,31 @@ async function answer(frame: Buffer, socket: Socket, options: CniServerOptions):
   let call: CniCall | null = null;
   try {
     const peer = options.peerOf(socket);
-    if (peer.uid !== 0) throw new NetctlError('INVALID', `only root may use the CNI socket, not uid ${peer.uid}`);
+    if (peer.uid !== 0)
+      throw new NetctlError('INVALID', `only root may use the CNI socket, not uid ${peer.uid}`);
     // The kernel's word for the pid, in our pid namespace: the one in the frame is the shim's own view.
     request = { ...decodeRequest(frame), pid: peer.pid };
     call = parseCall(request);
     const stdout = await runCall(call, options.attacher);
     if (socket.destroyed && call.command === 'ADD') {
-      options.logger.warn({ containerId: call.attach.containerId }, 'the caller of ADD went away before the answer: undone');
+      options.logger.warn(
+        { containerId: call.attach.containerId },
+        'the caller of ADD went away before the answer: undone',
+      );
       await options.attacher.detach(call.attach);
       return;
     }
     socket.end(encodeReply(0, stdout));
   } catch (error) {
     const text = cniErrorText(error, call?.cniVersion ?? versionIn(request));
-    options.logger.warn({ command: request?.env.get('CNI_COMMAND'), containerId: request?.env.get('CNI_CONTAINERID'), error: text }, 'CNI call failed');
+    options.logger.warn(
+      {
+        command: request?.env.get('CNI_COMMAND'),
+        containerId: request?.env.get('CNI_CONTAINERID'),
+        error: text,
+      },
+      'CNI call failed',
+    );
     if (!socket.destroyed) socket.end(encodeReply(1, text));
   }
 }

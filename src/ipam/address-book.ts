@@ -105,7 +105,9 @@ export class AddressBook {
   /** No address of the block has a record or is wanted. */
   isEmpty(block: Cidr): boolean {
     if (this.#addressesByBlock.of(block).size > 0) return false;
-    return ![...this.#held.keys()].some((key) => (key.includes('/') ? key === block : cidrContains(block, key as Address)));
+    return ![...this.#held.keys()].some((key) =>
+      key.includes('/') ? key === block : cidrContains(block, key as Address),
+    );
   }
 
   /** Keeps others of this process from proposing the same address or block until `unhold`. */

@@ -3,11 +3,11 @@
  *
  * In: the address book, a request. Out: a proposal: addresses, compares and writes; the caller adds the endpoint's own writes,
  * commits, and tells how it went. A lost race (`committed: false`) is answered by proposing anew. Never: an address whose
- * absence the transaction does not compare, one family without the other when both were asked for.
+ * absence the transaction does not compare, an address of a pool that is being removed, one family without the other when both were asked for.
  */
 import { NetctlError } from '../lib/errors.ts';
 import { type Address, type Cidr, families, familyOf } from '../model/ip.ts';
-import { addressKey, blockKey, ownerKey } from '../model/keys.ts';
+import { addressKey, blockKey, ownerKey, poolKey } from '../model/keys.ts';
 import { type Mac, macOf } from '../model/mac.ts';
 import type { AddressRecord, Block, Owner, Pool } from '../model/records.ts';
 import type { Compare, Json, Write } from '../store/store.ts';
@@ -71,7 +71,8 @@ export class Assigner {
   }
 
   #choosers(request: AssignRequest): (() => Choice)[] {
-    if (request.addresses.length > 0) return request.addresses.map((address) => () => this.#explicit(request, address));
+    if (request.addresses.length > 0)
+      return request.addresses.map((address) => () => this.#explicit(request, address));
     const pools = this.#poolsFor(request);
     return families
       .map((family) => pools.filter(([, pool]) => familyOf(pool.cidr) === family))
@@ -83,16 +84,23 @@ export class Assigner {
     if (request.pools.length === 0) {
       const pools = this.#book.pools().filter(([, pool]) => pool.kind === 'routed' && !pool.disabled);
       if (pools.length > 0) return pools;
-      throw new NetctlError('POOL_NOT_FOUND', 'there is no enabled pool: add one with `netctl pool add CIDR`');
+      throw new NetctlError(
+        'POOL_NOT_FOUND',
+        'there is no enabled pool: add one with `netctl pool add CIDR`',
+      );
     }
     return request.pools.map((name) => [name, this.#usablePool(name)]);
   }
 
   #usablePool(name: string): Pool {
     const pool = this.#book.pool(name);
-    if (pool === undefined) throw new NetctlError('POOL_NOT_FOUND', `there is no pool ${name}: see \`netctl pool show\``, { pool: name });
+    if (pool === undefined)
+      throw new NetctlError('POOL_NOT_FOUND', `there is no pool ${name}: see \`netctl pool show\``, {
+        pool: name,
+      });
     if (pool.disabled) throw new NetctlError('POOL_NOT_FOUND', `pool ${name} is disabled`, { pool: name });
-    if (pool.kind !== 'routed') throw new NetctlError('POOL_NOT_FOUND', `pool ${name} is not for routed endpoints`, { pool: name });
+    if (pool.kind !== 'routed')
+      throw new NetctlError('POOL_NOT_FOUND', `pool ${name} is not for routed endpoints`, { pool: name });
     return pool;
   }
 
@@ -108,7 +116,9 @@ export class Assigner {
       }
     }
     const names = pools.map(([name]) => name).join(', ');
-    throw new NetctlError('POOL_EXHAUSTED', `no free address for node ${request.node} in pool ${names}`, { pools: names });
+    throw new NetctlError('POOL_EXHAUSTED', `no free address for node ${request.node} in pool ${names}`, {
+      pools: names,
+    });
   }
 
   #isUnclaimed(block: Cidr): boolean {
@@ -116,26 +126,33 @@ export class Assigner {
   }
 
   #inBlock(poolName: string, pool: Pool, block: Cidr): Choice | null {
-    const found = nextFree(pool, block, this.#cursors.get(block) ?? 0, (address) => this.#book.isTaken(address));
+    const found = nextFree(pool, block, this.#cursors.get(block) ?? 0, (address) =>
+      this.#book.isTaken(address),
+    );
     if (found === null) return null;
     this.#cursors.set(block, found.cursor);
     return { address: found.address, poolName, block };
   }
 
   #explicit(request: AssignRequest, address: Address): Choice {
-    const refuse = (why: string): NetctlError => new NetctlError('ADDRESS_UNAVAILABLE', `address ${address} ${why}`, { address });
+    const refuse = (why: string): NetctlError =>
+      new NetctlError('ADDRESS_UNAVAILABLE', `address ${address} ${why}`, { address });
     const [poolName] = this.#book.poolOf(address) ?? [];
     if (poolName === undefined) throw refuse('is in no pool: see `netctl pool show`');
     if (request.pools.length > 0 && !request.pools.includes(poolName)) {
       throw refuse(`is in pool ${poolName}, not in ${request.pools.join(', ')}`);
     }
     const pool = this.#usablePool(poolName);
-    if (!isAssignable(pool, address)) throw refuse(`is kept out of pool ${poolName} (excluded, gateway, or the pool's first or last)`);
+    if (!isAssignable(pool, address))
+      throw refuse(`is kept out of pool ${poolName} (excluded, gateway, or the pool's first or last)`);
     const record = this.#book.address(address)?.value;
-    if (record?.state === 'cooldown') throw refuse(`was released a moment ago and is free again at ${record.cooldownUntil}`);
+    if (record?.state === 'cooldown')
+      throw refuse(`was released a moment ago and is free again at ${record.cooldownUntil}`);
     if (record !== undefined) {
       const { tenant, app, instance } = record.owner;
-      throw refuse(`is taken by ${tenant}/${app}/${instance}${record.node === null ? '' : ` on node ${record.node}`}`);
+      throw refuse(
+        `is taken by ${tenant}/${app}/${instance}${record.node === null ? '' : ` on node ${record.node}`}`,
+      );
     }
     if (this.#book.isHeld(address)) throw refuse('is being given to another endpoint right now');
     const block = blockOf(pool, address);
@@ -145,7 +162,8 @@ export class Assigner {
   }
 
   #transaction(request: AssignRequest, choices: readonly Choice[]): Omit<Proposal, 'settle'> {
-    const compares: Compare[] = [];
+    const poolNames = new Set(choices.map((choice) => choice.poolName));
+    const compares: Compare[] = [...poolNames].map((name) => ({ kind: 'present', key: poolKey(name) }));
     const writes: Write[] = [];
     for (const block of new Set(choices.map((choice) => choice.block))) {
       const key = blockKey(block);
@@ -160,7 +178,8 @@ export class Assigner {
       }
     }
     const [primary] = choices;
-    if (primary === undefined) throw new NetctlError('POOL_NOT_FOUND', 'no pool has addresses for this endpoint');
+    if (primary === undefined)
+      throw new NetctlError('POOL_NOT_FOUND', 'no pool has addresses for this endpoint');
     const mac = request.mac ?? macOf(primary.address);
     for (const { address, poolName } of choices) {
       const record: AddressRecord = {

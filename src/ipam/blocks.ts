@@ -39,12 +39,15 @@ export function* candidateBlocks(
   const base = addressValue(cidrBase(pool.cidr));
   const size = 1n << BigInt(addressBits(family) - pool.blockSize);
   const count = cidrSize(pool.cidr) / size;
-  const start = BigInt(`0x${createHash('sha256').update(`${pool.cidr}\0${node}`).digest('hex').slice(0, 16)}`) % count;
+  const start =
+    BigInt(`0x${createHash('sha256').update(`${pool.cidr}\0${node}`).digest('hex').slice(0, 16)}`) % count;
   for (let walked = 0n, steps = 0; walked < count && steps < maxSteps; steps++) {
     const position = (start + walked) % count;
     const first = addressFrom(family, base + position * size);
     const block = `${first}/${pool.blockSize}` as Cidr;
-    const exclude = pool.excludes.find((cidr) => prefixLength(cidr) <= pool.blockSize && cidrContains(cidr, first));
+    const exclude = pool.excludes.find(
+      (cidr) => prefixLength(cidr) <= pool.blockSize && cidrContains(cidr, first),
+    );
     if (exclude === undefined) {
       if (isFree(block)) yield block;
       walked += 1n;

@@ -31,7 +31,8 @@ export function planRelease(
   const writes: Write[] = [];
   for (const address of addresses) {
     const known = book.address(address);
-    if (known === undefined || known.value.endpoint !== endpoint || known.value.state === 'cooldown') continue;
+    if (known === undefined || known.value.endpoint !== endpoint || known.value.state === 'cooldown')
+      continue;
     const key = addressKey(address);
     const seconds = used ? (book.pool(known.value.pool)?.cooldownSeconds ?? 0) : 0;
     compares.push({ kind: 'modified', key, revision: known.modified });
@@ -72,7 +73,11 @@ export function planGiveBack(book: AddressBook, node: string): (Step & { readonl
   for (const [block, { value, modified }] of book.blocks()) {
     if (value.node !== node || !book.isEmpty(block)) continue;
     const key = blockKey(block);
-    return { block, compares: [{ kind: 'modified', key, revision: modified }], writes: [{ kind: 'delete', key }] };
+    return {
+      block,
+      compares: [{ kind: 'modified', key, revision: modified }],
+      writes: [{ kind: 'delete', key }],
+    };
   }
   return null;
 }

@@ -14,11 +14,15 @@ export function createLogger(options: { level: string; format: 'json' | 'text' }
     formatters: { level: (label: string) => ({ level: label }) },
     messageKey: 'message',
   };
-  return options.format === 'json' ? pino(settings) : pino(settings, { write: (line) => process.stdout.write(asText(line)) });
+  return options.format === 'json'
+    ? pino(settings)
+    : pino(settings, { write: (line) => process.stdout.write(asText(line)) });
 }
 
 function asText(line: string): string {
   const { level, time, message, ...fields } = JSON.parse(line) as Record<string, unknown>;
-  const rest = Object.entries(fields).map(([name, value]) => ` ${name}=${typeof value === 'string' ? value : JSON.stringify(value)}`);
+  const rest = Object.entries(fields).map(
+    ([name, value]) => ` ${name}=${typeof value === 'string' ? value : JSON.stringify(value)}`,
+  );
   return `${time} ${String(level).padEnd(5)} ${message}${rest.join('')}\n`;
 }

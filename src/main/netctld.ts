@@ -35,7 +35,8 @@ async function main(argv: readonly string[]): Promise<void> {
 }
 
 async function run(config: Config, settings: readonly Setting[], logger: Logger): Promise<void> {
-  for (const directory of [config.runDir, config.stateDir]) mkdirSync(directory, { recursive: true, mode: 0o700 });
+  for (const directory of [config.runDir, config.stateDir])
+    mkdirSync(directory, { recursive: true, mode: 0o700 });
   chmodSync(config.runDir, 0o700);
   const store = new SqliteStore({
     path: join(config.stateDir, 'netctl.db'),
@@ -43,7 +44,15 @@ async function run(config: Config, settings: readonly Setting[], logger: Logger)
   });
   const linux = await createLinux({ iptablesBackend: config.dataplane.iptablesBackend });
   const bootId = readFileSync('/proc/sys/kernel/random/boot_id', 'utf8').trim();
-  const agent = new Agent({ config, version: packageJson.version, bootId, store, linux, clock: systemClock, logger });
+  const agent = new Agent({
+    config,
+    version: packageJson.version,
+    bootId,
+    store,
+    linux,
+    clock: systemClock,
+    logger,
+  });
   const attachments = await agent.start();
 
   const queueDirectory = join(config.stateDir, 'delqueue');
@@ -62,7 +71,11 @@ async function run(config: Config, settings: readonly Setting[], logger: Logger)
     onBug: (error) => logger.error({ error: error.message, stack: error.stack }, 'the API met a bug'),
   });
   await api.ready();
-  const cni = createCniServer({ attacher: attachments, logger, peerOf: (socket) => native.peerCredentials(descriptorOf(socket)) });
+  const cni = createCniServer({
+    attacher: attachments,
+    logger,
+    peerOf: (socket) => native.peerCredentials(descriptorOf(socket)),
+  });
   await listen(cni, join(config.runDir, 'cni.sock'));
   await listen(api.server, join(config.runDir, 'api.sock'));
   notifySystemd('READY=1');
@@ -99,7 +112,11 @@ async function refuseSecondAgent({ runDir }: Config): Promise<void> {
     socket.once('error', () => resolve(false));
     socket.once('connect', () => socket.destroy());
   });
-  if (answers) throw new NetctlError('CONFLICT', `another agent is running on ${runDir}: stop it, or give this one its own --run-dir and --state-dir`);
+  if (answers)
+    throw new NetctlError(
+      'CONFLICT',
+      `another agent is running on ${runDir}: stop it, or give this one its own --run-dir and --state-dir`,
+    );
 }
 
 /** The CNI executable knows the run directory only, and the queue must outlive it. */
@@ -136,7 +153,9 @@ function textOrNull(path: string): string | null {
 }
 
 function help(): string {
-  const lines = options.map(({ flag, doc, fallback }) => `  --${flag.padEnd(22)} ${doc} Default: ${JSON.stringify(fallback)}`);
+  const lines = options.map(
+    ({ flag, doc, fallback }) => `  --${flag.padEnd(22)} ${doc} Default: ${JSON.stringify(fallback)}`,
+  );
   return `Usage: netctld [--config FILE] [--FLAG VALUE]…
 
 The agent: one on each host, as root. Every flag is also a key of the file (default ${defaultConfigPath})

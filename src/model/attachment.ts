@@ -51,7 +51,10 @@ export interface Attacher {
   /** Succeeds when nothing is (any more) there to detach. `before`: only an attachment made earlier than that. */
   detach(id: AttachmentId, before?: Date): Promise<void>;
   /** @throws when something of the attachment is missing or wrong, naming it */
-  check(id: AttachmentId, expected: { readonly addresses: readonly Address[]; readonly netnsOpen: string }): Promise<void>;
+  check(
+    id: AttachmentId,
+    expected: { readonly addresses: readonly Address[]; readonly netnsOpen: string },
+  ): Promise<void>;
   /** Detaches what the network has beyond the given attachments. */
   collect(network: string, valid: readonly Omit<AttachmentId, 'network'>[]): Promise<void>;
   /** Why an attach would fail now, or null. */
@@ -60,7 +63,10 @@ export interface Attacher {
 
 /** Identifies the endpoint in the store: 16 hex digits. */
 export function endpointId(id: AttachmentId): string {
-  return createHash('sha256').update(`${id.network}\0${id.containerId}\0${id.interface}`).digest('hex').slice(0, 16);
+  return createHash('sha256')
+    .update(`${id.network}\0${id.containerId}\0${id.interface}`)
+    .digest('hex')
+    .slice(0, 16);
 }
 
 /** All host interfaces of endpoints, and nothing else, begin so. */

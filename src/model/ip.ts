@@ -39,7 +39,8 @@ export function parseCidr(text: unknown, field = 'cidr'): Cidr {
   }
   const length = Number(bits);
   const family = familyOf(address);
-  if (length > addressBits(family)) throw invalid(field, text, `a prefix length from 0 to ${addressBits(family)}`);
+  if (length > addressBits(family))
+    throw invalid(field, text, `a prefix length from 0 to ${addressBits(family)}`);
   const network = networkOf(address, length);
   if (network.split('/')[0] !== address) throw invalid(field, text, `no host bits set, as in ${network}`);
   return network;

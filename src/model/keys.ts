@@ -11,7 +11,13 @@ export type Key =
   | { readonly kind: 'pool'; readonly pool: string }
   | { readonly kind: 'block'; readonly cidr: Cidr }
   | { readonly kind: 'address'; readonly address: Address }
-  | { readonly kind: 'owner'; readonly tenant: string; readonly app: string; readonly instance: string; readonly address: Address }
+  | {
+      readonly kind: 'owner';
+      readonly tenant: string;
+      readonly app: string;
+      readonly instance: string;
+      readonly address: Address;
+    }
   | { readonly kind: 'endpoint'; readonly node: string; readonly endpoint: string }
   | { readonly kind: 'profile'; readonly profile: string };
 
@@ -33,8 +39,10 @@ export const poolKey = (pool: string): string => `pools/${pool}`;
 /** A prefix in a key has `-` for its slash: `blocks/10.0.0.0-26`. */
 export const blockKey = (cidr: Cidr): string => `blocks/${cidr.replace('/', '-')}`;
 export const addressKey = (address: Address): string => `addresses/${address}`;
-export const ownerKey = (owner: { tenant: string; app: string; instance: string }, address: Address): string =>
-  `owners/${owner.tenant}/${owner.app}/${owner.instance}/${address}`;
+export const ownerKey = (
+  owner: { tenant: string; app: string; instance: string },
+  address: Address,
+): string => `owners/${owner.tenant}/${owner.app}/${owner.instance}/${address}`;
 export const endpointKey = (node: string, endpoint: string): string => `endpoints/${node}/${endpoint}`;
 export const profileKey = (profile: string): string => `profiles/${profile}`;
 
@@ -45,12 +53,14 @@ export function parseKey(path: string): Key | null {
   try {
     if (kind === 'nodes' && a && parts.length === 1) return { kind: 'node', node: a };
     if (kind === 'pools' && a && parts.length === 1) return { kind: 'pool', pool: a };
-    if (kind === 'blocks' && a && parts.length === 1) return { kind: 'block', cidr: parseCidr(a.replace('-', '/')) };
+    if (kind === 'blocks' && a && parts.length === 1)
+      return { kind: 'block', cidr: parseCidr(a.replace('-', '/')) };
     if (kind === 'addresses' && a && parts.length === 1) return { kind: 'address', address: parseAddress(a) };
     if (kind === 'owners' && a && b && c && d && parts.length === 4) {
       return { kind: 'owner', tenant: a, app: b, instance: c, address: parseAddress(d) };
     }
-    if (kind === 'endpoints' && a && b && parts.length === 2) return { kind: 'endpoint', node: a, endpoint: b };
+    if (kind === 'endpoints' && a && b && parts.length === 2)
+      return { kind: 'endpoint', node: a, endpoint: b };
     if (kind === 'profiles' && a && parts.length === 1) return { kind: 'profile', profile: a };
   } catch {
     return null;

@@ -12,9 +12,11 @@ export type Mac = string & { readonly __mac: unique symbol };
 /** A unicast MAC address. @throws INVALID naming `field` */
 export function parseMac(text: unknown, field = 'mac'): Mac {
   const expected = 'a unicast MAC address such as 02:42:0a:00:00:01';
-  if (typeof text !== 'string' || !/^[0-9a-fA-F]{2}(:[0-9a-fA-F]{2}){5}$/.test(text)) throw invalid(field, text, expected);
+  if (typeof text !== 'string' || !/^[0-9a-fA-F]{2}(:[0-9a-fA-F]{2}){5}$/.test(text))
+    throw invalid(field, text, expected);
   const mac = text.toLowerCase() as Mac;
-  if (mac === '00:00:00:00:00:00' || (Number.parseInt(mac.slice(0, 2), 16) & 1) === 1) throw invalid(field, text, expected);
+  if (mac === '00:00:00:00:00:00' || (Number.parseInt(mac.slice(0, 2), 16) & 1) === 1)
+    throw invalid(field, text, expected);
   return mac;
 }
 
@@ -31,6 +33,9 @@ export function macFromBytes(bytes: Uint8Array): Mac {
  * hash. The same address always has the same MAC, so that neighbours' tables stay right when a container is made anew.
  */
 export function macOf(address: Address): Mac {
-  const bytes = familyOf(address) === 4 ? addressBytes(address) : createHash('sha256').update(address).digest().subarray(0, 4);
+  const bytes =
+    familyOf(address) === 4
+      ? addressBytes(address)
+      : createHash('sha256').update(address).digest().subarray(0, 4);
   return macFromBytes(Uint8Array.of(0x02, 0x42, ...bytes));
 }

@@ -5,7 +5,16 @@
  * In: JSON from the store, the API or a file. Out: typed values. Never: a value that reaches a kernel or a rule unchecked.
  */
 import { z } from 'zod';
-import { type Address, type Cidr, addressBits, cidrContains, familyOf, parseAddress, parseCidr, prefixLength } from './ip.ts';
+import {
+  type Address,
+  addressBits,
+  type Cidr,
+  cidrContains,
+  familyOf,
+  parseAddress,
+  parseCidr,
+  prefixLength,
+} from './ip.ts';
 import { type Mac, parseMac } from './mac.ts';
 import { parseInterfaceName, parseName } from './names.ts';
 
@@ -32,7 +41,9 @@ const interfaceName = parsed<string>(parseInterfaceName, 'eth0');
 const time = z.iso.datetime();
 const path = z.string().max(4096);
 /** A part of an owner: no slash, since it stands in a key. */
-export const ownerPart = z.string().regex(/^[a-zA-Z0-9_.:@-]{1,128}$/, 'expected 1 to 128 letters, digits or _ . : @ -');
+export const ownerPart = z
+  .string()
+  .regex(/^[a-zA-Z0-9_.:@-]{1,128}$/, 'expected 1 to 128 letters, digits or _ . : @ -');
 
 export const poolSchema = z
   .strictObject({
@@ -53,7 +64,11 @@ export const poolSchema = z
     const bits = addressBits(familyOf(pool.cidr));
     const smallest = Math.max(prefixLength(pool.cidr), bits - 16);
     if (pool.blockSize < smallest || pool.blockSize > bits) {
-      context.addIssue({ code: 'custom', path: ['blockSize'], message: `expected ${smallest} to ${bits} for the pool ${pool.cidr}` });
+      context.addIssue({
+        code: 'custom',
+        path: ['blockSize'],
+        message: `expected ${smallest} to ${bits} for the pool ${pool.cidr}`,
+      });
     }
   });
 export type Pool = z.infer<typeof poolSchema>;
@@ -86,8 +101,6 @@ export const addressSchema = z.strictObject({
   cooldownUntil: time.nullable().default(null),
 });
 export type AddressRecord = z.infer<typeof addressSchema>;
-
-export const ownerIndexSchema = z.strictObject({ pool: name });
 
 /** One interface of one container. */
 export const endpointSchema = z.strictObject({

@@ -97,7 +97,13 @@ function planDefaultRoute(index: number, family: Family): RoutingRequest[] {
     { kind: 'neighbour-replace', index, address: gateway, mac: hostMac },
     {
       kind: 'route-add',
-      route: { destination: hostCidr(gateway), type: 'unicast', linkIndex: index, scope: 'link', protocol: routeProtocol },
+      route: {
+        destination: hostCidr(gateway),
+        type: 'unicast',
+        linkIndex: index,
+        scope: 'link',
+        protocol: routeProtocol,
+      },
     },
     {
       kind: 'route-add',

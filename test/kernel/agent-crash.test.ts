@@ -26,7 +26,8 @@ test('SIGKILL at any moment loses and doubles nothing', async () => {
     const work = async (container: Container): Promise<void> => {
       while (!over) {
         const { code, stdout } = await container.cni('ADD', conflist);
-        if (code === 0) answered.set(container, (JSON.parse(stdout) as { ips: [{ address: string }] }).ips[0].address);
+        if (code === 0)
+          answered.set(container, (JSON.parse(stdout) as { ips: [{ address: string }] }).ips[0].address);
         if (code === 0 && over) return;
         await container.cniDel(conflist);
         answered.delete(container);
@@ -42,18 +43,31 @@ test('SIGKILL at any moment loses and doubles nothing', async () => {
     })();
     await Promise.all([killing, ...containers.map(work)]);
 
-    const show = async (...words: string[]) => JSON.parse((await host.netctl([...words, '-o', 'json'])).stdout) as Record<string, unknown>[];
+    const show = async (...words: string[]) =>
+      JSON.parse((await host.netctl([...words, '-o', 'json'])).stdout) as Record<string, unknown>[];
     const standing = await show('endpoint', 'show');
-    assert.deepEqual(standing.flatMap((endpoint) => endpoint['addresses']).sort(), [...answered.values()].map((cidr) => cidr.replace('/32', '')).sort());
+    assert.deepEqual(
+      standing.flatMap((endpoint) => endpoint['addresses']).sort(),
+      [...answered.values()].map((cidr) => cidr.replace('/32', '')).sort(),
+    );
     const links = (await host.mustExec(['ip', '-o', 'link'])).match(/nctl[0-9a-f]{11}/g) ?? [];
     assert.equal(links.length, answered.size);
     for (const [container, address] of answered) {
-      assert.match(await container.mustExec(['ip', '-o', 'address', 'show', 'eth0']), new RegExp(address.replaceAll('.', '\\.')));
+      assert.match(
+        await container.mustExec(['ip', '-o', 'address', 'show', 'eth0']),
+        new RegExp(address.replaceAll('.', '\\.')),
+      );
     }
     for (const container of containers) await container.cniDel(conflist);
     await eventually('nothing is left', 10_000, async () => {
       const [pool] = await show('ipam', 'show');
-      return pool?.['used'] === 0 && pool['blocks'] === 0 && !/nctl|proto 110/.test(await host.mustExec(['ip', '-o', 'link']) + (await host.mustExec(['ip', 'route'])));
+      return (
+        pool?.['used'] === 0 &&
+        pool['blocks'] === 0 &&
+        !/nctl|proto 110/.test(
+          (await host.mustExec(['ip', '-o', 'link'])) + (await host.mustExec(['ip', 'route'])),
+        )
+      );
     });
   } finally {
     await Promise.all(containers.map((container) => container.close()));

@@ -59,7 +59,12 @@ describe('agent', () => {
     return made;
   }
 
-  async function refused(target: Container, command: string, config: Conflist = conflist, args = ''): Promise<CniError> {
+  async function refused(
+    target: Container,
+    command: string,
+    config: Conflist = conflist,
+    args = '',
+  ): Promise<CniError> {
     const { code, stdout } = await target.cni(command, config, { args });
     assert.equal(code, 1, stdout);
     return JSON.parse(stdout) as CniError;
@@ -104,7 +109,10 @@ describe('agent', () => {
     const foreign = await container('foreign');
     await foreign.mustExec(['ip', 'link', 'add', 'eth0', 'type', 'veth', 'peer', 'name', 'other']);
     const before = await readState(host);
-    assert.deepEqual(await refused(foreign, 'ADD').then(({ code, msg }) => [code, msg]), [111, 'the container already has an interface eth0']);
+    assert.deepEqual(await refused(foreign, 'ADD').then(({ code, msg }) => [code, msg]), [
+      111,
+      'the container already has an interface eth0',
+    ]);
     assert.equal(difference(before, await readState(host)), '');
     assert.equal((await list('endpoint', 'show')).length, 1);
   });
@@ -132,12 +140,23 @@ describe('agent', () => {
       [{ mode: 'macvlan' }, '', 2, /unsupported field mode/],
       [{ mtu: 5 }, '', 7, /mtu/],
     ];
-    const settled = async () => [await readState(host), await list('ipam', 'show'), await list('profile', 'show')].map((part) => JSON.stringify(part, null, 1).split('\n'));
-    await eventually('nothing of earlier tests lingers', 10_000, async () => !/nctl4-tag/.test(await host.mustExec(['ipset', 'list', '-n'])));
+    const settled = async () =>
+      [await readState(host), await list('ipam', 'show'), await list('profile', 'show')].map((part) =>
+        JSON.stringify(part, null, 1).split('\n'),
+      );
+    await eventually(
+      'nothing of earlier tests lingers',
+      10_000,
+      async () => !/nctl4-tag/.test(await host.mustExec(['ipset', 'list', '-n'])),
+    );
     const before = await settled();
     for (const [fields, args, code, message] of rows) {
       const error = await refused(a, 'ADD', { ...conflist, plugins: [{ type: 'netctl', ...fields }] }, args);
-      assert.deepEqual([error.code, message.test(error.msg), error.msg.includes('\n')], [code, true, false], error.msg);
+      assert.deepEqual(
+        [error.code, message.test(error.msg), error.msg.includes('\n')],
+        [code, true, false],
+        error.msg,
+      );
     }
     const now = await settled();
     for (const [part, lines] of before.entries()) assert.equal(difference(lines, now[part] ?? []), '');
@@ -147,7 +166,9 @@ describe('agent', () => {
     const [a, b] = [await container('a'), await container('b')];
     await a.cniAdd(conflist);
     const stop = await follow(['sh', '-c', `exec strace -f -qq -e trace=execve -p ${host.agentPid} 2>&1`]);
-    await eventually('strace is attached', 5000, async () => /TracerPid:\t[1-9]/.test(await mustRun(['cat', `/proc/${host.agentPid}/status`])));
+    await eventually('strace is attached', 5000, async () =>
+      /TracerPid:\t[1-9]/.test(await mustRun(['cat', `/proc/${host.agentPid}/status`])),
+    );
     await b.cniAdd(conflist);
     const trace = await stop();
     assert.equal(trace.match(/execve\(.*/g), null, trace);
@@ -165,7 +186,8 @@ describe('agent', () => {
     const counters = await rulePackets(host);
     await host.start(['--resync-seconds', '2']);
     assert.equal(difference(before, await readState(host)), '');
-    for (const [rule, packets] of await rulePackets(host)) assert.ok(packets >= (counters.get(rule) ?? 0), `counter of ${rule} survived`);
+    for (const [rule, packets] of await rulePackets(host))
+      assert.ok(packets >= (counters.get(rule) ?? 0), `counter of ${rule} survived`);
     const { longestGapMs } = await held();
     assert.ok(longestGapMs < 1000, `longest gap ${longestGapMs} ms`);
   });
@@ -180,7 +202,10 @@ describe('agent', () => {
     const queue = join(host.stateDirectory, 'delqueue');
     assert.equal(readdirSync(queue).filter((name) => name.endsWith('.delete')).length, 2);
     await host.start(['--resync-seconds', '2']);
-    assert.deepEqual(readdirSync(queue).filter((name) => name.endsWith('.delete')), []);
+    assert.deepEqual(
+      readdirSync(queue).filter((name) => name.endsWith('.delete')),
+      [],
+    );
     assert.deepEqual(await list('endpoint', 'show'), []);
     assert.doesNotMatch(await host.mustExec(['ip', '-o', 'link']), /nctl/);
     assert.match((await a.cniAdd(conflist)).ips[0]!.address, /^10\.65\./);
@@ -217,7 +242,10 @@ describe('agent', () => {
     const last = many.at(-1)!;
     await last.serve([7]);
     const target = results.at(-1)!.ips[0]!.address;
-    assert.deepEqual(await Promise.all(many.slice(0, 8).map((one) => pings(one, target))), Array(8).fill(true));
+    assert.deepEqual(
+      await Promise.all(many.slice(0, 8).map((one) => pings(one, target))),
+      Array(8).fill(true),
+    );
     await Promise.all(many.map((one) => one.cniDel(conflist)));
     assert.equal(await addressesInUse(), 0);
     assert.doesNotMatch(await host.mustExec(['ip', '-o', 'link']), /nctl/);
@@ -227,7 +255,8 @@ describe('agent', () => {
     const five = await Promise.all(['a', 'b', 'c', 'd', 'e'].map((name) => container(name)));
     for (const one of five) await one.cniAdd(conflist);
     await host.kill('SIGTERM');
-    for (const name of readdirSync(host.stateDirectory)) if (name.startsWith('netctl.db')) rmSync(join(host.stateDirectory, name));
+    for (const name of readdirSync(host.stateDirectory))
+      if (name.startsWith('netctl.db')) rmSync(join(host.stateDirectory, name));
     assert.equal(existsSync(join(host.stateDirectory, 'netctl.db')), false);
     await host.start(['--resync-seconds', '2']);
     assert.equal((await host.mustExec(['ip', '-o', 'link'])).match(/nctl[0-9a-f]{11}/g)?.length, 5);
@@ -240,6 +269,17 @@ describe('agent', () => {
   });
 
   test('a second agent on the same directories is refused', async () => {
-    await assert.rejects(mustRun(host.command([join(import.meta.dirname, '../../dist/bin/netctld'), '--run-dir', host.runDirectory, '--state-dir', host.stateDirectory])), /another agent is running/);
+    await assert.rejects(
+      mustRun(
+        host.command([
+          join(import.meta.dirname, '../../dist/bin/netctld'),
+          '--run-dir',
+          host.runDirectory,
+          '--state-dir',
+          host.stateDirectory,
+        ]),
+      ),
+      /another agent is running/,
+    );
   });
 });

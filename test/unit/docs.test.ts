@@ -8,8 +8,12 @@ import { type ErrorCode, errorKinds } from '../../src/lib/errors.ts';
 
 test('docs/errors.md lists every code with its kind and its CNI number, and no other', () => {
   const page = readFileSync(new URL('../../docs/errors.md', import.meta.url), 'utf8');
-  const rows = [...page.matchAll(/^\| `([A-Z_]+)` \| (\S+) \| (\d+) \| \S/gm)].map(([, code, kind, number]) => `${code} ${kind} ${number}`);
-  const codes = Object.entries(errorKinds).map(([code, kind]) => `${code} ${kind} ${cniCodes[code as ErrorCode]}`);
+  const rows = [...page.matchAll(/^\| `([A-Z_]+)` \| (\S+) \| (\d+) \| \S/gm)].map(
+    ([, code, kind, number]) => `${code} ${kind} ${number}`,
+  );
+  const codes = Object.entries(errorKinds).map(
+    ([code, kind]) => `${code} ${kind} ${cniCodes[code as ErrorCode]}`,
+  );
   assert.deepEqual(rows.sort(), codes.sort());
 });
 

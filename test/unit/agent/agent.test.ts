@@ -31,14 +31,29 @@ class Rig {
   readonly clock = new ManualClock();
   readonly agent: Agent;
 
-  constructor(wrap: (linux: FakeLinux, store: MemoryStore) => { linux: Linux; store: Store } = (linux, store) => ({ linux, store })) {
+  constructor(
+    wrap: (linux: FakeLinux, store: MemoryStore) => { linux: Linux; store: Store } = (linux, store) => ({
+      linux,
+      store,
+    }),
+  ) {
     const ports = wrap(this.linux, this.store);
     this.linux.addNetns('/ns/a');
-    this.agent = new Agent({ config, version: '0', bootId: 'boot', clock: this.clock, logger: silent, ...ports });
+    this.agent = new Agent({
+      config,
+      version: '0',
+      bootId: 'boot',
+      clock: this.clock,
+      logger: silent,
+      ...ports,
+    });
   }
 
   async start(): Promise<Attachments> {
-    const pools = { four: { cidr: '10.0.0.0/24', blockSize: 26 }, six: { cidr: 'fd00::/64', blockSize: 122 } };
+    const pools = {
+      four: { cidr: '10.0.0.0/24', blockSize: 26 },
+      six: { cidr: 'fd00::/64', blockSize: 122 },
+    };
     for (const [name, pool] of Object.entries(pools)) {
       const value = poolSchema.parse({ ...pool, cooldownSeconds: 30 }) as unknown as Json;
       await this.store.transact([], [{ kind: 'put', key: `pools/${name}`, value }]);
@@ -66,7 +81,8 @@ const request = (containerId: string, netns = '/ns/a'): AttachRequest => ({
 });
 
 /** What stays after a DEL by design: blocks until their addresses have cooled down, unused rules for a few seconds. */
-const settled = (linux: FakeLinux): string => linux.toString().replace(/^.*(blackhole|forwarding|ip_forward).*\n?/gm, '');
+const settled = (linux: FakeLinux): string =>
+  linux.toString().replace(/^.*(blackhole|forwarding|ip_forward).*\n?/gm, '');
 
 describe('a failure at any step of ADD leaves nothing, and the next ADD works', () => {
   const failures: [string, (rig: Rig) => void][] = [
@@ -74,7 +90,12 @@ describe('a failure at any step of ADD leaves nothing, and the next ADD works', 
     ['the store refuses', ({ store }) => store.failNext('transact', 'refused')],
     ['the policy cannot be written', ({ linux }) => linux.failNext('restore', 'EBUSY')],
     // Once for the flush that the watch asks for, once for the one that the request waits for.
-    ['a set cannot be made', ({ linux }) => [1, 2].forEach(() => linux.failNext('ipsets', 'ENOMEM'))],
+    [
+      'a set cannot be made',
+      ({ linux }) => {
+        for (const _ of [1, 2]) linux.failNext('ipsets', 'ENOMEM');
+      },
+    ],
     // host: veth-add, address generation, up, and for each address a neighbour and a route; then the container's batch
     ...[0, 1, 2, 3, 4, 5, 6].map((position): [string, (rig: Rig) => void] => [
       `request ${position} of the host's batch`,
@@ -88,7 +109,11 @@ describe('a failure at any step of ADD leaves nothing, and the next ADD works', 
       // The block routes of the first claim are written by movement 2; here only the request's own batches shall fail.
       await attachments.attach(request('before'));
       await attachments.detach(request('before'));
-      const before = [settled(rig.linux), await rig.keys('endpoints/'), (await rig.keys('addresses/')).length];
+      const before = [
+        settled(rig.linux),
+        await rig.keys('endpoints/'),
+        (await rig.keys('addresses/')).length,
+      ];
       const other = { ...request('a'), profiles: ['other'] };
       fail(rig);
       await assert.rejects(attachments.attach(other));
@@ -141,18 +166,28 @@ describe('order', () => {
   /** Every write to kernel and store, as one word each. */
   function traced() {
     const trace: string[] = [];
+    const noted =
+      <A extends unknown[], R>(step: string, act: (...args: A) => R) =>
+      (...args: A): R => {
+        trace.push(step);
+        return act(...args);
+      };
     const rig = new Rig((linux, store) => ({
       linux: override<Linux>(linux, {
         openRouting(netns) {
           const routing = linux.openRouting(netns);
-          return { ...routing, batch: (requests) => (trace.push(netns ? 'container' : 'host'), routing.batch(requests)) };
+          return { ...routing, batch: noted(netns ? 'container' : 'host', routing.batch) };
         },
-        deleteLink: (index) => (trace.push('delete link'), linux.deleteLink(index)),
-        conntrack: { flushAddress: (address) => (trace.push('conntrack'), linux.conntrack.flushAddress(address)) },
-        iptables: override(linux.iptables, { restore: (...args) => (trace.push('rules'), linux.iptables.restore(...args)) }),
-        ipsets: override(linux.ipsets, { batch: (requests) => (trace.push('sets'), linux.ipsets.batch(requests)) }),
+        deleteLink: noted('delete link', (index) => linux.deleteLink(index)),
+        conntrack: { flushAddress: noted('conntrack', (address) => linux.conntrack.flushAddress(address)) },
+        iptables: override(linux.iptables, {
+          restore: noted('rules', (family, text) => linux.iptables.restore(family, text)),
+        }),
+        ipsets: override(linux.ipsets, { batch: noted('sets', (requests) => linux.ipsets.batch(requests)) }),
       }),
-      store: override<Store>(store, { transact: (...args) => (trace.push('store'), store.transact(...args)) }),
+      store: override<Store>(store, {
+        transact: noted('store', (compares, writes) => store.transact(compares, writes)),
+      }),
     }));
     return { rig, trace };
   }
@@ -202,7 +237,15 @@ describe('restart', () => {
     const rig = new Rig();
     await (await rig.start()).attach(request('a'));
     const before = rig.linux.toString();
-    const successor = new Agent({ config, version: '0', bootId: 'boot', clock: rig.clock, logger: silent, linux: rig.linux, store: rig.store });
+    const successor = new Agent({
+      config,
+      version: '0',
+      bootId: 'boot',
+      clock: rig.clock,
+      logger: silent,
+      linux: rig.linux,
+      store: rig.store,
+    });
     await successor.start();
     assert.equal(rig.linux.toString(), before);
   });
@@ -211,7 +254,15 @@ describe('restart', () => {
     const rig = new Rig();
     await (await rig.start()).attach(request('a'));
     const linux = new FakeLinux();
-    const successor = new Agent({ config, version: '0', bootId: 'next boot', clock: rig.clock, logger: silent, linux, store: rig.store });
+    const successor = new Agent({
+      config,
+      version: '0',
+      bootId: 'next boot',
+      clock: rig.clock,
+      logger: silent,
+      linux,
+      store: rig.store,
+    });
     await successor.start();
     assert.deepEqual(await rig.keys('endpoints/'), []);
   });

@@ -5,24 +5,42 @@ import { describe, test } from 'node:test';
 import { loadConfig, options } from '../../../src/agent/config.ts';
 
 const load = (argv: string[], env: Record<string, string> = {}, file: string | null = null) =>
-  loadConfig({ argv, env, readFile: (path) => (file === null || path !== '/etc/netctl/netctld.yaml' ? null : file) });
+  loadConfig({
+    argv,
+    env,
+    readFile: (path) => (file === null || path !== '/etc/netctl/netctld.yaml' ? null : file),
+  });
 
 describe('precedence', () => {
   test('flag, environment, file, default; each with its source', () => {
     const file = 'runDir: /file\nstateDir: /file\nlog: {level: warn}\n';
-    const { config, settings } = load(['--run-dir', '/flag', '--node', 'n1'], { NETCTL_RUN_DIR: '/env', NETCTL_STATE_DIR: '/env/' }, file);
-    assert.deepEqual([config.runDir, config.stateDir, config.log.level, config.log.format], ['/flag', '/env', 'warn', 'json']);
+    const { config, settings } = load(
+      ['--run-dir', '/flag', '--node', 'n1'],
+      { NETCTL_RUN_DIR: '/env', NETCTL_STATE_DIR: '/env/' },
+      file,
+    );
+    assert.deepEqual(
+      [config.runDir, config.stateDir, config.log.level, config.log.format],
+      ['/flag', '/env', 'warn', 'json'],
+    );
     const sources = Object.fromEntries(settings.map(({ key, source }) => [key, source]));
-    assert.deepEqual([sources['runDir'], sources['stateDir'], sources['log.level'], sources['log.format']], ['flag', 'environment', 'file', 'default']);
+    assert.deepEqual(
+      [sources['runDir'], sources['stateDir'], sources['log.level'], sources['log.format']],
+      ['flag', 'environment', 'file', 'default'],
+    );
   });
   test('node name and address are enough', () => {
     const { config } = load(['--node', 'n1', '--address', '192.0.2.1']);
-    assert.deepEqual([config.node.name, config.node.address4, config.datastore.type], ['n1', '192.0.2.1', 'embedded']);
+    assert.deepEqual(
+      [config.node.name, config.node.address4, config.datastore.type],
+      ['n1', '192.0.2.1', 'embedded'],
+    );
   });
   test('the example file holds the defaults and every key', () => {
     const text = readFileSync(new URL('../../../conf/netctld.yaml', import.meta.url), 'utf8');
     load([], {}, text);
-    for (const { key } of options) assert.match(text, new RegExp(`\\b${key.split('.').at(-1)}:`), `conf/netctld.yaml lacks ${key}`);
+    for (const { key } of options)
+      assert.match(text, new RegExp(`\\b${key.split('.').at(-1)}:`), `conf/netctld.yaml lacks ${key}`);
   });
 });
 
@@ -33,7 +51,12 @@ describe('refusals name the key, the value and what is accepted', () => {
     [['--mtu', '70000'], {}, null, /--mtu: "70000" is not valid: expected a whole number from 0 to 65535/],
     [['--run-dir', 'relative'], {}, null, /--run-dir: "relative" is not valid: expected an absolute path/],
     [['--frobnicate'], {}, null, /Unknown option '--frobnicate'/],
-    [[], { NETCTL_LOG_LEVEL: 'loud' }, null, /NETCTL_LOG_LEVEL: "loud" is not valid: expected debug or info or warn or error/],
+    [
+      [],
+      { NETCTL_LOG_LEVEL: 'loud' },
+      null,
+      /NETCTL_LOG_LEVEL: "loud" is not valid: expected debug or info or warn or error/,
+    ],
     [[], {}, 'log: {colour: true}', /unknown key log.colour: accepted are log.level, log.format/],
     [[], {}, 'nonsense: 1', /unknown key nonsense/],
     [[], {}, 'node: web', /node: "web" is not valid: expected an object with node.name/],

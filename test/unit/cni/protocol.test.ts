@@ -10,10 +10,24 @@ import { NetctlError } from '../../../src/lib/errors.ts';
 import type { Attachment } from '../../../src/model/attachment.ts';
 import { gateways, hostMac } from '../../../src/veth/plan.ts';
 
-const env = { CNI_COMMAND: 'ADD', CNI_CONTAINERID: 'c1', CNI_NETNS: '/run/netns/c1', CNI_IFNAME: 'eth0', CNI_PATH: '/opt/cni/bin' };
+const env = {
+  CNI_COMMAND: 'ADD',
+  CNI_CONTAINERID: 'c1',
+  CNI_NETNS: '/run/netns/c1',
+  CNI_IFNAME: 'eth0',
+  CNI_PATH: '/opt/cni/bin',
+};
 
-function frame(environment: Record<string, string>, stdin: string, { pid = 42, fd = 5, version = 1 } = {}): Buffer {
-  const block = Buffer.from(Object.entries(environment).map(([name, value]) => `${name}=${value}\0`).join(''));
+function frame(
+  environment: Record<string, string>,
+  stdin: string,
+  { pid = 42, fd = 5, version = 1 } = {},
+): Buffer {
+  const block = Buffer.from(
+    Object.entries(environment)
+      .map(([name, value]) => `${name}=${value}\0`)
+      .join(''),
+  );
   const text = Buffer.from(stdin);
   const head = Buffer.alloc(17);
   head.writeUInt32BE(13 + block.length + text.length, 0);
@@ -25,7 +39,14 @@ function frame(environment: Record<string, string>, stdin: string, { pid = 42, f
 }
 
 const call = (config: object, extra: Record<string, string> = {}): CniCall =>
-  parseCall(decodeRequest(frame({ ...env, ...extra }, JSON.stringify({ cniVersion: '1.0.0', name: 'edge', type: 'netctl', ...config }))));
+  parseCall(
+    decodeRequest(
+      frame(
+        { ...env, ...extra },
+        JSON.stringify({ cniVersion: '1.0.0', name: 'edge', type: 'netctl', ...config }),
+      ),
+    ),
+  );
 
 function attach(config: object, extra: Record<string, string> = {}) {
   const parsed = call(config, extra);
@@ -35,14 +56,19 @@ function attach(config: object, extra: Record<string, string> = {}) {
 
 describe('frames', () => {
   test('a request is decoded as it was sent', () => {
-    const request = decodeRequest(frame({ ...env, CNI_ARGS: 'A=b=c;IP=1.2.3.4' }, '{"x":"ü"}', { pid: 7, fd: -1 }));
+    const request = decodeRequest(
+      frame({ ...env, CNI_ARGS: 'A=b=c;IP=1.2.3.4' }, '{"x":"ü"}', { pid: 7, fd: -1 }),
+    );
     assert.equal(request.pid, 7);
     assert.equal(request.netnsFd, null);
     assert.equal(request.env.get('CNI_ARGS'), 'A=b=c;IP=1.2.3.4');
     assert.equal(request.stdin, '{"x":"ü"}');
   });
   test('another protocol version is refused, naming both', () => {
-    assert.throws(() => decodeRequest(frame(env, '{}', { version: 2 })), /protocol version 2, the agent speaks 1/);
+    assert.throws(
+      () => decodeRequest(frame(env, '{}', { version: 2 })),
+      /protocol version 2, the agent speaks 1/,
+    );
   });
   test('property: arbitrary bytes never crash, and never yield more than the frame holds', () => {
     fc.assert(
@@ -80,51 +106,108 @@ describe('calls', () => {
   });
 
   test('precedence: runtimeConfig, then args.cni, then CNI_ARGS, then the configuration', () => {
-    const args = { CNI_ARGS: 'IgnoreUnknown=1;IP=10.0.0.3;MAC=02:00:00:00:00:03;NETCTL_PROFILE=fromargs;NETCTL_POOL=p3' };
+    const args = {
+      CNI_ARGS: 'IgnoreUnknown=1;IP=10.0.0.3;MAC=02:00:00:00:00:03;NETCTL_PROFILE=fromargs;NETCTL_POOL=p3',
+    };
     const config = { profiles: ['conf'], pools: ['p4'] };
-    const cni = { ips: ['10.0.0.2/24'], netctl: { profiles: ['cni', 'base'], owner: 't/a/i' }, labels: [{ key: 'app', value: 'x' }] };
+    const cni = {
+      ips: ['10.0.0.2/24'],
+      netctl: { profiles: ['cni', 'base'], owner: 't/a/i' },
+      labels: [{ key: 'app', value: 'x' }],
+    };
     assert.deepEqual(attach(config).profiles, ['conf']);
     const byArgs = attach(config, args);
-    assert.deepEqual([byArgs.profiles, byArgs.pools, byArgs.addresses, byArgs.mac], [['fromargs'], ['p3'], ['10.0.0.3'], '02:00:00:00:00:03']);
+    assert.deepEqual(
+      [byArgs.profiles, byArgs.pools, byArgs.addresses, byArgs.mac],
+      [['fromargs'], ['p3'], ['10.0.0.3'], '02:00:00:00:00:03'],
+    );
     const byCni = attach({ ...config, args: { cni } }, args);
-    assert.deepEqual([byCni.profiles, byCni.addresses, byCni.labels], [['cni', 'base'], ['10.0.0.2'], { app: 'x' }]);
+    assert.deepEqual(
+      [byCni.profiles, byCni.addresses, byCni.labels],
+      [['cni', 'base'], ['10.0.0.2'], { app: 'x' }],
+    );
     assert.deepEqual(byCni.owner, { tenant: 't', app: 'a', instance: 'i' });
-    const byRuntime = attach({ ...config, args: { cni }, runtimeConfig: { ips: ['10.0.0.1', 'fd00::1'], mac: '02:00:00:00:00:01' } }, args);
+    const byRuntime = attach(
+      { ...config, args: { cni }, runtimeConfig: { ips: ['10.0.0.1', 'fd00::1'], mac: '02:00:00:00:00:01' } },
+      args,
+    );
     assert.deepEqual([byRuntime.addresses, byRuntime.mac], [['10.0.0.1', 'fd00::1'], '02:00:00:00:00:01']);
   });
 
   test('keys match without regard to case, and null is as good as absent', () => {
-    const folded = attach({ RuntimeConfig: { IPs: ['10.0.0.9'], PortMappings: null, dns: { Servers: ['10.0.0.53'] } }, args: null, MTU: 1400 });
+    const folded = attach({
+      RuntimeConfig: { IPs: ['10.0.0.9'], PortMappings: null, dns: { Servers: ['10.0.0.53'] } },
+      args: null,
+      MTU: 1400,
+    });
     assert.deepEqual([folded.addresses, folded.mtuBytes], [['10.0.0.9'], 1400]);
   });
 
   test('DEL needs nothing but names, and takes what was queued with its time', () => {
     const parsed = parseCall(
-      decodeRequest(frame({ ...env, CNI_COMMAND: 'DEL', CNI_NETNS: '', NETCTL_QUEUED_AT: '1000' }, '{"cniVersion":"1.0.0","name":"edge","prevResult":null}', { fd: -1 })),
+      decodeRequest(
+        frame(
+          { ...env, CNI_COMMAND: 'DEL', CNI_NETNS: '', NETCTL_QUEUED_AT: '1000' },
+          '{"cniVersion":"1.0.0","name":"edge","prevResult":null}',
+          { fd: -1 },
+        ),
+      ),
     );
-    assert.deepEqual(parsed, { command: 'DEL', cniVersion: '1.0.0', id: { network: 'edge', containerId: 'c1', interface: 'eth0' }, queuedAt: new Date(1000) });
+    assert.deepEqual(parsed, {
+      command: 'DEL',
+      cniVersion: '1.0.0',
+      id: { network: 'edge', containerId: 'c1', interface: 'eth0' },
+      queuedAt: new Date(1000),
+    });
   });
 
   test('GC: no list is no information, an empty or null one is', () => {
-    const gc = (config: object) => call({ cniVersion: '1.1.0', ...config }, { CNI_COMMAND: 'GC' }) as CniCall & { command: 'GC' };
+    const gc = (config: object) =>
+      call({ cniVersion: '1.1.0', ...config }, { CNI_COMMAND: 'GC' }) as CniCall & { command: 'GC' };
     assert.equal(gc({}).valid, null);
     assert.deepEqual(gc({ 'cni.dev/valid-attachments': null }).valid, []);
-    assert.deepEqual(gc({ 'cni.dev/valid-attachments': [{ containerID: 'c', ifname: 'eth0' }] }).valid, [{ containerId: 'c', interface: 'eth0' }]);
+    assert.deepEqual(gc({ 'cni.dev/valid-attachments': [{ containerID: 'c', ifname: 'eth0' }] }).valid, [
+      { containerId: 'c', interface: 'eth0' },
+    ]);
   });
 
   const refusals: [string, object, Record<string, string>, number, RegExp][] = [
     ['mode macvlan', { mode: 'macvlan' }, {}, 2, /unsupported field mode: "macvlan"/],
     ['foreign ipam', { ipam: { type: 'host-local' } }, {}, 2, /unsupported field ipam.type: "host-local"/],
     ['later in a chain', { prevResult: { cniVersion: '1.0.0' } }, {}, 2, /unsupported field prevResult/],
-    ['port mappings', { runtimeConfig: { portMappings: [{ hostPort: 80 }] } }, {}, 2, /runtimeConfig.portMappings/],
+    [
+      'port mappings',
+      { runtimeConfig: { portMappings: [{ hostPort: 80 }] } },
+      {},
+      2,
+      /runtimeConfig.portMappings/,
+    ],
     ['bandwidth', { runtimeConfig: { bandwidth: { ingressRate: 1 } } }, {}, 2, /runtimeConfig.bandwidth/],
     ['reservation', {}, { CNI_ARGS: 'NETCTL_RESERVATION=r1' }, 2, /NETCTL_RESERVATION/],
-    ['profile of 300 characters', { profiles: ['x'.repeat(300)] }, {}, 7, /profile: "x+\.\.\. is not valid: expected 1 to 40/],
+    [
+      'profile of 300 characters',
+      { profiles: ['x'.repeat(300)] },
+      {},
+      7,
+      /profile: "x+\.\.\. is not valid: expected 1 to 40/,
+    ],
     ['bad address', {}, { CNI_ARGS: 'IP=10.0.0.300' }, 7, /ip: "10.0.0.300" is not valid/],
     ['bad mac', {}, { CNI_ARGS: 'MAC=01:00:5e:00:00:01' }, 7, /mac: .*unicast/],
     ['bad mtu', { mtu: 20 }, {}, 7, /mtu: 20 is not valid/],
-    ['bad owner', { args: { cni: { netctl: { owner: 'only-one' } } } }, {}, 7, /owner: "only-one" is not valid: expected tenant\/app\/instance/],
-    ['unknown key of ours', { args: { cni: { netctl: { profile: ['x'] } } } }, {}, 7, /args.cni.netctl: Unrecognized key: "profile"/],
+    [
+      'bad owner',
+      { args: { cni: { netctl: { owner: 'only-one' } } } },
+      {},
+      7,
+      /owner: "only-one" is not valid: expected tenant\/app\/instance/,
+    ],
+    [
+      'unknown key of ours',
+      { args: { cni: { netctl: { profile: ['x'] } } } },
+      {},
+      7,
+      /args.cni.netctl: Unrecognized key: "profile"/,
+    ],
     ['bad name', { name: 'a b' }, {}, 7, /name: expected a network name/],
     ['bad version', { cniVersion: '9.9.9' }, {}, 7, /cniVersion/],
     ['container id', {}, { CNI_CONTAINERID: '../x' }, 4, /containerID/],
@@ -147,14 +230,30 @@ describe('calls', () => {
 
   test('property: no configuration and no environment crashes the parser', () => {
     fc.assert(
-      fc.property(fc.jsonValue(), fc.dictionary(fc.constantFrom('CNI_ARGS', 'CNI_IFNAME', 'CNI_CONTAINERID', 'CNI_COMMAND'), fc.string()), (json, extra) => {
-        const config = { cniVersion: '1.0.0', name: 'n', ...(typeof json === 'object' ? json : { mode: json }) };
-        try {
-          parseCall({ pid: 1, netnsFd: 3, env: new Map(Object.entries({ ...env, ...extra })), stdin: JSON.stringify(config) });
-        } catch (error) {
-          assert.ok(error instanceof NetctlError || error instanceof CniError, String(error));
-        }
-      }),
+      fc.property(
+        fc.jsonValue(),
+        fc.dictionary(
+          fc.constantFrom('CNI_ARGS', 'CNI_IFNAME', 'CNI_CONTAINERID', 'CNI_COMMAND'),
+          fc.string(),
+        ),
+        (json, extra) => {
+          const config = {
+            cniVersion: '1.0.0',
+            name: 'n',
+            ...(typeof json === 'object' ? json : { mode: json }),
+          };
+          try {
+            parseCall({
+              pid: 1,
+              netnsFd: 3,
+              env: new Map(Object.entries({ ...env, ...extra })),
+              stdin: JSON.stringify(config),
+            });
+          } catch (error) {
+            assert.ok(error instanceof NetctlError || error instanceof CniError, String(error));
+          }
+        },
+      ),
       { numRuns: 300 },
     );
   });
@@ -202,7 +301,8 @@ describe('results', () => {
     ['1.1.0', { interfaces: interfaces.map((entry) => ({ ...entry, mtu: 1500 })), ips, routes, dns: {} }],
   ];
   for (const [cniVersion, fields] of expected) {
-    test(`the result in version ${cniVersion}`, () => assert.deepEqual(cniResult(attachment, cniVersion, {}), { cniVersion, ...fields }));
+    test(`the result in version ${cniVersion}`, () =>
+      assert.deepEqual(cniResult(attachment, cniVersion, {}), { cniVersion, ...fields }));
   }
   test('0.2.0 cannot say two addresses of a family', () => {
     const two = { ...attachment, addresses: ['10.0.0.5', '10.0.0.6'] } as unknown as Attachment;
@@ -211,7 +311,12 @@ describe('results', () => {
 });
 
 test('an error is one line of JSON, whatever was thrown', () => {
-  for (const thrown of [new Error('a\nb'), 'text', null, new NetctlError('POOL_EXHAUSTED', 'no free address')]) {
+  for (const thrown of [
+    new Error('a\nb'),
+    'text',
+    null,
+    new NetctlError('POOL_EXHAUSTED', 'no free address'),
+  ]) {
     const text = cniErrorText(thrown, '0.4.0');
     assert.ok(!text.includes('\n'));
     assert.equal(JSON.parse(text).cniVersion, '0.4.0');

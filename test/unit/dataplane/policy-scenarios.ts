@@ -20,12 +20,11 @@ import { Recorder } from '../policy/recorder.ts';
 
 type Parts = Pick<Linux, 'ipsets' | 'iptables'>;
 
-const silent: Logger = { debug() {}, info() {}, warn() {}, error() {} };
-
-/** Counts what reaches the kernel; fails on request. */
+/** Counts what reaches the kernel; fails and waits on request. */
 export class CountedLinux {
   readonly count = { lists: 0, batches: 0, saves: 0, restores: 0 };
   failing: 'batch' | 'restore' | 'save' | null = null;
+  #held: Promise<void> | null = null;
   readonly ipsets: Linux['ipsets'];
   readonly iptables: Linux['iptables'];
 
@@ -51,8 +50,19 @@ export class CountedLinux {
       restore: async (family, text) => {
         this.count.restores++;
         this.#maybeFail('restore');
+        await this.#held;
         await linux.iptables.restore(family, text);
       },
+    };
+  }
+
+  /** From now on iptables-restore waits. Returns what lets it go on. */
+  holdRestore(): () => void {
+    const { promise, resolve } = Promise.withResolvers<void>();
+    this.#held = promise;
+    return () => {
+      this.#held = null;
+      resolve();
     };
   }
 
@@ -67,12 +77,14 @@ export class CountedLinux {
 export class Agent {
   readonly linux: CountedLinux;
   readonly told = new Recorder();
+  readonly warnings: string[] = [];
   readonly dataplane: PolicyDataplane;
   readonly engine: PolicyEngine;
 
   constructor(linux: Parts) {
     this.linux = new CountedLinux(linux);
-    this.dataplane = new PolicyDataplane(this.linux, silent);
+    const logger: Logger = { debug() {}, info() {}, warn: (_, text) => this.warnings.push(text), error() {} };
+    this.dataplane = new PolicyDataplane(this.linux, logger);
     this.engine = new PolicyEngine({ endpointToHost: 'drop' }, both(this.told, this.dataplane));
   }
 
@@ -230,6 +242,33 @@ export function policyScenarios(open: () => Promise<Parts>): void {
       await Promise.all(flushes);
       assert(agent.linux.count.restores - restores <= 4);
       await assertKernel(linux, agent.told);
+    });
+
+    test('a set that goes while a chain that names it is written goes one pass later', async () => {
+      agent.engine.onProfile('web', { ...newProfile('web'), inbound: [ruleFromJson({ src_tag: 'other' })] });
+      const release = agent.linux.holdRestore();
+      const first = agent.dataplane.flush();
+      agent.profile('web');
+      release();
+      await first;
+      assert.equal((await linux.ipsets.list(tagSet(4, 'other'))).length, 1);
+      await agent.dataplane.flush();
+      await assertKernel(linux, agent.told);
+      assert.deepEqual(agent.warnings, []);
+    });
+
+    test('a flush that fails for one family ends when the other has ended', async () => {
+      agent.endpoint('c', '10.0.0.3', 'new');
+      const release = agent.linux.holdRestore();
+      agent.linux.failing = 'restore';
+      let isOver = false;
+      const flush = agent.dataplane.flush().finally(() => {
+        isOver = true;
+      });
+      await new Promise((resolve) => setTimeout(resolve, 20));
+      assert(!isOver);
+      release();
+      await assert.rejects(flush, KernelError);
     });
 
     test('what others change is repaired and told', async () => {

@@ -2,11 +2,11 @@
 import assert from 'node:assert/strict';
 import { describe, test } from 'node:test';
 import fc from 'fast-check';
-import { type Plan, commit } from '../../../src/agent/commit.ts';
-import { Picture } from '../../../src/agent/picture.ts';
+import { commit, type Plan } from '../../../src/agent/commit.ts';
 import { EndpointTable } from '../../../src/agent/endpoint-table.ts';
+import { Picture } from '../../../src/agent/picture.ts';
 import { AddressBook } from '../../../src/ipam/address-book.ts';
-import { type AssignRequest, Assigner } from '../../../src/ipam/assign.ts';
+import { Assigner, type AssignRequest } from '../../../src/ipam/assign.ts';
 import { candidateBlocks } from '../../../src/ipam/blocks.ts';
 import { planExpiry, planGiveBack, planRelease } from '../../../src/ipam/release.ts';
 import { type Address, type Cidr, cidrsOverlap, parseAddress, parseCidr } from '../../../src/model/ip.ts';
@@ -78,10 +78,16 @@ class TestNode {
   }
 }
 
-async function cluster(pools: Record<string, Partial<Pool> & { cidr: Cidr; blockSize: number }>, names = ['n1']): Promise<TestNode[]> {
+async function cluster(
+  pools: Record<string, Partial<Pool> & { cidr: Cidr; blockSize: number }>,
+  names = ['n1'],
+): Promise<TestNode[]> {
   const store = new MemoryStore();
   for (const [name, pool] of Object.entries(pools)) {
-    await store.transact([], [{ kind: 'put', key: poolKey(name), value: poolSchema.parse(pool) as unknown as Json }]);
+    await store.transact(
+      [],
+      [{ kind: 'put', key: poolKey(name), value: poolSchema.parse(pool) as unknown as Json }],
+    );
   }
   const nodes = names.map((name) => new TestNode(name, store));
   await Promise.all(nodes.map((node) => node.follow()));
@@ -93,15 +99,32 @@ const v6 = parseCidr('fd00::/64');
 
 describe('assignment', () => {
   test('one address of each family that has a pool, from a block claimed in the same transaction', async () => {
-    const [node] = (await cluster({ four: { cidr: v4, blockSize: 26 }, six: { cidr: v6, blockSize: 122 } })) as [TestNode];
+    const [node] = (await cluster({
+      four: { cidr: v4, blockSize: 26 },
+      six: { cidr: v6, blockSize: 122 },
+    })) as [TestNode];
     const addresses = await node.assign('e1');
     assert.equal(addresses.length, 2);
     const keys = (await node.store.list('')).entries.map(({ key }) => key.split('/')[0]);
-    assert.deepEqual(keys, ['addresses', 'addresses', 'blocks', 'blocks', 'owners', 'owners', 'pools', 'pools']);
+    assert.deepEqual(keys, [
+      'addresses',
+      'addresses',
+      'blocks',
+      'blocks',
+      'owners',
+      'owners',
+      'pools',
+      'pools',
+    ]);
   });
 
   test('never the first or last address, the gateway, or an excluded one, until nothing is left', async () => {
-    const pool = { cidr: parseCidr('10.0.0.0/29'), blockSize: 29, gateway: parseAddress('10.0.0.6'), excludes: [parseCidr('10.0.0.4/31')] };
+    const pool = {
+      cidr: parseCidr('10.0.0.0/29'),
+      blockSize: 29,
+      gateway: parseAddress('10.0.0.6'),
+      excludes: [parseCidr('10.0.0.4/31')],
+    };
     const [node] = (await cluster({ p: pool })) as [TestNode];
     const given: Address[] = [];
     for (const endpoint of ['a', 'b', 'c']) given.push(...(await node.assign(endpoint)));
@@ -112,10 +135,30 @@ describe('assignment', () => {
   const refusals: [string, Partial<AssignRequest>, string, RegExp][] = [
     ['no such pool', { pools: ['nope'] }, 'POOL_NOT_FOUND', /there is no pool nope/],
     ['disabled pool', { pools: ['off'] }, 'POOL_NOT_FOUND', /pool off is disabled/],
-    ['address in no pool', { addresses: [parseAddress('192.0.2.1')] }, 'ADDRESS_UNAVAILABLE', /is in no pool/],
-    ['address of another pool', { addresses: [parseAddress('10.0.0.9')], pools: ['six'] }, 'ADDRESS_UNAVAILABLE', /is in pool p, not in six/],
-    ['excluded address', { addresses: [parseAddress('10.0.0.16')] }, 'ADDRESS_UNAVAILABLE', /kept out of pool p/],
-    ['taken address', { addresses: [parseAddress('10.0.0.20')] }, 'ADDRESS_UNAVAILABLE', /taken by t\/a\/holder on node n1/],
+    [
+      'address in no pool',
+      { addresses: [parseAddress('192.0.2.1')] },
+      'ADDRESS_UNAVAILABLE',
+      /is in no pool/,
+    ],
+    [
+      'address of another pool',
+      { addresses: [parseAddress('10.0.0.9')], pools: ['six'] },
+      'ADDRESS_UNAVAILABLE',
+      /is in pool p, not in six/,
+    ],
+    [
+      'excluded address',
+      { addresses: [parseAddress('10.0.0.16')] },
+      'ADDRESS_UNAVAILABLE',
+      /kept out of pool p/,
+    ],
+    [
+      'taken address',
+      { addresses: [parseAddress('10.0.0.20')] },
+      'ADDRESS_UNAVAILABLE',
+      /taken by t\/a\/holder on node n1/,
+    ],
   ];
   for (const [name, request, code, message] of refusals) {
     test(`refused: ${name}; nothing is written and nothing stays held`, async () => {
@@ -133,7 +176,10 @@ describe('assignment', () => {
   }
 
   test('both families or none: an exhausted IPv6 pool takes no IPv4 address', async () => {
-    const [node] = (await cluster({ four: { cidr: v4, blockSize: 26 }, six: { cidr: parseCidr('fd00::/127'), blockSize: 127 } })) as [TestNode];
+    const [node] = (await cluster({
+      four: { cidr: v4, blockSize: 26 },
+      six: { cidr: parseCidr('fd00::/127'), blockSize: 127 },
+    })) as [TestNode];
     await node.assign('a');
     await node.assign('b');
     const before = (await node.store.list('addresses/')).entries.length;
@@ -142,16 +188,24 @@ describe('assignment', () => {
   });
 
   test('an address of another node’s block is refused, naming the node', async () => {
-    const [one, two] = (await cluster({ p: { cidr: v4, blockSize: 26 } }, ['n1', 'n2'])) as [TestNode, TestNode];
+    const [one, two] = (await cluster({ p: { cidr: v4, blockSize: 26 } }, ['n1', 'n2'])) as [
+      TestNode,
+      TestNode,
+    ];
     const [address] = (await one.assign('a')) as [Address];
     await one.release('a', [address]);
     const other = parseAddress(address.replace(/\d+$/, (last) => String(Number(last) ^ 1)));
-    await assert.rejects(two.assign('b', { addresses: [other] }), { code: 'ADDRESS_UNAVAILABLE', message: /of node n1/ });
+    await assert.rejects(two.assign('b', { addresses: [other] }), {
+      code: 'ADDRESS_UNAVAILABLE',
+      message: /of node n1/,
+    });
   });
 
   test('concurrent assignments on three nodes never give an address twice', async () => {
     const nodes = await cluster({ p: { cidr: parseCidr('10.0.0.0/25'), blockSize: 29 } }, ['n1', 'n2', 'n3']);
-    const given = await Promise.all(nodes.flatMap((node) => Array.from({ length: 30 }, (_, i) => node.assign(`${node.name}-${i}`))));
+    const given = await Promise.all(
+      nodes.flatMap((node) => Array.from({ length: 30 }, (_, i) => node.assign(`${node.name}-${i}`))),
+    );
     const flat = given.flat();
     assert.equal(new Set(flat).size, 90);
     assert.equal((await nodes[0]!.store.list('addresses/')).entries.length, 90);
@@ -166,7 +220,10 @@ describe('release', () => {
     const [node] = (await cluster({ p: { cidr: v4, blockSize: 26, cooldownSeconds: 10 } })) as [TestNode];
     const [address] = (await node.assign('a')) as [Address];
     await node.release('a', [address], new Date(1000));
-    await assert.rejects(node.assign('b', { addresses: [address] }), { code: 'ADDRESS_UNAVAILABLE', message: /released a moment ago/ });
+    await assert.rejects(node.assign('b', { addresses: [address] }), {
+      code: 'ADDRESS_UNAVAILABLE',
+      message: /released a moment ago/,
+    });
     assert.equal(planExpiry(node.book, 'n1', new Date(10_999)), null);
     assert.equal(planGiveBack(node.book, 'n1'), null);
     await node.commit(() => planExpiry(node.book, 'n1', new Date(11_000))!);
@@ -183,10 +240,17 @@ describe('release', () => {
   });
 
   test('property: after any sequence, records, index and blocks agree, and an empty cluster holds no blocks', async () => {
-    const step = fc.record({ node: fc.integer({ min: 0, max: 2 }), endpoint: fc.integer({ min: 0, max: 9 }), release: fc.boolean() });
+    const step = fc.record({
+      node: fc.integer({ min: 0, max: 2 }),
+      endpoint: fc.integer({ min: 0, max: 9 }),
+      release: fc.boolean(),
+    });
     await fc.assert(
       fc.asyncProperty(fc.array(step, { maxLength: 40 }), async (steps) => {
-        const nodes = await cluster({ p: { cidr: parseCidr('10.0.0.0/26'), blockSize: 29, cooldownSeconds: 0 } }, ['n1', 'n2', 'n3']);
+        const nodes = await cluster(
+          { p: { cidr: parseCidr('10.0.0.0/26'), blockSize: 29, cooldownSeconds: 0 } },
+          ['n1', 'n2', 'n3'],
+        );
         const store = nodes[0]!.store;
         const held = new Map<string, readonly Address[]>();
         for (const { node: which, endpoint, release } of steps) {
@@ -207,9 +271,15 @@ describe('release', () => {
           assert.deepEqual(records.sort(), [...held.values()].flat().sort());
           assert.equal((await store.list('owners/')).entries.length, records.length);
         }
-        for (const [id, addresses] of held) await nodes.find(({ name }) => id.startsWith(name))!.release(id, addresses);
-        for (const node of nodes) while (planGiveBack(node.book, node.name)) await node.commit(() => planGiveBack(node.book, node.name)!);
-        assert.deepEqual((await store.list('')).entries.map(({ key }) => key), ['pools/p']);
+        for (const [id, addresses] of held)
+          await nodes.find(({ name }) => id.startsWith(name))!.release(id, addresses);
+        for (const node of nodes)
+          while (planGiveBack(node.book, node.name))
+            await node.commit(() => planGiveBack(node.book, node.name)!);
+        assert.deepEqual(
+          (await store.list('')).entries.map(({ key }) => key),
+          ['pools/p'],
+        );
       }),
       { numRuns: 60 },
     );
@@ -225,7 +295,9 @@ describe('blocks of a pool', () => {
       const pool = poolSchema.parse({ cidr, blockSize, excludes: [exclude] });
       for (const node of ['a', 'b', 'c', 'd', 'e', 'f']) {
         const [first] = candidateBlocks(pool, node, () => true);
-        assert.ok(first !== undefined && cidrsOverlap(pool.cidr, first) && !cidrsOverlap(parseCidr(exclude), first));
+        assert.ok(
+          first !== undefined && cidrsOverlap(pool.cidr, first) && !cidrsOverlap(parseCidr(exclude), first),
+        );
       }
     }
   });
@@ -234,7 +306,14 @@ describe('blocks of a pool', () => {
     const pool = poolSchema.parse({ cidr: '10.0.0.0/26', blockSize: 29, excludes: ['10.0.0.16/28'] });
     for (const node of ['a', 'b', 'c']) {
       const blocks = [...candidateBlocks(pool, node, () => true)].sort();
-      assert.deepEqual(blocks, ['10.0.0.0/29', '10.0.0.32/29', '10.0.0.40/29', '10.0.0.48/29', '10.0.0.56/29', '10.0.0.8/29']);
+      assert.deepEqual(blocks, [
+        '10.0.0.0/29',
+        '10.0.0.32/29',
+        '10.0.0.40/29',
+        '10.0.0.48/29',
+        '10.0.0.56/29',
+        '10.0.0.8/29',
+      ]);
     }
   });
 });

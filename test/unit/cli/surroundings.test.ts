@@ -1,0 +1,143 @@
+/**
+ * netctl and what surrounds it: shells that complete, pipes that close, TLS.
+ */
+import assert from 'node:assert/strict';
+import { readFileSync } from 'node:fs';
+import { createServer as createTlsServer } from 'node:https';
+import type { AddressInfo } from 'node:net';
+import { join } from 'node:path';
+import { describe, test } from 'node:test';
+import { endpoint, put } from '../api/fixture.ts';
+import { lines, run, useCli } from './session.ts';
+
+const cli = useCli();
+const { all, netctl } = cli;
+
+describe('help and completion', () => {
+  test('help is made of the table: all, one area, one command', async () => {
+    const everything = await all('--help');
+    assert.match(everything, /netctl profile NAME rule add \(inbound\|outbound\) RULE\.\.\. \[--at N\]/);
+    assert.doesNotMatch(everything, /__complete/);
+    assert.equal(await all('help'), everything);
+    const pools = await all('pool --help');
+    assert.match(pools, /netctl pool set NAME/);
+    assert.doesNotMatch(pools, /profile NAME tag/);
+    const add = await all('pool add --help');
+    assert.match(add, /^Usage: netctl pool add CIDR/);
+    assert.match(add, /--block-size BITS +prefix length/);
+    assert.doesNotMatch(await all('pool set --help'), /--cidr/);
+  });
+
+  const completions: [string[], string[]][] = [
+    [['po'], ['pool']],
+    [
+      ['profile', ''],
+      ['add', 'db', 'remove', 'show', 'web'],
+    ],
+    [
+      ['profile', 'web', ''],
+      ['rule', 'tag'],
+    ],
+    [
+      ['profile', 'web', 'rule', 'add', ''],
+      ['inbound', 'outbound'],
+    ],
+    [['profile', 'add', ''], []],
+    [['profile', 'remove', 'w'], ['web']],
+    [['pool', 'add', '10.0.0.0/8', '--e'], ['--exclude']],
+    [['pool', 'set', ''], ['default']],
+    [['endpoint', 'profile', 'aaaa', 'set', 'd'], ['db']],
+    [['endpoint', 'profile', ''], ['aaaa']],
+    [['profile', 'show', '-o', 'j'], ['json']],
+    [['nothing', ''], []],
+  ];
+  for (const [typed, expected] of completions) {
+    test(`netctl ${typed.join(' ')}<TAB>`, async () => {
+      await all('profile add web', 'profile add db', 'pool add 10.1.0.0/16');
+      await put(cli.fixture.store, 'endpoints/node1/aaaa', endpoint());
+      const { stdout } = await netctl(['__complete', '--', ...typed]);
+      assert.deepEqual(stdout.split('\n').slice(0, -1), expected);
+    });
+  }
+
+  test('completion says nothing when the agent is away', async () => {
+    const run = await netctl(['__complete', '--', 'profile', ''], '', { NETCTL_API: 'unix:/nonexistent' });
+    assert.deepEqual(run, { code: 0, stdout: lines('add', 'remove', 'show'), stderr: '' });
+  });
+
+  test('bash takes the script and completes with it', async () => {
+    const { stdout: script } = await netctl('completion bash');
+    const stub = `netctl() { printf '%s\\n' "$@"; }\n${script}\nCOMP_WORDS=(netctl profile web "")\nCOMP_CWORD=3\n_netctl\nprintf '<%s>' "\${COMPREPLY[@]}"\n`;
+    const { stdout } = await run('bash', ['-c', stub]);
+    assert.equal(stdout, '<__complete><--><profile><web>');
+  });
+});
+
+describe('over TLS', () => {
+  test('with the certificates that the environment names; without them: 3', async () => {
+    const [key, cert] = [join(cli.directory, 'key.pem'), join(cli.directory, 'cert.pem')];
+    const subject = ['-subj', '/CN=netctl-test', '-addext', 'subjectAltName=IP:127.0.0.1'];
+    const made = await run('openssl', [
+      'req',
+      '-x509',
+      '-newkey',
+      'ec',
+      '-pkeyopt',
+      'ec_paramgen_curve:P-256',
+      '-nodes',
+      '-days',
+      '2',
+      '-keyout',
+      key,
+      '-out',
+      cert,
+      ...subject,
+    ]);
+    assert.equal(made.code, 0, made.stderr);
+    const pem = { key: readFileSync(key), cert: readFileSync(cert), ca: readFileSync(cert) };
+    const server = createTlsServer({ ...pem, requestCert: true, rejectUnauthorized: true }, (_, response) =>
+      response.end(JSON.stringify({ version: '0.1.0', node: 'node1' })),
+    );
+    await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve));
+    const env = { NETCTL_API: `https://127.0.0.1:${(server.address() as AddressInfo).port}` };
+    const trusted = await netctl('version', '', {
+      ...env,
+      NETCTL_CA: cert,
+      NETCTL_CERT: cert,
+      NETCTL_KEY: key,
+    });
+    assert.equal(trusted.stdout, lines('netctl:  0.1.0', 'agent:   0.1.0'));
+    const anonymous = await netctl('profile show', '', { ...env, NETCTL_CA: cert });
+    assert.deepEqual([anonymous.code, anonymous.stdout], [3, '']);
+    const distrusting = await netctl('profile show', '', env);
+    assert.deepEqual([distrusting.code, distrusting.stdout], [3, '']);
+    const unreadable = await netctl('profile show', '', {
+      ...env,
+      NETCTL_CA: join(cli.directory, 'none.pem'),
+    });
+    assert.equal(unreadable.code, 2);
+    assert.match(unreadable.stderr, /NETCTL_CA: cannot read/);
+    server.close();
+  });
+});
+
+describe('as a process', () => {
+  const entry = join(import.meta.dirname, '../../../src/main/netctl.ts');
+
+  test('a reader that goes away early is no error', async () => {
+    for (let i = 0; i < 40; i++)
+      await put(cli.fixture.store, `profiles/p${i}`, { tags: [], inbound_rules: [], outbound_rules: [] });
+    const command = `"${process.execPath}" "${entry}" profile show -o json --api unix:${cli.socket} | true; echo "\${PIPESTATUS[0]}"`;
+    const { stdout, stderr } = await run('bash', ['-c', command]);
+    assert.deepEqual([stdout, stderr], ['0\n', '']);
+  });
+
+  test('a file redirected into rule update, and the exit code of a refusal', async () => {
+    await all('profile add web');
+    const api = `--api unix:${cli.socket}`;
+    const command = `"${process.execPath}" "${entry}" profile web rule json ${api} | "${process.execPath}" "${entry}" profile web rule update ${api} && "${process.execPath}" "${entry}" profile remove none ${api}`;
+    const { code, stdout, stderr } = await run('bash', ['-c', command]);
+    assert.deepEqual([code, stdout], [1, 'profile web: rules updated (1 inbound, 1 outbound)\n']);
+    assert.match(stderr, /^netctl: there is no profile none/);
+  });
+});
