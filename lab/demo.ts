@@ -72,11 +72,14 @@ async function startAgent(): Promise<void> {
     netctl('pool', 'add', '10.65.0.0/24', '--cooldown', '1'),
   );
   for (const name of names) {
-    await claims.must(`profile ${name} is added, with the rules of conf/examples/${name}.json`, async () => {
-      await netctl('profile', 'add', name);
-      await update(name, `${name}.json`);
-      return undefined;
-    });
+    await claims.must(
+      `profile ${name} is added, with the rules of conf/examples/${name}-rule.json`,
+      async () => {
+        await netctl('profile', 'add', name);
+        await update(name, `${name}-rule.json`);
+        return undefined;
+      },
+    );
   }
 }
 
@@ -150,7 +153,7 @@ async function checkTag(): Promise<void> {
   await claims.claim(
     'db takes 3306 from whoever carries the tag db-users; web, without it, is kept out',
     async () => {
-      await update('db', 'db-by-tag.json');
+      await update('db', 'db-rule-by-tag.json');
       return !(await reaches());
     },
   );
@@ -178,7 +181,7 @@ async function checkTag(): Promise<void> {
     true,
   );
   await within('the tag taken off closes it', ['profile', 'web', 'tag', 'remove', 'db-users'], false);
-  await claims.claim('the first rules of db are back', () => update('db', 'db.json'));
+  await claims.claim('the first rules of db are back', () => update('db', 'db-rule.json'));
 }
 
 async function checkSpoofing(): Promise<void> {

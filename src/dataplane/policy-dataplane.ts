@@ -159,7 +159,7 @@ export class PolicyDataplane implements PolicyOutput {
   /** Returns what a read found to be different from what we believed. */
   async #pass(): Promise<string[]> {
     try {
-      const differences = this.#mustRead || !this.#isTrusted ? await this.#read() : [];
+      const differences = this.#mustRead ? await this.#read() : [];
       this.#ipsets.write();
       await allDone(families.map((family) => this.#tables[family].write()));
       this.#ipsets.destroyUnwanted((set) => families.some((family) => this.#tables[family].namesSet(set)));
@@ -184,6 +184,7 @@ export class PolicyDataplane implements PolicyOutput {
 
   #noteFailure(error: unknown): void {
     this.#isTrusted = false;
+    this.#mustRead = true;
     this.#failures++;
     this.#failuresInARow++;
     this.#lastError = error instanceof Error ? error.message : String(error);

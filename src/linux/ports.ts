@@ -101,7 +101,11 @@ export interface LinkSpec {
 
 export interface RouteSpec {
   readonly destination: Cidr;
-  readonly type: 'unicast' | 'blackhole';
+  /**
+   * `local`: delivered on this host, in the table `local` (so `routes` does not list it). The kernel makes these for its
+   * addresses by itself, but for IPv6 only when a worker thread gets to it: until then, packets to a new address are lost.
+   */
+  readonly type: 'unicast' | 'blackhole' | 'local';
   readonly linkIndex?: number;
   readonly gateway?: Address;
   /** The gateway is on the link though no prefix says so. */

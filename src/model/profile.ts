@@ -23,7 +23,7 @@ const tags = z
 const rules = z.array(ruleSchema, 'a list of rules');
 
 /** The value under `profiles/<name>` in the store. */
-export const profileRecordSchema = exactObject({ tags, inbound_rules: rules, outbound_rules: rules });
+const profileRecordSchema = exactObject({ tags, inbound_rules: rules, outbound_rules: rules });
 export type ProfileRecord = { tags: string[]; inbound_rules: RuleJson[]; outbound_rules: RuleJson[] };
 
 /** What users write and read. */

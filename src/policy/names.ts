@@ -28,7 +28,7 @@ export const chains = {
   allowed: 'nctl-allowed',
 } as const;
 
-/** Identifies an ordered list of profiles: `web-1a2b3c4d`. */
+/** Identifies an ordered list of profiles: `web-sYx8jD_2kQ`. */
 export function listId(profiles: readonly string[]): string {
   return shortId(profiles[0] ?? 'none', JSON.stringify(profiles));
 }
@@ -47,7 +47,10 @@ export const listSet = (family: Family, list: string): string => `nctl${family}-
 /** Members: addresses of all endpoints, on any node, that carry the tag. */
 export const tagSet = (family: Family, tag: string): string => `nctl${family}-tag-${shortId(tag, tag)}`;
 
-/** 9 readable characters, and 8 of the hash of all. */
+/**
+ * 7 readable characters, and 10 of the hash of all: 60 bits, so that nobody who may name a profile or tag finds one that
+ * falls together with another's.
+ */
 function shortId(readable: string, whole: string): string {
-  return `${readable.slice(0, 9)}-${createHash('sha256').update(whole).digest('hex').slice(0, 8)}`;
+  return `${readable.slice(0, 7)}-${createHash('sha256').update(whole).digest('base64url').slice(0, 10)}`;
 }

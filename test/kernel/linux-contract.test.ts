@@ -5,16 +5,17 @@
  */
 import assert from 'node:assert/strict';
 import { execFileSync } from 'node:child_process';
-import { connect } from 'node:net';
+import { connect, isIPv6 } from 'node:net';
 import { after, before, describe, test } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { FakeLinux } from '../../src/linux/fake/linux.ts';
-import type { LinkEvent, Linux, Routing } from '../../src/linux/ports.ts';
+import type { LinkEvent, Linux, Routing, RoutingRequest } from '../../src/linux/ports.ts';
 import { createConntrack } from '../../src/linux/real/conntrack.ts';
 import { createIptables } from '../../src/linux/real/iptables.ts';
 import { watchLinks } from '../../src/linux/real/link-watch.ts';
 import { createLinux } from '../../src/linux/real/linux.ts';
-import { planContainer, planHost, type VethSpec } from '../../src/veth/plan.ts';
+import { type Address, hostCidr } from '../../src/model/ip.ts';
+import { planContainer, planHost, routeProtocol, type VethSpec } from '../../src/veth/plan.ts';
 import { type Adapter, address, endpoint, linuxContract } from './linux-contract.ts';
 import { addNetns, enterSandbox, ip, removeNetns } from './linux-contract-sandbox.ts';
 
@@ -66,6 +67,7 @@ describe('real kernel only', () => {
     host.batch(planHost(here));
     const container = linux.openRouting(netns);
     container.batch(planContainer(here));
+    container.batch(here.addresses.filter(isIPv6).map((to) => deliverNow(to, here.containerIndex)));
     host.link({ index: spec.hostIndex });
     container.close();
     netns.close();
@@ -220,6 +222,12 @@ describe('real kernel only', () => {
     }
   });
 });
+
+/** The kernel's own local route of an IPv6 address comes from a worker thread, up to milliseconds later. */
+function deliverNow(to: Address, linkIndex: number): RoutingRequest {
+  const route = { destination: hostCidr(to), type: 'local', linkIndex, protocol: routeProtocol } as const;
+  return { kind: 'route-replace', route };
+}
 
 function median(values: readonly number[]): number {
   return values.toSorted((a, b) => a - b)[values.length >> 1]!;

@@ -254,6 +254,23 @@ export function linuxContract(name: string, createAdapter: () => Promise<Adapter
       assert.deepEqual(await host.routes({ protocol: 111 }), []);
     });
 
+    test('a local route stands beside the main table, not in it', async () => {
+      const { spec, container } = addEndpoint();
+      const before = await container.routes();
+      const route = {
+        destination: cidr('fd00:65::2/128'),
+        type: 'local',
+        linkIndex: spec.containerIndex,
+        protocol: 111,
+      } as const;
+      container.batch([{ kind: 'route-add', route }]);
+      refused('EEXIST', () => container.batch([{ kind: 'route-add', route }]));
+      container.batch([{ kind: 'route-replace', route }]);
+      assert.deepEqual(await container.routes(), before);
+      container.batch([{ kind: 'route-delete', route }]);
+      refused('ESRCH', () => container.batch([{ kind: 'route-delete', route }]));
+    });
+
     test('taking a link down takes its routes, neighbours and IPv6 addresses', async () => {
       const { spec, container } = addEndpoint();
       container.batch([{ kind: 'link-set', index: spec.containerIndex, up: false }]);

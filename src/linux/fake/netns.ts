@@ -91,7 +91,8 @@ export class FakeNetns {
 
   addRoute(route: RouteSpec, replace: boolean): void {
     this.#checkRoute(route);
-    const at = this.#routes.findIndex((known) => known.destination === route.destination);
+    const sameTable = (known: RouteSpec) => (known.type === 'local') === (route.type === 'local');
+    const at = this.#routes.findIndex((known) => known.destination === route.destination && sameTable(known));
     if (at >= 0 && !replace) throw new Refusal('EEXIST');
     if (at >= 0) this.#routes[at] = route;
     else this.#routes.push(route);
@@ -133,17 +134,20 @@ export class FakeNetns {
     return this.#routes;
   }
 
-  /** What was asked for, and what the kernel makes by itself for prefixes on links. */
+  /** The main table: what was asked for, and what the kernel makes by itself for prefixes on links. */
   routes(protocol?: number): RouteInfo[] {
-    const made = this.#routes.map(
-      (route): RouteInfo => ({
-        destination: route.destination,
-        type: route.type,
-        linkIndex: route.linkIndex ?? this.#linkTowards(route.gateway),
-        gateway: route.gateway ?? null,
-        protocol: route.protocol,
-      }),
-    );
+    const made = this.#routes.flatMap((route): RouteInfo[] => {
+      if (route.type === 'local') return [];
+      return [
+        {
+          destination: route.destination,
+          type: route.type,
+          linkIndex: route.linkIndex ?? this.#linkTowards(route.gateway),
+          gateway: route.gateway ?? null,
+          protocol: route.protocol,
+        },
+      ];
+    });
     return [...made, ...this.#connected()].filter(
       (route) => protocol === undefined || route.protocol === protocol,
     );

@@ -52,5 +52,6 @@ function printRoute(route: RouteSpec, device: (index: number) => string): string
     'proto',
     String(route.protocol),
     ...(route.scope === 'link' ? ['scope', 'link'] : []),
+    ...(route.type === 'local' ? ['table', 'local'] : []),
   ].join(' ');
 }

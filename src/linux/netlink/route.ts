@@ -36,8 +36,10 @@ const RTA_GATEWAY = 5;
 const RTA_PREFSRC = 7;
 const RTA_TABLE = 15;
 const RT_TABLE_MAIN = 254;
+const RT_TABLE_LOCAL = 255;
 const RT_SCOPE_UNIVERSE = 0;
 const RT_SCOPE_LINK = 253;
+const RT_SCOPE_HOST = 254;
 /** Any scope, in a deletion. */
 const RT_SCOPE_NOWHERE = 255;
 const RTNH_F_ONLINK = 4;
@@ -48,7 +50,7 @@ const TYPES: ReadonlyMap<number, RouteInfo['type']> = new Map([
   [7, 'unreachable'],
   [8, 'prohibit'],
 ]);
-const TYPE_NUMBERS = { unicast: 1, blackhole: 6 };
+const TYPE_NUMBERS = { unicast: 1, local: 2, blackhole: 6 };
 
 export function writeRoute(
   batch: MessageBatch,
@@ -63,13 +65,14 @@ export function writeRoute(
     'route-delete': 0,
   };
   const { destination, gateway, source, linkIndex } = route;
-  const scope = route.scope === 'link' ? RT_SCOPE_LINK : RT_SCOPE_UNIVERSE;
+  const scope =
+    route.type === 'local' ? RT_SCOPE_HOST : route.scope === 'link' ? RT_SCOPE_LINK : RT_SCOPE_UNIVERSE;
   batch.add(type, flags[kind], (writer) => {
     writer.u8(AF[familyOf(destination)]);
     writer.u8(prefixLength(destination));
     writer.u8(0);
     writer.u8(0);
-    writer.u8(RT_TABLE_MAIN);
+    writer.u8(route.type === 'local' ? RT_TABLE_LOCAL : RT_TABLE_MAIN);
     writer.u8(route.protocol);
     writer.u8(kind === 'route-delete' ? RT_SCOPE_NOWHERE : scope);
     writer.u8(TYPE_NUMBERS[route.type]);
