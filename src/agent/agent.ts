@@ -60,6 +60,7 @@ export class Agent {
   #missing = new Map<string, string>();
   #held: readonly string[] = [];
   #repairScheduled = false;
+  #nextPolicyRetry = 0;
   #stopped = false;
 
   constructor(parts: AgentParts) {
@@ -86,7 +87,9 @@ export class Agent {
         onUpdates: (updates, revision) => this.#onUpdates(updates, revision),
         onInSync: () => this.#synced.resolve(),
         onStatus: (status) => {
-          if (!status.inSync) logger.warn({ reason: status.reason }, 'not in sync with the store');
+          if (!status.inSync && this.#attachments !== null) {
+            logger.warn({ reason: status.reason }, 'not in sync with the store');
+          }
         },
       },
     });
@@ -303,9 +306,15 @@ export class Agent {
   }
 
   async #housekeep(attachments: Attachments): Promise<void> {
-    this.#engine.retire();
-    await this.#policy.flush();
     await attachments.expire();
+    const { retryInMs } = this.#policy.status;
+    if (retryInMs === null) {
+      this.#engine.retire();
+      await this.#policy.flush();
+    } else if (this.#parts.clock.now() >= this.#nextPolicyRetry) {
+      this.#nextPolicyRetry = this.#parts.clock.now() + retryInMs;
+      await this.#policy.resync();
+    }
   }
 
   #every(milliseconds: number, task: () => Promise<void>): void {

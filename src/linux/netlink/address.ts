@@ -17,7 +17,6 @@ const IFA_ADDRESS = 1;
 const IFA_LOCAL = 2;
 const IFA_FLAGS = 8;
 const IFA_F_NODAD = 0x02;
-const IFA_F_PERMANENT = 0x80;
 const IFA_F_TENTATIVE = 0x40;
 
 /** AF_INET and AF_INET6 as numbers of the kernel. */
@@ -36,7 +35,7 @@ export function writeAddressAdd(
   batch.add(RTM_NEWADDR, NLM_F_CREATE | NLM_F_EXCL, (writer) => {
     writer.u8(AF[family]);
     writer.u8(prefixLength);
-    writer.u8(IFA_F_PERMANENT | (family === 6 ? IFA_F_NODAD : 0));
+    writer.u8(family === 6 ? IFA_F_NODAD : 0);
     writer.u8(0);
     writer.u32(index);
     writer.attribute(IFA_LOCAL, bytes);
