@@ -175,6 +175,7 @@ export class Attachments implements Attacher {
       undo.push('release the addresses', () => this.#unregister(id, endpoint, false));
       await this.#wire(endpoint, netns, undo);
       undo.forget();
+      this.#log(id, endpoint, 'attached');
       return attachmentOf(endpoint);
     } catch (error) {
       for (const failure of await undo.run()) {
@@ -194,7 +195,7 @@ export class Attachments implements Attacher {
     const { store, picture, node, now } = this.#parts;
     const profiles =
       request.profiles.length > 0
-        ? request.profiles
+        ? [...new Set(request.profiles)]
         : [parseName(request.network, 'profile (named like the network)')];
     const ownProfile =
       request.profiles.length === 0 && !picture.hasProfile(request.network) ? request.network : null;
@@ -254,7 +255,6 @@ export class Attachments implements Attacher {
       if (!picture.hasProfile(profile))
         this.#parts.logger.warn({ endpoint: id, profile }, 'profile does not exist: it denies everything');
     }
-    this.#parts.logger.debug({ endpoint: id, addresses: endpoint.addresses }, 'registered');
     return endpoint;
   }
 
@@ -276,6 +276,15 @@ export class Attachments implements Attacher {
     await wiring.remove(endpoint.hostInterface);
     for (const address of endpoint.addresses) await linux.conntrack.flushAddress(address);
     await this.#unregister(id, endpoint, true);
+    this.#log(id, endpoint, 'detached');
+  }
+
+  #log(id: string, endpoint: Endpoint, message: string): void {
+    const { network, containerId, interface: name, addresses, profiles } = endpoint;
+    this.#parts.logger.info(
+      { endpoint: id, network, containerId, interface: name, addresses, profiles },
+      message,
+    );
   }
 
   /** One transaction gives back the addresses and forgets the endpoint; its policy members go with it. */

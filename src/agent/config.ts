@@ -10,7 +10,7 @@ import { parseArgs } from 'node:util';
 import { parse as parseYaml } from 'yaml';
 import { invalid, NetctlError } from '../lib/errors.ts';
 import { type Address, familyOf, parseAddress } from '../model/ip.ts';
-import { parseName } from '../model/names.ts';
+import { parseNodeName } from '../model/names.ts';
 
 export interface Config {
   readonly node: {
@@ -59,7 +59,7 @@ export const options: readonly Option[] = [
     flag: 'node',
     fallback: hostname(),
     doc: 'Name of this host, unique in the cluster.',
-    parse: parseName,
+    parse: parseNodeName,
   },
   {
     key: 'node.address4',
@@ -193,8 +193,7 @@ export function loadConfig(input: ConfigInput): { config: Config; settings: read
       option.key,
       option.fallback,
     ];
-    const value = source === 'default' ? raw : option.parse(raw, name);
-    return { key: option.key, value, source };
+    return { key: option.key, value: option.parse(raw, name), source };
   });
   return { config: nest(settings), settings };
 }

@@ -65,7 +65,7 @@ async function answer(frame: Buffer, socket: Socket, options: CniServerOptions):
     request = { ...decodeRequest(frame), pid: peer.pid };
     call = parseCall(request);
     const stdout = await runCall(call, options.attacher);
-    if (socket.destroyed && call.command === 'ADD') {
+    if (isGone(socket) && call.command === 'ADD') {
       options.logger.warn(
         { containerId: call.attach.containerId },
         'the caller of ADD went away before the answer: undone',
@@ -86,6 +86,11 @@ async function answer(frame: Buffer, socket: Socket, options: CniServerOptions):
     );
     if (!socket.destroyed) socket.end(encodeReply(1, text));
   }
+}
+
+/** The shim keeps both directions open until it has its answer. */
+function isGone(socket: Socket): boolean {
+  return socket.destroyed || socket.readableEnded;
 }
 
 /** The version to answer in when the rest of the configuration was refused. */

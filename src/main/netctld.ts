@@ -23,6 +23,8 @@ import { SqliteStore } from '../store/sqlite.ts';
 import { createLogger } from './logger.ts';
 
 const queuePollMilliseconds = 5000;
+/** For the answers of requests that had begun when the end was asked for. */
+const answerMilliseconds = 1000;
 
 async function main(argv: readonly string[]): Promise<void> {
   if (argv.includes('--help') || argv.includes('-h')) return void process.stdout.write(help());
@@ -85,9 +87,10 @@ async function run(config: Config, settings: readonly Setting[], logger: Logger)
   notifySystemd('STOPPING=1');
   clearInterval(queueTimer);
   for (const name of ['cni.sock', 'api.sock']) rmSync(join(config.runDir, name), { force: true });
-  cni.close();
+  const lastAnswer = new Promise<void>((resolve) => cni.close(() => resolve()));
   await api.close();
   await agent.stop();
+  await Promise.race([lastAnswer, new Promise((resolve) => setTimeout(resolve, answerMilliseconds))]);
   linux.close();
 }
 

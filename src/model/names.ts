@@ -16,6 +16,14 @@ export function parseName(text: unknown, field: string): string {
   return text;
 }
 
+/** Node names: host names in their short or long form. @throws INVALID */
+export function parseNodeName(text: unknown, field: string): string {
+  if (typeof text !== 'string' || !/^[a-zA-Z0-9][a-zA-Z0-9_.-]{0,62}$/.test(text)) {
+    throw invalid(field, text, '1 to 63 letters, digits, "_", "." or "-", a letter or digit first');
+  }
+  return text;
+}
+
 /** Interface names as the kernel and the CNI libraries take them. @throws INVALID */
 export function parseInterfaceName(text: unknown, field = 'interface'): string {
   if (typeof text !== 'string' || !/^[^\s/:\0]{1,15}$/.test(text) || text === '.' || text === '..') {

@@ -16,7 +16,7 @@ import {
   prefixLength,
 } from './ip.ts';
 import { type Mac, parseMac } from './mac.ts';
-import { parseInterfaceName, parseName } from './names.ts';
+import { parseInterfaceName, parseName, parseNodeName } from './names.ts';
 
 /** A zod type out of one of the model's parsers, so that a text has one rule wherever it comes from. */
 function parsed<T extends string>(parse: (text: unknown, field: string) => T, example: string): z.ZodType<T> {
@@ -37,6 +37,7 @@ export const address = parsed<Address>(parseAddress, '10.0.0.1');
 export const cidr = parsed<Cidr>(parseCidr, '10.0.0.0/16');
 export const mac = parsed<Mac>(parseMac, '02:42:0a:00:00:01');
 export const name = parsed<string>(parseName, 'web');
+const nodeName = parsed<string>(parseNodeName, 'node1');
 const interfaceName = parsed<string>(parseInterfaceName, 'eth0');
 const time = z.iso.datetime();
 const path = z.string().max(4096);
@@ -79,7 +80,7 @@ export function defaultBlockSize(pool: Cidr): number {
 }
 
 /** A slice of a routed pool that one node claims and announces. */
-export const blockSchema = z.strictObject({ pool: name, node: name, claimedAt: time });
+export const blockSchema = z.strictObject({ pool: name, node: nodeName, claimedAt: time });
 export type Block = z.infer<typeof blockSchema>;
 
 export const ownerSchema = z.strictObject({ tenant: ownerPart, app: ownerPart, instance: ownerPart });
@@ -90,7 +91,7 @@ export const addressSchema = z.strictObject({
   pool: name,
   state: z.enum(['reserved', 'bound', 'active', 'retained', 'cooldown', 'quarantined']),
   owner: ownerSchema,
-  node: name.nullable(),
+  node: nodeName.nullable(),
   endpoint: z.string().nullable(),
   mac: mac.nullable(),
   onRelease: z.enum(['delete', 'immutable', 'never', 'ttl']).default('delete'),

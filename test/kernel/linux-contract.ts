@@ -7,17 +7,12 @@
 import assert from 'node:assert/strict';
 import { after, afterEach, before, beforeEach, describe, test } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
-import {
-  KernelError,
-  type LinkEvent,
-  type Linux,
-  type Netns,
-  type Routing,
-  type RoutingRequest,
-} from '../../src/linux/ports.ts';
+import type { LinkEvent, Linux, Netns, Routing, RoutingRequest } from '../../src/linux/ports.ts';
 import type { Address, Cidr } from '../../src/model/ip.ts';
 import type { Mac } from '../../src/model/mac.ts';
 import { planContainer, planHost, routeProtocol, type VethSpec } from '../../src/veth/plan.ts';
+import { filterContract } from './linux-contract-filter.ts';
+import { refused } from './linux-contract-refusal.ts';
 
 export interface Adapter {
   readonly linux: Linux;
@@ -45,26 +40,6 @@ export function endpoint(number: number, netnsFd: number): VethSpec {
     mac: '02:42:0a:00:00:01' as Mac,
     mtuBytes: 1400,
     addresses: [address('10.65.0.2'), address('fd00:65::2')],
-  };
-}
-
-/** The error of a call that has to fail with this errno. */
-function refused(errno: string, call: () => unknown): KernelError {
-  try {
-    call();
-  } catch (error) {
-    assert.ok(error instanceof KernelError, String(error));
-    assert.equal(error.errno, errno, error.message);
-    return error;
-  }
-  return assert.fail(`succeeded, expected ${errno}`);
-}
-
-function rejected(errno: string): (error: unknown) => boolean {
-  return (error) => {
-    assert.ok(error instanceof KernelError, String(error));
-    assert.equal(error.errno, errno, error.message);
-    return true;
   };
 }
 
@@ -383,125 +358,6 @@ export function linuxContract(name: string, createAdapter: () => Promise<Adapter
       assert.equal(events.length, seen);
     });
 
-    test('sets: create, add, delete, flush and destroy; what is done already succeeds', async () => {
-      const create = { kind: 'create', name: 'ct-a4', type: 'net', family: 4 } as const;
-      linux.ipsets.batch([create, create, { kind: 'create', name: 'ct-b6', type: 'net,iface', family: 6 }]);
-      linux.ipsets.batch([
-        { kind: 'add', name: 'ct-a4', members: ['10.0.0.1/32', '10.1.0.0/16', '10.0.0.1/32'] },
-        { kind: 'add', name: 'ct-b6', members: ['fd00::1/128,eth0'] },
-        { kind: 'delete', name: 'ct-a4', members: ['10.9.9.9/32', '10.1.0.0/16'] },
-      ]);
-      assert.deepEqual(
-        (await linux.ipsets.list('ct-')).toSorted((a, b) => a.name.localeCompare(b.name)),
-        [
-          { name: 'ct-a4', type: 'net', family: 4, members: ['10.0.0.1/32'] },
-          { name: 'ct-b6', type: 'net,iface', family: 6, members: ['fd00::1/128,eth0'] },
-        ],
-      );
-      linux.ipsets.batch([{ kind: 'flush', name: 'ct-a4' }]);
-      assert.deepEqual((await linux.ipsets.list('ct-a4'))[0]?.members, []);
-      const destroy = ['ct-a4', 'ct-b6', 'ct-a4'].map((name) => ({ kind: 'destroy', name }) as const);
-      linux.ipsets.batch(destroy);
-      assert.deepEqual(await linux.ipsets.list('ct-'), []);
-    });
-
-    test('sets: unknown set, wrong family, wrong kind of member and another type are refused by name', () => {
-      linux.ipsets.batch([
-        { kind: 'create', name: 'ct-c', type: 'net', family: 4 },
-        { kind: 'create', name: 'ct-d', type: 'net,iface', family: 4 },
-      ]);
-      const error = refused('ENOENT', () =>
-        linux.ipsets.batch([
-          { kind: 'flush', name: 'ct-c' },
-          { kind: 'add', name: 'ct-none', members: ['10.0.0.1/32'] },
-        ]),
-      );
-      assert.equal(error.position, 1);
-      refused('IPSET_ERR_PROTOCOL', () =>
-        linux.ipsets.batch([{ kind: 'add', name: 'ct-c', members: ['fd00::1/128'] }]),
-      );
-      refused('IPSET_ERR_PROTOCOL', () =>
-        linux.ipsets.batch([{ kind: 'add', name: 'ct-d', members: ['10.0.0.1/32'] }]),
-      );
-      refused('EEXIST', () =>
-        linux.ipsets.batch([{ kind: 'create', name: 'ct-c', type: 'net,iface', family: 4 }]),
-      );
-      for (const member of ['0.0.0.0/0', '10.0.0.1', '10.0.0.1/24', '10.0.0.1/32,', '10.0.0.1/32,a/b']) {
-        assert.throws(
-          () => linux.ipsets.batch([{ kind: 'add', name: 'ct-c', members: [member] }]),
-          { code: 'INVALID' },
-          member,
-        );
-      }
-      linux.ipsets.batch([
-        { kind: 'destroy', name: 'ct-c' },
-        { kind: 'destroy', name: 'ct-d' },
-      ]);
-    });
-
-    test('sets: 10,000 members are added and listed', async () => {
-      const members = Array.from({ length: 10_000 }, (_, i) => `10.${i >> 8}.${i & 255}.0/24`);
-      linux.ipsets.batch([
-        { kind: 'create', name: 'ct-many', type: 'net', family: 4 },
-        { kind: 'add', name: 'ct-many', members },
-      ]);
-      const [set] = await linux.ipsets.list('ct-many');
-      assert.deepEqual([...set!.members].sort(), [...members].sort());
-      linux.ipsets.batch([
-        { kind: 'delete', name: 'ct-many', members },
-        { kind: 'destroy', name: 'ct-many' },
-      ]);
-    });
-
-    test('rules: all of a text or nothing, and a set that a rule names stays', async () => {
-      linux.ipsets.batch([{ kind: 'create', name: 'ct-used', type: 'net', family: 4 }]);
-      const chain = ':ct-chain - [0:0]';
-      const rule = '-A ct-chain -m set --match-set ct-used src -j DROP';
-      await linux.iptables.restore(4, `*filter\n${chain}\n${rule}\n-A FORWARD -j ct-chain\nCOMMIT\n`);
-      assert.ok((await linux.iptables.save(4)).split('\n').includes(rule));
-      refused('IPSET_ERR_BUSY', () => linux.ipsets.batch([{ kind: 'destroy', name: 'ct-used' }]));
-
-      const before = withoutComments(await linux.iptables.save(4));
-      for (const bad of [
-        '-A ct-chain -j ct-none',
-        '-A ct-none -j DROP',
-        '-A ct-chain -m set --match-set ct-no src -j DROP',
-      ]) {
-        await assert.rejects(
-          linux.iptables.restore(4, `*filter\n-A FORWARD -j DROP\n${bad}\nCOMMIT\n`),
-          rejected('EINVAL'),
-        );
-        assert.equal(withoutComments(await linux.iptables.save(4)), before, bad);
-      }
-      await assert.rejects(
-        linux.iptables.restore(4, '*filter\n-F ct-chain\n-X ct-chain\nCOMMIT\n'),
-        KernelError,
-      );
-      assert.equal(withoutComments(await linux.iptables.save(4)), before);
-      await assert.rejects(linux.iptables.restore(4, '*filter\n-A FORWARD -j DROP\n'), KernelError);
-      assert.equal(withoutComments(await linux.iptables.save(4)), before);
-
-      // Declared again, a chain starts empty; --noflush leaves the others alone.
-      await linux.iptables.restore(4, `*filter\n${chain}\nCOMMIT\n`);
-      const after = (await linux.iptables.save(4)).split('\n');
-      assert.ok(after.includes('-A FORWARD -j ct-chain') && !after.includes(rule));
-      linux.ipsets.batch([{ kind: 'destroy', name: 'ct-used' }]);
-      await linux.iptables.restore(4, '*filter\n-D FORWARD -j ct-chain\nCOMMIT\n');
-      await linux.iptables.restore(4, '*filter\n-X ct-chain\nCOMMIT\n');
-      assert.doesNotMatch(await linux.iptables.save(4), /ct-chain/);
-    });
-
-    test('flushing connections of an address that has none succeeds, both families', async () => {
-      await linux.conntrack.flushAddress(address('10.65.0.2'));
-      await linux.conntrack.flushAddress(address('fd00:65::2'));
-    });
+    filterContract(() => linux);
   });
-}
-
-function withoutComments(saved: string): string {
-  return saved
-    .split('\n')
-    .filter((line) => !line.startsWith('#'))
-    .join('\n')
-    .replaceAll(/\[\d+:\d+\]/g, '[0:0]');
 }

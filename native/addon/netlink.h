@@ -1,0 +1,41 @@
+/*
+ * A netlink socket as the files that open it, send on it and receive from it see it.
+ *
+ * Life: `users` counts the open socket, its poll and each background send; the last one closes the descriptor. The memory goes
+ * when, besides, JavaScript has no object for it any more. Never: a descriptor closed while a thread or the loop still uses it.
+ */
+#ifndef NETCTL_NETLINK_H
+#define NETCTL_NETLINK_H
+
+#include "addon.h"
+
+#include <uv.h>
+
+struct netlink_socket {
+  int fd;
+  int users;
+  bool has_object;
+  bool closed;
+  bool watched;
+  napi_env env;
+  uv_poll_t poll;
+  napi_ref callback;
+  napi_async_context context;
+  napi_async_cleanup_hook_handle cleanup;
+};
+
+/* The open socket that the value is, or NULL with an exception pending. */
+struct netlink_socket *get_socket(napi_env env, napi_value value);
+/* One user less. */
+void drop_user(struct netlink_socket *sock);
+/* For everybody: stops the poll, closes the descriptor as soon as nobody uses it. */
+void close_socket(struct netlink_socket *sock);
+
+napi_value send_now(napi_env env, napi_callback_info info);
+napi_value send_in_background(napi_env env, napi_callback_info info);
+napi_value receive_now(napi_env env, napi_callback_info info);
+napi_value on_readable(napi_env env, napi_callback_info info);
+napi_value ref_socket(napi_env env, napi_callback_info info);
+napi_value unref_socket(napi_env env, napi_callback_info info);
+
+#endif
