@@ -25,7 +25,8 @@ export async function commit(store: Store, picture: Picture, plan: () => Plan): 
       if (writes.length === 0) return 0;
       const result = await store.transact(compares, writes);
       if (result.committed) {
-        picture.apply(writes.map((write) => ({ key: write.key, entry: entryOf(write, result.revision) })));
+        const changes = writes.map((write) => ({ key: write.key, entry: entryOf(write, result.revision) }));
+        picture.apply(changes, true);
         return result.revision;
       }
       const entry = await store.get(result.failed);

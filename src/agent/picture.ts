@@ -51,6 +51,7 @@ export class Picture {
   readonly #parts: PictureParts;
   readonly #broken = new Map<string, string>();
   readonly #profiles = new Set<string>();
+  #trusts = false;
 
   constructor(parts: PictureParts) {
     this.#parts = parts;
@@ -65,10 +66,13 @@ export class Picture {
     return this.#profiles.has(name);
   }
 
-  apply(changes: readonly Change[]): void {
+  /** @param own records that this agent has just made: they are typed already */
+  apply(changes: readonly Change[], own = false): void {
+    this.#trusts = own;
     // Pools first: what follows is indexed by them.
     for (const change of changes) if (change.key.startsWith('pools/')) this.#applyOne(change);
     for (const change of changes) if (!change.key.startsWith('pools/')) this.#applyOne(change);
+    this.#trusts = false;
   }
 
   #applyOne({ key: path, entry }: Change): void {
@@ -140,6 +144,7 @@ export class Picture {
 
   #read<T>(path: string, entry: Entry | null, schema: z.ZodType<T>): Known<T> | null {
     if (entry === null) return this.#forget(path);
+    if (this.#trusts) return { value: entry.value as T, modified: entry.modified };
     const parsed = schema.safeParse(entry.value);
     if (parsed.success) {
       this.#broken.delete(path);
