@@ -108,6 +108,28 @@ async function join3(): Promise<void> {
 async function showKernel(): Promise<void> {
   claims.show((await host.netctl(['endpoint', 'show'])).stdout);
   claims.show(`$ ip route\n${await host.mustExec(['ip', 'route', 'show'])}`);
+  const nftables = await host.exec(['nft', '-s', 'list', 'table', 'ip', 'netctl']);
+  if (nftables.code === 0) showNftables(nftables.stdout);
+  else await showIptables();
+}
+
+/** A table is written chain by chain; each rule shown stands behind the name of its chain. */
+function showNftables(table: string): void {
+  const [maps, ...chains] = table.split(/^\tchain (?=\S+ \{)/m) as [string, ...string[]];
+  const rules = chains.flatMap((text) => {
+    const [first, ...lines] = text.split('\n');
+    const chain = first!.replace(' {', '');
+    return lines.filter((line) => line.includes('comment')).map((line) => `${chain}: ${line.trim()}`);
+  });
+  const about = rules.filter((rule) => /^(nctl-FORWARD|nctl-to|nctl-in-db\S*):/.test(rule)).map(readable);
+  claims.show(
+    `$ nft list table ip netctl (${about.length} of ${rules.length} rules; none is for a single container)\n${about.join('\n')}`,
+  );
+  const elements = [...maps.matchAll(/^\t(?:map|set) (\S+) \{[^}]*?elements = \{\s*([^}]*?)\s*\}/gm)];
+  claims.show(elements.map(([, name, list]) => `${name}: ${list!.replace(/\s+/g, ' ')}`).join('\n'));
+}
+
+async function showIptables(): Promise<void> {
   const rules = (await host.mustExec(['iptables', '-w', '-S']))
     .split('\n')
     .filter((line) => line.startsWith('-A'));
@@ -123,7 +145,7 @@ async function showKernel(): Promise<void> {
 
 /** The comment behind the rule, without the hash by which the agent knows its own. */
 function readable(rule: string): string {
-  return rule.replace(/ -m comment --comment "netctl:\w+ ([^"]*)"(.*)/, '$2   # $1');
+  return rule.replace(/ (?:-m comment --)?comment "netctl:\w+ ([^"]*)"(.*)/, '$2   # $1');
 }
 
 async function checkMatrix(sentence: string): Promise<void> {

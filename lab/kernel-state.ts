@@ -16,13 +16,15 @@ const readings: readonly (readonly string[])[] = [
   ['iptables-save'],
   ['ip6tables-save'],
   ['ipset', 'save'],
+  // Only ours: nft cannot read all that iptables-nft writes into its own tables.
+  ['sh', '-c', 'for family in ip ip6; do nft -s list table $family netctl 2>/dev/null; done; true'],
 ];
 
 /** Every line that a reading prints, with the reading's name in front. Interface indexes are part of it. */
 export async function readState(host: Host): Promise<string[]> {
   const texts = await Promise.all(readings.map((command) => host.mustExec(command)));
   return texts.flatMap((text, at) =>
-    text
+    unwrapped(text)
       .split('\n')
       .filter((line) => line !== '' && !line.startsWith('#'))
       // Chains carry a counter, and an address how long it stays.
@@ -37,6 +39,14 @@ export async function readState(host: Host): Promise<string[]> {
   );
 }
 
+/** nft breaks lists of elements into lines, and prints them in an order that is not ours. */
+function unwrapped(text: string): string {
+  return text.replace(/elements = \{([^}]*)\}/g, (_, elements: string) => {
+    const each = elements.split(',').map((element) => element.trim());
+    return `elements = { ${each.sort().join(', ')} }`;
+  });
+}
+
 /** Empty when both are equal; else one line per difference, `+` for what is there now only. */
 export function difference(before: readonly string[], now: readonly string[]): string {
   const old = new Set(before);
@@ -47,7 +57,7 @@ export function difference(before: readonly string[], now: readonly string[]): s
   ].join('\n');
 }
 
-/** Packets that each rule of the filter table has seen, by the rule's text; equal rules are told apart by a number. */
+/** Packets that each rule of the filter table, or of our tables in nftables, has seen, by the rule's text; equal rules are told apart by a number. */
 export async function rulePackets(host: Host): Promise<Map<string, number>> {
   const packets = new Map<string, number>();
   for (const line of (await host.mustExec(['iptables-save', '-c', '-t', 'filter'])).split('\n')) {
@@ -56,6 +66,16 @@ export async function rulePackets(host: Host): Promise<Map<string, number>> {
     let rule = found[2]!;
     for (let copy = 2; packets.has(rule); copy++) rule = `${found[2]} #${copy}`;
     packets.set(rule, Number(found[1]));
+  }
+  for (const family of ['ip', 'ip6']) {
+    const { code, stdout } = await host.exec(['nft', 'list', 'table', family, 'netctl']);
+    if (code !== 0) continue;
+    let chain = '';
+    for (const line of stdout.split('\n')) {
+      chain = /^\tchain (\S+)/.exec(line)?.[1] ?? chain;
+      const found = /^\t\t(.*)counter packets (\d+) bytes \d+ (.*)$/.exec(line);
+      if (found !== null) packets.set(`${family} ${chain}: ${found[1]}${found[3]}`, Number(found[2]));
+    }
   }
   return packets;
 }

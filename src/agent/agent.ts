@@ -9,6 +9,8 @@
  *
  * In: the ports and the configuration. Out: an Attacher for the protocol fronts, status. Never: a kernel write before in-sync.
  */
+
+import { chooseBackend } from '../dataplane/choose-backend.ts';
 import { EndpointWiring } from '../dataplane/endpoint-wiring.ts';
 import { PolicyDataplane } from '../dataplane/policy-dataplane.ts';
 import { AddressBook } from '../ipam/address-book.ts';
@@ -18,6 +20,7 @@ import type { Logger } from '../lib/logger.ts';
 import type { LinkEvent, Linux } from '../linux/ports.ts';
 import type { Cidr } from '../model/ip.ts';
 import { nodeKey } from '../model/keys.ts';
+import { type ProtocolPort, parseProtocolPort } from '../model/protocol-port.ts';
 import type { Node } from '../model/records.ts';
 import { PolicyEngine } from '../policy/engine.ts';
 import type { Json, Revision, Store } from '../store/store.ts';
@@ -27,6 +30,7 @@ import type { Config } from './config.ts';
 import { EndpointTable } from './endpoint-table.ts';
 import { judgeDeletion } from './mass-deletion-guard.ts';
 import { Picture } from './picture.ts';
+import { Why, type WhyAnswer, type WhyQuery } from './why.ts';
 
 export interface AgentParts {
   readonly config: Config;
@@ -40,6 +44,9 @@ export interface AgentParts {
 
 /** How long a change may take to the kernel before the API stops waiting for it. */
 const appliedDeadlineMilliseconds = 5000;
+
+/** From the first change of our policy by others to the repair. */
+const foreignChangeMilliseconds = 100;
 
 export class Agent {
   readonly #parts: AgentParts;
@@ -56,10 +63,12 @@ export class Agent {
   #revision: Revision = 0;
   #attachments: Attachments | null = null;
   #stopWatchingLinks: () => void = () => undefined;
+  #stopWatchingPolicy: () => void = () => undefined;
   #timers: Timer[] = [];
   #missing = new Map<string, string>();
   #held: readonly string[] = [];
   #repairScheduled = false;
+  #policyCheckScheduled = false;
   #nextPolicyRetry = 0;
   #stopped = false;
 
@@ -67,8 +76,8 @@ export class Agent {
     const { config, store, linux, clock, logger } = parts;
     this.#parts = parts;
     this.#startedAt = new Date(clock.now());
-    this.#policy = new PolicyDataplane(linux, logger);
-    this.#engine = new PolicyEngine({ endpointToHost: config.dataplane.endpointToHost }, this.#policy);
+    this.#policy = new PolicyDataplane(chooseBackend(linux, config.dataplane.policy, logger), logger);
+    this.#engine = new PolicyEngine(policyOptions(config), this.#policy);
     this.#wiring = new EndpointWiring(linux, logger);
     this.#picture = new Picture({
       node: config.node.name,
@@ -77,6 +86,7 @@ export class Agent {
       engine: this.#engine,
       logger,
       onFamily: (family) => this.#afterSync(() => this.#wiring.ensureForwarding(family)),
+      onOwnEndpoint: (endpoint) => this.#afterSync(() => this.#wiring.loosenReversePath(endpoint)),
       onOwnBlock: (block, present) => this.#afterSync(() => this.#wiring.setBlockRoute(block, present)),
     });
     this.#syncer = new Syncer({
@@ -101,6 +111,7 @@ export class Agent {
     await this.#synced.promise;
     await this.#registerNode();
     for (const [, pool] of this.#book.pools()) this.#wiring.ensureForwarding(pool.cidr.includes(':') ? 6 : 4);
+    this.#stopWatchingPolicy = this.#policy.watch(() => this.#onForeignPolicyChange());
     await this.#policy.start();
     const { address4, address6 } = config.node;
     const nodeAddresses = [address4, address6].filter((address) => address !== null);
@@ -132,6 +143,7 @@ export class Agent {
     this.#stopped = true;
     for (const timer of this.#timers) timer.cancel();
     this.#stopWatchingLinks();
+    this.#stopWatchingPolicy();
     await this.#attachments?.idle();
     this.#syncer.stop();
     this.#wiring.close();
@@ -142,6 +154,18 @@ export class Agent {
   async applied(revision: Revision): Promise<void> {
     await this.#seen(revision);
     await this.#policy.flush();
+  }
+
+  /** @throws NOT_FOUND, CONFLICT, INVALID */
+  async why(query: WhyQuery): Promise<WhyAnswer> {
+    const { config, store } = this.#parts;
+    const { entries } = await store.list('');
+    return new Why(entries, config.node.name, policyOptions(config)).answer(query);
+  }
+
+  /** How often each rule of the profile or policy applied on this host. @throws KernelError */
+  ruleCounts(kind: 'profile' | 'policy', name: string) {
+    return this.#policy.countsOf({ kind, name }, this.#engine.chains());
   }
 
   status() {
@@ -158,21 +182,16 @@ export class Agent {
         revision: this.#revision,
       },
       policy: {
-        backend: `iptables-${this.#parts.linux.iptables.backend}`,
+        backend: policy.backend,
         inSync: policy.inSync,
         error: policy.lastError,
         counters: policy.writes,
       },
       endpoints: {
         total: this.#endpoints.size,
-        unhealthy: [
-          ...[...this.#missing].map(([endpoint, reason]) => ({ endpoint, reason })),
-          ...[...this.#picture.broken()].map(([endpoint, reason]) => ({
-            endpoint,
-            reason: `broken record: ${reason}`,
-          })),
-        ],
+        unhealthy: [...this.#missing].map(([endpoint, reason]) => ({ endpoint, reason })),
       },
+      records: { broken: [...this.#picture.broken()].map(([key, reason]) => ({ key, reason })) },
       guard: {
         held: this.#held.map((what) => ({
           what,
@@ -305,6 +324,18 @@ export class Agent {
     );
   }
 
+  /** Many changes at once (a whole rule set is loaded) are one check. */
+  #onForeignPolicyChange(): void {
+    if (this.#policyCheckScheduled) return;
+    this.#policyCheckScheduled = true;
+    this.#timers.push(
+      this.#parts.clock.setTimer(foreignChangeMilliseconds, () => {
+        this.#policyCheckScheduled = false;
+        this.#policy.resync().catch((error: unknown) => this.#report('policy', error));
+      }),
+    );
+  }
+
   async #housekeep(attachments: Attachments): Promise<void> {
     await attachments.expire();
     const { retryInMs } = this.#policy.status;
@@ -332,4 +363,11 @@ export class Agent {
   #report(what: string, error: unknown): void {
     this.#parts.logger.error({ error: asNetctlError(error).message }, `${what}: failed, will be tried again`);
   }
+}
+
+function policyOptions({ dataplane }: Config) {
+  const ports = (key: 'failsafeInbound' | 'failsafeOutbound'): ProtocolPort[] =>
+    dataplane[key].map((text) => parseProtocolPort(text, `dataplane.${key}`));
+  const failsafe = { inbound: ports('failsafeInbound'), outbound: ports('failsafeOutbound') };
+  return { endpointToHost: dataplane.endpointToHost, failsafe };
 }

@@ -219,7 +219,7 @@ export class Attachments implements Attacher {
         addresses: [...proposal.addresses],
         profiles: [...profiles],
         labels: { ...request.labels },
-        extraSources: [],
+        extraSources: [...request.extraSources],
         rateLimits: null,
         netns: { path: request.netns.path, ...netns.identity },
         bootId: this.#parts.bootId,

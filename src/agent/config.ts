@@ -11,6 +11,7 @@ import { parse as parseYaml } from 'yaml';
 import { invalid, NetctlError } from '../lib/errors.ts';
 import { type Address, familyOf, parseAddress } from '../model/ip.ts';
 import { parseNodeName } from '../model/names.ts';
+import { parseProtocolPort, protocolPortText } from '../model/protocol-port.ts';
 
 export interface Config {
   readonly node: {
@@ -22,9 +23,12 @@ export interface Config {
   };
   readonly datastore: { readonly type: 'embedded' };
   readonly dataplane: {
-    readonly policy: 'auto' | 'iptables';
+    readonly policy: 'auto' | 'nftables' | 'iptables';
     readonly iptablesBackend: 'auto' | 'nft' | 'legacy';
     readonly endpointToHost: 'drop' | 'accept' | 'return';
+    /** `tcp:22`; likewise failsafeOutbound. */
+    readonly failsafeInbound: readonly string[];
+    readonly failsafeOutbound: readonly string[];
     /** 0: that of the interface that has the node's address. */
     readonly mtuBytes: number;
     readonly resyncSeconds: number;
@@ -100,8 +104,8 @@ export const options: readonly Option[] = [
     key: 'dataplane.policy',
     flag: 'dataplane',
     fallback: 'auto',
-    doc: 'What enforces policy; auto takes the best that is built in and works.',
-    parse: oneOf('auto', 'iptables'),
+    doc: 'What enforces policy; auto takes nftables where the kernel has it.',
+    parse: oneOf('auto', 'nftables', 'iptables'),
   },
   {
     key: 'dataplane.iptablesBackend',
@@ -116,6 +120,20 @@ export const options: readonly Option[] = [
     fallback: 'drop',
     doc: "What a container may send to its own host, after its profile's outbound rules; return leaves it to the host's own rules.",
     parse: oneOf('drop', 'accept', 'return'),
+  },
+  {
+    key: 'dataplane.failsafeInbound',
+    flag: 'failsafe-inbound',
+    fallback: ['tcp:22', 'udp:68', 'tcp:179', 'udp:546', 'tcp:2379', 'tcp:2380'],
+    doc: 'Ports of this host that no host endpoint closes: ssh, DHCP, BGP, etcd; as a flag tcp:22,udp:68.',
+    parse: ports,
+  },
+  {
+    key: 'dataplane.failsafeOutbound',
+    flag: 'failsafe-outbound',
+    fallback: ['tcp:22', 'tcp:53', 'udp:53', 'udp:67', 'tcp:179', 'udp:547', 'tcp:2379', 'tcp:2380'],
+    doc: 'Ports elsewhere that this host reaches in spite of its host endpoints: the same, and DNS.',
+    parse: ports,
   },
   {
     key: 'dataplane.mtuBytes',
@@ -312,6 +330,12 @@ function absolutePath(value: unknown, key: string): string {
   if (typeof value !== 'string' || !/^\/[^\0\n]{0,89}$/.test(value))
     throw invalid(key, value, 'an absolute path of at most 90 bytes');
   return value.length > 1 ? value.replace(/\/+$/, '') : value;
+}
+
+function ports(value: unknown, key: string): string[] {
+  const list = typeof value === 'string' ? value.split(',').filter(Boolean) : value;
+  if (!Array.isArray(list)) throw invalid(key, value, 'a list such as [tcp:22, udp:68]');
+  return list.map((text) => protocolPortText(parseProtocolPort(text, key)));
 }
 
 function labels(value: unknown, key: string): Record<string, string> {

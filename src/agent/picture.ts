@@ -4,18 +4,23 @@
  *
  *   store ──watch──► Syncer ──► Picture ──┬─ pools, blocks, addresses ─► AddressBook   (what an assignment is planned on)
  *              ADD, DEL (their own echo) ─┘├─ endpoints of this node ──► EndpointTable
- *                                          ├─ endpoints, profiles ─────► PolicyEngine ──► PolicyDataplane ──► kernel
+ *                                          ├─ endpoints, profiles, ────► PolicyEngine ──► PolicyDataplane ──► kernel
+ *                                          │  policies, address sets,
+ *                                          │  pools, host endpoints
  *                                          └─ blocks of this node ─────► block routes ──► kernel
  *
  * In: keys with entries, in any order, repeated, stale. Out: calls into those parts. Never: a broken record that stops others (it
- * counts as absent, is logged and shown in the status), a decision.
+ * counts as absent or, where policy uses it, denies; it is logged and shown in the status), a decision.
  */
 import type { z } from 'zod';
 import type { AddressBook, Known } from '../ipam/address-book.ts';
 import type { Logger } from '../lib/logger.ts';
+import { addressSetFromJson } from '../model/address-set.ts';
+import { hostEndpointFromJson } from '../model/host-endpoint.ts';
 import { type Cidr, type Family, familyOf } from '../model/ip.ts';
 import { type Key, parseKey } from '../model/keys.ts';
-import { type Profile, parseProfileRecord } from '../model/profile.ts';
+import { type BrokenPolicy, type Policy, policyFromJson, salvagePolicy } from '../model/policy.ts';
+import { parseProfileRecord } from '../model/profile.ts';
 import {
   addressSchema,
   blockSchema,
@@ -45,6 +50,8 @@ export interface PictureParts {
   onFamily(family: Family): void;
   /** This node has, or has no longer, the block. */
   onOwnBlock(block: Cidr, present: boolean): void;
+  /** An endpoint of this node is new or has changed. */
+  onOwnEndpoint(endpoint: Endpoint): void;
 }
 
 export class Picture {
@@ -83,6 +90,7 @@ export class Picture {
       case 'pool': {
         const pool = this.#read(path, entry, poolSchema);
         book.onPool(key.pool, pool?.value ?? null);
+        engine.onPool(key.pool, pool?.value ?? null);
         if (pool !== null) this.#parts.onFamily(familyOf(pool.value.cidr));
         return;
       }
@@ -104,8 +112,19 @@ export class Picture {
         // A broken profile exists all the same: it denies, and is not made anew.
         if (entry === null) this.#profiles.delete(key.profile);
         else this.#profiles.add(key.profile);
-        engine.onProfile(key.profile, this.#profile(path, entry));
+        engine.onProfile(key.profile, this.#parse(path, entry, parseProfileRecord));
         return;
+      case 'policy':
+        engine.onPolicy(key.policy, this.#policy(path, entry));
+        return;
+      case 'address-set':
+        engine.onAddressSet(key.set, this.#parse(path, entry, addressSetFromJson));
+        return;
+      case 'host-endpoint': {
+        const host = this.#parse(path, entry, hostEndpointFromJson);
+        if (key.node === this.#parts.node) engine.onHostEndpoint(key.name, host);
+        return;
+      }
       case 'node':
         this.#read(path, entry, nodeSchema);
         return;
@@ -128,15 +147,23 @@ export class Picture {
     const local = key.node === this.#parts.node;
     if (local) this.#parts.endpoints.set(key.endpoint, known);
     const policy = known === null ? null : { local, ...known.value };
+    if (local && known !== null) this.#parts.onOwnEndpoint(known.value);
     this.#parts.engine.onEndpoint(`${key.node}/${key.endpoint}`, policy);
   }
 
-  #profile(path: string, entry: Entry | null): Profile | null {
+  #policy(path: string, entry: Entry | null): Policy | BrokenPolicy | null {
+    const policy = this.#parse(path, entry, policyFromJson);
+    if (policy !== null || entry === null) return policy;
+    return salvagePolicy(entry.value, this.#broken.get(path) ?? '');
+  }
+
+  /** By a parser of the model that throws. */
+  #parse<T>(path: string, entry: Entry | null, parse: (json: Json) => T): T | null {
     if (entry === null) return this.#forget(path);
     try {
-      const profile = parseProfileRecord(entry.value);
+      const value = parse(entry.value);
       this.#broken.delete(path);
-      return profile;
+      return value;
     } catch (error) {
       return this.#reject(path, (error as Error).message);
     }
@@ -161,7 +188,10 @@ export class Picture {
 
   #reject(path: string, reason: string): null {
     this.#broken.set(path, reason);
-    this.#parts.logger.error({ key: path, reason }, 'record in the store is broken and counts as absent');
+    this.#parts.logger.error(
+      { key: path, reason },
+      'record in the store is broken: it counts as absent or denies',
+    );
     return null;
   }
 }

@@ -6,7 +6,16 @@
  */
 import type { NetctlError } from '../lib/errors.ts';
 import type { Revision, Store } from '../store/store.ts';
+import type { RuleCounts, WhyAnswer } from './schemas.ts';
 import type { AgentStatus, ConfigValue } from './status.ts';
+
+export interface WhyQuery {
+  /** An endpoint, a node, an address, or `host`. */
+  readonly source: string;
+  readonly destination: string;
+  /** `icmp`: an echo request. */
+  readonly protocol: { readonly number: number; readonly port: number } | 'icmp';
+}
 
 export interface ApiDeps {
   /** Keys relative to the prefix. */
@@ -19,6 +28,10 @@ export interface ApiDeps {
   config(): readonly ConfigValue[];
   /** Resolves when this host's kernel reflects the revision; rejects when it does not within 5 s. */
   applied(revision: Revision): Promise<void>;
+  /** Which rule decides between two parties. @throws NOT_FOUND, CONFLICT, INVALID */
+  why(query: WhyQuery): Promise<WhyAnswer>;
+  /** How often each rule applied on this host. */
+  ruleCounts(kind: 'profile' | 'policy', name: string): Promise<RuleCounts>;
   /** Told of every answer 500, with its cause. */
   onBug?(error: NetctlError): void;
 }

@@ -1,5 +1,5 @@
 /**
- * Endpoints over HTTP: show them, and change which profiles one has.
+ * Endpoints over HTTP: show them, and change which profiles, labels and extra sources one has.
  *
  * In: requests and endpoint records. Out: the records; a changed list of profiles is a rewritten record, from which every host
  * computes its policy anew. Never: a profile given to an endpoint that does not exist (a missing profile denies everything).
@@ -19,9 +19,10 @@ import {
   endpointList,
   endpointParams,
   endpointProfiles,
+  endpointSet,
   nodeQuery,
 } from './schemas.ts';
-import { parserOf, readAll, rewrite } from './store-access.ts';
+import { parserOf, readReadable, rewrite } from './store-access.ts';
 
 const parseEndpoint = parserOf(endpointSchema);
 
@@ -44,6 +45,18 @@ export function endpointRoutes(instance: FastifyInstance, deps: ApiDeps): void {
     return item;
   });
 
+  const setSchema = {
+    params: endpointParams,
+    querystring: nodeQuery,
+    body: endpointSet,
+    response: { 200: endpointChanged },
+  };
+  api.patch('/v1/endpoints/:endpoint', { schema: setSchema }, async (request, reply) => {
+    const endpoint = await findEndpoint(store, request.params.endpoint, request.query.node);
+    const item = await setEndpoint(store, endpoint, request.body, ifMatch(request));
+    return changedAnswer(deps, reply, item);
+  });
+
   const profilesSchema = {
     params: endpointParams,
     querystring: nodeQuery,
@@ -57,18 +70,49 @@ export function endpointRoutes(instance: FastifyInstance, deps: ApiDeps): void {
   });
 }
 
+/** Labels and extra sources: what is given replaces what was. */
+async function setEndpoint(
+  store: Store,
+  { id, node }: EndpointItem,
+  { labels, extraSources }: z.output<typeof endpointSet>,
+  ifMatch: Revision | undefined,
+): Promise<EndpointItem> {
+  const { value, revision } = await rewrite(store, {
+    key: endpointKey(node, id),
+    what: `endpoint ${id}`,
+    parse: parseEndpoint,
+    serialise: (endpoint) => endpoint,
+    change: (endpoint): Endpoint => ({
+      ...endpoint,
+      labels: labels ?? endpoint.labels,
+      extraSources: extraSources ?? endpoint.extraSources,
+    }),
+    missing: () => isGone(id),
+    ifMatch,
+  });
+  return { id, node, ...value, revision };
+}
+
+function isGone(id: string): NetctlError {
+  return new NetctlError('NOT_FOUND', `endpoint ${id} is gone: its container was removed meanwhile`);
+}
+
 /** By node, then by id. */
 export async function listEndpoints(
   store: Store,
   node?: string,
-): Promise<{ revision: Revision; items: EndpointItem[] }> {
-  const { revision, found } = await readAll(store, 'endpoint', parseEndpoint);
+): Promise<{ revision: Revision; items: EndpointItem[]; broken: { key: string; reason: string }[] }> {
+  const { revision, found, broken } = await readReadable(store, 'endpoint', parseEndpoint);
   const items = found
     .filter(({ key }) => node === undefined || key.node === node)
     .map(
       ({ key, value, revision }): EndpointItem => ({ id: key.endpoint, node: key.node, ...value, revision }),
     );
-  return { revision, items: items.sort((a, b) => byName(a.node, b.node) || byName(a.id, b.id)) };
+  return {
+    revision,
+    items: items.sort((a, b) => byName(a.node, b.node) || byName(a.id, b.id)),
+    broken,
+  };
 }
 
 /** The one endpoint whose id, container id or address this is, or the only one whose id or container id begins so. */
@@ -117,8 +161,7 @@ async function changeProfiles(
       return { ...endpoint, profiles: changedList(id, endpoint.profiles, action, profiles) };
     },
     compares: added.map((profile) => ({ kind: 'present', key: profileKey(profile) })),
-    missing: () =>
-      new NetctlError('NOT_FOUND', `endpoint ${id} is gone: its container was removed meanwhile`),
+    missing: () => isGone(id),
     ifMatch,
   });
   return { id, node, ...value, revision };

@@ -66,3 +66,13 @@ export function byName(a: string, b: string): number {
 function orderOf(text: Address | Cidr): bigint {
   return addressValue(text.includes('/') ? cidrBase(text as Cidr) : (text as Address));
 }
+
+/** Runs what it is given one after the other: the store cannot compare "no pool overlaps", so this process must not race itself. */
+export function serialised(): <T>(work: () => Promise<T>) => Promise<T> {
+  let last: Promise<unknown> = Promise.resolve();
+  return (work) => {
+    const result = last.then(work);
+    last = result.catch(() => undefined);
+    return result;
+  };
+}

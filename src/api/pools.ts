@@ -13,7 +13,7 @@ import { parseName } from '../model/names.ts';
 import { addressSchema, blockSchema, defaultBlockSize, type Pool, poolSchema } from '../model/records.ts';
 import type { Revision, Store } from '../store/store.ts';
 import type { ApiDeps } from './deps.ts';
-import { byName, changedAnswer, ifMatch, isApplied, setRevision, typed } from './http.ts';
+import { byName, changedAnswer, ifMatch, isApplied, serialised, setRevision, typed } from './http.ts';
 import {
   type PoolItem,
   poolAdd,
@@ -24,7 +24,16 @@ import {
   poolSet,
   removed,
 } from './schemas.ts';
-import { checkIfMatch, create, parserOf, raced, readAll, readOne, rewrite } from './store-access.ts';
+import {
+  checkIfMatch,
+  create,
+  parserOf,
+  raced,
+  readAll,
+  readOne,
+  readReadable,
+  rewrite,
+} from './store-access.ts';
 
 const parsePool = parserOf(poolSchema);
 
@@ -34,9 +43,9 @@ export function poolRoutes(instance: FastifyInstance, deps: ApiDeps): void {
   const oneAtATime = serialised();
 
   api.get('/v1/pools', { schema: { response: { 200: poolList } } }, async () => {
-    const { revision, found } = await readAll(store, 'pool', parsePool);
+    const { revision, found, broken } = await readReadable(store, 'pool', parsePool);
     const items = found.map(({ key, value, revision }) => ({ name: key.pool, ...value, revision }));
-    return { revision, items: items.sort((a, b) => byName(a.name, b.name)) };
+    return { revision, items: items.sort((a, b) => byName(a.name, b.name)), broken };
   });
 
   api.get(
@@ -88,7 +97,6 @@ async function addPool(store: Store, { name: wanted, ...body }: z.output<typeof 
       (issue?.message ?? '').replace(/^expected /, ''),
     );
   }
-  checkExcludes(pool.data.cidr, pool.data.excludes);
   const { found } = await readAll(store, 'pool', parsePool);
   const names = new Set(found.map(({ key }) => key.pool));
   const name =
@@ -99,16 +107,31 @@ async function addPool(store: Store, { name: wanted, ...body }: z.output<typeof 
       `pool ${name} exists already: choose another name, or change it with \`netctl pool set ${name}\``,
     );
   if (names.has(name)) throw exists();
-  const other = found.find(({ value }) => cidrsOverlap(value.cidr, body.cidr));
-  if (other !== undefined) {
-    throw new NetctlError(
-      'CONFLICT',
-      `cidr: ${body.cidr} overlaps ${other.value.cidr} of pool ${other.key.pool}: choose a prefix that shares no address with it`,
-      { field: 'cidr', pool: other.key.pool },
-    );
-  }
+  checkNewPool(pool.data, new Map(found.map(({ key, value }) => [key.pool, value])));
   const revision = await create(store, poolKey(name), pool.data, exists);
   return { name, ...pool.data, revision };
+}
+
+/** @param others by name @throws INVALID, CONFLICT */
+export function checkNewPool(pool: Pool, others: ReadonlyMap<string, Pool>): void {
+  refuseUnsupported(pool);
+  checkExcludes(pool.cidr, pool.excludes);
+  for (const [name, other] of others) {
+    if (!cidrsOverlap(other.cidr, pool.cidr)) continue;
+    throw new NetctlError(
+      'CONFLICT',
+      `cidr: ${pool.cidr} overlaps ${other.cidr} of pool ${name}: choose a prefix that shares no address with it`,
+      { field: 'cidr', pool: name },
+    );
+  }
+}
+
+/** @throws INVALID when something is to change that is fixed */
+export function checkPoolChange(name: string, current: Pool, wanted: Pool): void {
+  for (const field of ['cidr', 'kind', 'blockSize'] as const)
+    if (current[field] !== wanted[field]) throw isFixed(`pool ${name}: ${field}`, field);
+  refuseUnsupported(wanted);
+  checkExcludes(wanted.cidr, wanted.excludes);
 }
 
 async function setPool(
@@ -120,11 +143,7 @@ async function setPool(
   const { cidr, kind, blockSize, ...settable } = changes;
   for (const [field, value] of Object.entries({ cidr, kind, blockSize })) {
     if (value === undefined) continue;
-    throw new NetctlError(
-      'INVALID',
-      `${field}: cannot be changed: it is fixed when a pool is added; add another pool instead`,
-      { field },
-    );
+    throw isFixed(field, field);
   }
   refuseUnsupported(settable);
   const given = Object.fromEntries(Object.entries(settable).filter(([, value]) => value !== undefined));
@@ -143,7 +162,11 @@ async function setPool(
   return { name, ...value, revision };
 }
 
-async function removePool(store: Store, name: string, ifMatch: Revision | undefined): Promise<Revision> {
+export async function removePool(
+  store: Store,
+  name: string,
+  ifMatch: Revision | undefined,
+): Promise<Revision> {
   const key = poolKey(name);
   const pool = await readOne(store, key, parsePool);
   if (pool === null) throw noPool(name);
@@ -178,7 +201,7 @@ async function refuseInUse(store: Store, pool: string): Promise<void> {
 }
 
 type Unsupported = {
-  readonly [F in 'kind' | 'natOutgoing' | 'nodeSelector' | 'gateway']?: Pool[F] | undefined;
+  readonly [F in 'kind' | 'nodeSelector' | 'gateway']?: Pool[F] | undefined;
 };
 
 /** A later version carries these out; until then a pool that asks for them would silently be something else. */
@@ -191,7 +214,6 @@ function refuseUnsupported(wanted: Unsupported): void {
     );
   };
   if (wanted.kind !== undefined && wanted.kind !== 'routed') refuse('kind', wanted.kind, 'routed');
-  if (wanted.natOutgoing === true) refuse('natOutgoing', true, 'false');
   if (wanted.nodeSelector) refuse('nodeSelector', wanted.nodeSelector, 'none');
   if (wanted.gateway) refuse('gateway', wanted.gateway, 'none');
 }
@@ -203,20 +225,18 @@ function checkExcludes(pool: Cidr, excludes: readonly Cidr[]): void {
   if (outside !== undefined) throw invalid('excludes', outside, `prefixes inside the pool's ${pool}`);
 }
 
+function isFixed(what: string, field: string): NetctlError {
+  return new NetctlError(
+    'INVALID',
+    `${what}: cannot be changed: it is fixed when a pool is added; add another pool instead`,
+    { field },
+  );
+}
+
 function noPool(name: string): NetctlError {
   return new NetctlError('NOT_FOUND', `there is no pool ${name}: see \`netctl pool show\``, { pool: name });
 }
 
 function plural(count: number, one: string, many = `${one}s`): string {
   return `${count} ${count === 1 ? one : many}`;
-}
-
-/** Runs what it is given one after the other: the store cannot compare "no pool overlaps", so this process must not race itself. */
-function serialised(): <T>(work: () => Promise<T>) => Promise<T> {
-  let last: Promise<unknown> = Promise.resolve();
-  return (work) => {
-    const result = last.then(work);
-    last = result.catch(() => undefined);
-    return result;
-  };
 }

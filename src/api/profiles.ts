@@ -36,7 +36,7 @@ import {
   ruleRemove,
   tagParams,
 } from './schemas.ts';
-import { checkIfMatch, create, raced, readAll, readOne, rewrite } from './store-access.ts';
+import { checkIfMatch, create, raced, readOne, readReadable, rewrite } from './store-access.ts';
 
 /** Words that stand where a profile's name may stand: `netctl profile show`. */
 const RESERVED = ['add', 'remove', 'show'];
@@ -46,9 +46,9 @@ export function profileRoutes(instance: FastifyInstance, deps: ApiDeps): void {
   const { store } = deps;
 
   api.get('/v1/profiles', { schema: { response: { 200: profileList } } }, async () => {
-    const { revision, found } = await readAll(store, 'profile', parseProfileRecord);
+    const { revision, found, broken } = await readReadable(store, 'profile', parseProfileRecord);
     const items = found.map(({ key, value, revision }) => itemOf(key.profile, value, revision));
-    return { revision, items: items.sort((a, b) => byName(a.name, b.name)) };
+    return { revision, items: items.sort((a, b) => byName(a.name, b.name)), broken };
   });
 
   api.get(
@@ -164,7 +164,7 @@ async function addProfile(store: Store, name: string): Promise<ProfileItem> {
   return itemOf(name, profile, revision);
 }
 
-async function removeProfile(
+export async function removeProfile(
   store: Store,
   name: string,
   force: boolean,

@@ -7,6 +7,8 @@
  */
 import { z } from 'zod';
 import { exactObject, textOf } from '../model/check.ts';
+import { documentKinds } from '../model/document.ts';
+import { labelsSchema } from '../model/host-endpoint.ts';
 import { type Address, type Cidr, parseAddress, parseAddressOrCidr, parseCidr } from '../model/ip.ts';
 import { parseName } from '../model/names.ts';
 import { profileSchema } from '../model/profile.ts';
@@ -37,21 +39,30 @@ export const errorBody = z.object({
 
 /** Every change: what stands there now, and whether this host's kernel has it already. */
 function changed<T extends z.ZodType>(item: T) {
-  return z.object({ revision, applied, item });
+  return z.object({ revision, applied: inForce, item });
 }
-const applied = z.boolean().meta({ description: 'In force on this host when the answer was sent' });
-export const removed = z.object({ revision, applied });
+const inForce = z.boolean().meta({ description: 'In force on this host when the answer was sent' });
+export const removed = z.object({ revision, applied: inForce });
 export type Removed = z.output<typeof removed>;
 
 function listOf<T extends z.ZodType>(item: T) {
   return z.object({ revision, items: z.array(item) });
 }
 
+/** A list that shows what can be read though something of it cannot. */
+function readableListOf<T extends z.ZodType>(item: T) {
+  return listOf(item).extend({ broken });
+}
+const broken = z
+  .array(z.object({ key: z.string(), reason: z.string() }))
+  .meta({ description: 'Records of the kind that are not valid, and why' });
+export type Broken = z.output<typeof broken>;
+
 // pools
 
 export const poolItem = z.object({ name, ...poolSchema.shape, revision });
 export type PoolItem = z.output<typeof poolItem>;
-export const poolList = listOf(poolItem);
+export const poolList = readableListOf(poolItem);
 export const poolChanged = changed(poolItem);
 
 const SECONDS = 'a number of seconds from 0 to 86400';
@@ -102,7 +113,7 @@ export const profileItem = z.object({
   revision,
 });
 export type ProfileItem = z.output<typeof profileItem>;
-export const profileList = listOf(profileItem);
+export const profileList = readableListOf(profileItem);
 export const profileChanged = changed(profileItem);
 export const profileAdd = exactObject({ name: nameText });
 /** The profile language; tags that are absent stay. */
@@ -131,6 +142,44 @@ export const ruleRemove = exactObject({
   text: z.string('a rule').max(4096, 'at most 4096 characters').optional(),
 });
 
+// documents
+
+const kind = z.enum(documentKinds, documentKinds.join(', '));
+const NAME = 'a name, or NODE/NAME for a host endpoint';
+const documentNameText = z.string(NAME).min(1, NAME).max(128, NAME);
+export const documentQuery = exactObject({ kind, name: documentNameText.optional() });
+export const documentName = exactObject({
+  kind,
+  name: documentNameText,
+  force: z.enum(['true', 'false'], 'true or false').optional(),
+});
+const document = z.record(z.string(), z.unknown(), 'a document with kind and name');
+export const documentApply = exactObject({
+  documents: z.array(document, 'a list of documents').min(1, 'at least one').max(10_000, 'at most 10000'),
+  dryRun: z.boolean('true or false').optional(),
+});
+export type DocumentApply = z.input<typeof documentApply>;
+const ruleTexts = z.array(z.string()).nullable();
+export const documentItem = z.object({
+  kind,
+  name: z.string(),
+  document,
+  text: z
+    .object({ inbound: ruleTexts, outbound: ruleTexts })
+    .nullable()
+    .meta({ description: 'Its rules in the words of the command line' }),
+  revision,
+});
+export type DocumentItem = z.output<typeof documentItem>;
+export const documentList = readableListOf(documentItem);
+export const applied = z.object({
+  revision,
+  applied: inForce,
+  items: z.array(z.object({ kind, name: z.string(), action: z.enum(['created', 'changed', 'unchanged']) })),
+  warnings: z.array(z.string()),
+});
+export type Applied = z.output<typeof applied>;
+
 // addresses
 
 export const addressItem = z.object({ address, ...addressSchema.shape, revision });
@@ -155,13 +204,24 @@ export const usageList = listOf(usageItem);
 
 export const endpointItem = z.object({ id: z.string(), node: name, ...endpointSchema.shape, revision });
 export type EndpointItem = z.output<typeof endpointItem>;
-export const endpointList = listOf(endpointItem);
+export const endpointList = readableListOf(endpointItem);
 export const endpointChanged = changed(endpointItem);
 export const endpointProfiles = exactObject({
   action: z.enum(['append', 'remove', 'set'], 'append, remove or set'),
   profiles: z.array(nameText, 'a list of profiles').max(64, 'at most 64 profiles'),
 });
 export type EndpointProfiles = z.input<typeof endpointProfiles>;
+
+/** What is absent stays. */
+export const endpointSet = exactObject({
+  labels: labelsSchema.optional(),
+  extraSources: z
+    .array(textOf<Cidr>(parseAddressOrCidr, '192.0.2.1'), 'a list of addresses and prefixes')
+    .max(256, 'at most 256 of them')
+    .optional()
+    .meta({ description: 'What it may send from besides its addresses' }),
+});
+export type EndpointSet = z.input<typeof endpointSet>;
 
 export const nodeItem = z.object({ name, ...nodeSchema.shape, revision });
 export type NodeItem = z.output<typeof nodeItem>;
@@ -196,9 +256,52 @@ export const statusItem = z.object({
     total: count,
     unhealthy: z.array(z.object({ endpoint: z.string(), reason: z.string() })),
   }),
+  records: z.object({ broken }),
   guard: z.object({ held: z.array(z.object({ what: z.string(), reason: z.string() })) }),
 });
 export type StatusItem = z.output<typeof statusItem>;
+
+// policy, explained
+
+const party = z.object({ address, node: z.string().nullable(), endpoint: z.string().nullable() });
+const ruleOrigin = z.object({ kind: z.string(), name: z.string(), direction: z.string(), position: z.int() });
+export const whyAnswer = z.object({
+  allowed: z.boolean(),
+  source: party,
+  destination: party,
+  hosts: z.array(
+    z.object({
+      node: z.string(),
+      verdict: z.enum(['accept', 'drop', 'left']).meta({ description: 'left: to the own rules of the host' }),
+      rules: z.array(
+        z.object({
+          chain: z.string(),
+          position: z.int(),
+          text: z.string(),
+          verdict: z.string(),
+          origin: ruleOrigin.nullable(),
+        }),
+      ),
+    }),
+  ),
+});
+export type WhyAnswer = z.output<typeof whyAnswer>;
+const PARTY = 'an endpoint, a node, an address, or host';
+const partyText = z.string(PARTY).min(1, PARTY).max(1024, PARTY);
+export const whyQuery = exactObject({
+  source: partyText,
+  destination: partyText,
+  protocol: z.string('icmp, tcp:PORT, udp:PORT or sctp:PORT').default('icmp'),
+});
+const ruleCount = z.object({ packets: count, bytes: count });
+/** One for each rule that has been compiled for this host; a rule beyond the end has not applied. */
+export const ruleCounts = z.object({ inbound: z.array(ruleCount), outbound: z.array(ruleCount) });
+export type RuleCounts = z.output<typeof ruleCounts>;
+
+export const ruleCountsQuery = exactObject({
+  kind: z.enum(['profile', 'policy'], 'profile or policy'),
+  name: nameText,
+});
 
 // parameters
 

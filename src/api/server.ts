@@ -11,8 +11,10 @@ import type { z } from 'zod';
 import { NetctlError } from '../lib/errors.ts';
 import { checkJson } from '../model/check.ts';
 import type { ApiDeps } from './deps.ts';
+import { documentRoutes } from './documents.ts';
 import { endpointRoutes } from './endpoints.ts';
 import { errorAnswer } from './errors.ts';
+import { explainRoutes } from './explain.ts';
 import { ipamRoutes } from './ipam.ts';
 import { poolRoutes } from './pools.ts';
 import { profileRoutes } from './profiles.ts';
@@ -43,7 +45,15 @@ export function buildApi(deps: ApiDeps): FastifyInstance {
     v1.addHook('onRoute', ({ schema }) => {
       if (schema?.response) Object.assign(schema.response, { '4xx': errorBody, '5xx': errorBody });
     });
-    for (const routes of [systemRoutes, poolRoutes, profileRoutes, endpointRoutes, ipamRoutes])
+    for (const routes of [
+      systemRoutes,
+      poolRoutes,
+      profileRoutes,
+      documentRoutes,
+      endpointRoutes,
+      explainRoutes,
+      ipamRoutes,
+    ])
       routes(v1, deps);
   });
   return api;

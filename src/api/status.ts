@@ -27,6 +27,8 @@ export interface AgentStatus {
     readonly total: number;
     readonly unhealthy: readonly { readonly endpoint: string; readonly reason: string }[];
   };
+  /** Records of the store that are not valid: what they mean is absent, or denied where policy uses it. */
+  readonly records: { readonly broken: readonly { readonly key: string; readonly reason: string }[] };
   /** What the agent would delete if it believed the store, and holds until an operator confirms. */
   readonly guard: { readonly held: readonly { readonly what: string; readonly reason: string }[] };
 }
@@ -40,11 +42,12 @@ export interface ConfigValue {
 
 /** Every reason why the host is not healthy; empty when it is. */
 export function problemsOf(status: AgentStatus): string[] {
-  const { store, policy, endpoints, guard } = status;
+  const { store, policy, endpoints, records, guard } = status;
   return [
     ...(store.inSync ? [] : [`store: not in sync${because(store.error)}`]),
     ...(policy.inSync ? [] : [`policy: not in sync with the kernel${because(policy.error)}`]),
     ...endpoints.unhealthy.map(({ endpoint, reason }) => `endpoint ${endpoint}: ${reason}`),
+    ...records.broken.map(({ key, reason }) => `record ${key} in the store is not valid: ${reason}`),
     ...guard.held.map(({ what, reason }) => `held back: ${what}: ${reason}`),
   ];
 }

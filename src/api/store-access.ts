@@ -6,7 +6,7 @@
  * the store is passed on, not repeated).
  */
 import { isDeepStrictEqual } from 'node:util';
-import type { z } from 'zod';
+import { ZodError, type z } from 'zod';
 import { NetctlError } from '../lib/errors.ts';
 import { type Key, type KeyKind, keyPrefix, parseKey } from '../model/keys.ts';
 import type { Compare, Entry, Json, Revision, Store } from '../store/store.ts';
@@ -35,6 +35,27 @@ export async function readAll<T, K extends KeyKind>(
     found.push({ key: key as Found<T, K>['key'], value: read(entry, parse), revision: entry.modified });
   }
   return { revision, found };
+}
+
+/** As `readAll`, for showing: a broken record does not hide the others, it is listed with the reason. */
+export async function readReadable<T, K extends KeyKind>(
+  store: Store,
+  kind: K,
+  parse: (json: Json) => T,
+): Promise<{ revision: Revision; found: Found<T, K>[]; broken: { key: string; reason: string }[] }> {
+  const { revision, entries } = await store.list(keyPrefix[kind]);
+  const found: Found<T, K>[] = [];
+  const broken: { key: string; reason: string }[] = [];
+  for (const entry of entries) {
+    const key = parseKey(entry.key);
+    if (key?.kind !== kind) continue;
+    try {
+      found.push({ key: key as Found<T, K>['key'], value: parse(entry.value), revision: entry.modified });
+    } catch (error) {
+      broken.push({ key: entry.key, reason: reasonOf(error) });
+    }
+  }
+  return { revision, found, broken };
 }
 
 /** One record, or null. @throws BUG as `readAll` */
@@ -120,12 +141,20 @@ function read<T>(entry: Entry, parse: (json: Json) => T): T {
   try {
     return parse(entry.value);
   } catch (error) {
-    const why = error instanceof Error ? error.message : String(error);
     throw new NetctlError(
       'BUG',
-      `the store holds a record that is not valid: ${entry.key}: ${why}`,
+      `the store holds a record that is not valid: ${entry.key}: ${reasonOf(error)}`,
       { key: entry.key },
       error,
     );
   }
+}
+
+/** One line; zod's own errors are JSON. */
+export function reasonOf(error: unknown): string {
+  if (error instanceof ZodError) {
+    const [issue] = error.issues;
+    return `${issue?.path.join('.') ?? ''}: ${issue?.message ?? 'not valid'}`;
+  }
+  return error instanceof Error ? error.message : String(error);
 }

@@ -25,7 +25,7 @@ export function systemRoutes(instance: FastifyInstance, deps: ApiDeps): void {
   api.get('/v1/status', { schema: { response: { 200: statusItem } } }, () => {
     const status = deps.status();
     const problems = problemsOf(status);
-    const { agent, store, policy, endpoints, guard } = status;
+    const { agent, store, policy, endpoints, records, guard } = status;
     return {
       node: deps.node,
       healthy: problems.length === 0,
@@ -34,6 +34,7 @@ export function systemRoutes(instance: FastifyInstance, deps: ApiDeps): void {
       store,
       policy: { ...policy, counters: { ...policy.counters } },
       endpoints: { total: endpoints.total, unhealthy: [...endpoints.unhealthy] },
+      records: { broken: [...records.broken] },
       guard: { held: [...guard.held] },
     };
   });

@@ -6,14 +6,18 @@
 import { agentCommands } from './agent-commands.ts';
 import type { Command } from './command.ts';
 import { completionCommands } from './completion.ts';
+import { documentCommands } from './document-commands.ts';
 import { endpointCommands } from './endpoint-commands.ts';
 import { poolCommands } from './pool-commands.ts';
 import { profileCommands } from './profile-commands.ts';
+import { whyCommands } from './why-command.ts';
 
 export const commands: readonly Command[] = [
   ...profileCommands,
   ...poolCommands,
   ...endpointCommands,
+  ...documentCommands,
+  ...whyCommands,
   ...agentCommands,
   ...completionCommands,
 ];

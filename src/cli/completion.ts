@@ -109,13 +109,16 @@ async function namesFor(positional: string, tokens: readonly string[], api: () =
   const isProfile =
     positional === 'NAME' && (tokens[0] === 'profile' || tokens[1] === 'profile') && tokens[1] !== 'add';
   const isPool = positional === 'NAME' && tokens[0] === 'pool';
+  const isDocument = positional === 'NAME' && (tokens[0] === 'policy' || tokens[0] === 'address-set');
   const path = isProfile
     ? '/v1/profiles'
     : isPool
       ? '/v1/pools'
-      : positional === 'ENDPOINT'
-        ? '/v1/endpoints'
-        : null;
+      : isDocument
+        ? `/v1/documents?kind=${tokens[0]}`
+        : positional === 'ENDPOINT'
+          ? '/v1/endpoints'
+          : null;
   if (path === null) return [];
   try {
     const { items } = await api().send<{ items: { name?: string; id?: string }[] }>('GET', path);

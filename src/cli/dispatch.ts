@@ -18,6 +18,9 @@ export const globalOptions: Readonly<Record<string, Option>> = {
   help: { type: 'flag', help: 'show this' },
 };
 
+/** One letter for an option that is typed often. */
+export const shortForms: Readonly<Record<string, string>> = { output: 'o', file: 'f' };
+
 export interface Call {
   readonly command: Command;
   readonly args: Arguments;
@@ -102,7 +105,10 @@ function valueOptions(commands: readonly Command[]): ReadonlySet<string> {
   const all = [globalOptions, ...commands.map(({ options }) => options ?? {})].flatMap((options) =>
     Object.entries(options),
   );
-  return new Set(['-o', ...all.filter(([, { type }]) => type !== 'flag').map(([name]) => `--${name}`)]);
+  return new Set([
+    ...Object.values(shortForms).map((letter) => `-${letter}`),
+    ...all.filter(([, { type }]) => type !== 'flag').map(([name]) => `--${name}`),
+  ]);
 }
 
 function withoutLiterals(argv: readonly string[], command: Command, commands: readonly Command[]): string[] {
@@ -112,12 +118,17 @@ function withoutLiterals(argv: readonly string[], command: Command, commands: re
 }
 
 /**
- * What yargs reads otherwise than people mean: `-ojson` (it sees five flags), and what stands after `--` (it does not take
+ * What yargs reads otherwise than people mean: `-ojson` (it sees five flags), `-fx`, and what stands after `--` (it does not take
  * that for positionals; no argument can hold a NUL, so one hides the dashes from it).
  */
 function shielded(argv: readonly string[]): string[] {
   const end = argv.includes('--') ? argv.indexOf('--') : argv.length;
-  const before = argv.slice(0, end).map((token) => token.replace(/^-o=?(?=.)/, '--output='));
+  const before = argv.slice(0, end).map((token) =>
+    token
+      .replace(/^-$/, '\0-')
+      .replace(/^-o=?(?=.)/, '--output=')
+      .replace(/^-f=?(?=.)/, '--file='),
+  );
   const after = argv.slice(end + 1).map((token) => (token.startsWith('-') ? `\0${token}` : token));
   return [...before, ...after];
 }
@@ -182,7 +193,7 @@ function yargsOption(name: string, { type }: Option) {
     requiresArg: true,
     string: true,
     ...(type === 'list' ? { array: true } : {}),
-    ...(name === 'output' ? { alias: 'o' } : {}),
+    ...(name in shortForms ? { alias: shortForms[name] } : {}),
   } as const;
 }
 

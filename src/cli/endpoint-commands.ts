@@ -4,10 +4,10 @@
  * In: arguments. Out: requests to the API and what they answer. Never: an endpoint guessed: an id that may mean several is
  * refused by the agent.
  */
-import type { EndpointItem, EndpointProfiles } from '../api/schemas.ts';
+import type { EndpointItem, EndpointProfiles, EndpointSet } from '../api/schemas.ts';
 import { type Changed, printChange } from './change.ts';
 import { segment } from './client.ts';
-import type { Command } from './command.ts';
+import { type Command, UsageError } from './command.ts';
 import type { Output, View } from './output.ts';
 import { joined } from './table.ts';
 
@@ -67,7 +67,49 @@ export const endpointCommands: readonly Command[] = [
       await printChange(output, 'endpoint', id, `endpoint ${id} ${has}`, changed);
     },
   },
+  {
+    words: 'endpoint set ENDPOINT',
+    options: {
+      label: { type: 'list', value: 'KEY=VALUE', help: 'the new labels, all of them; `none` empties them' },
+      'extra-source': {
+        type: 'list',
+        value: 'CIDR',
+        help: 'what it may send from besides its addresses, all of it; `none` empties it',
+      },
+      node: { type: 'text', value: 'NODE', help: 'the node that it is on' },
+    },
+    help: 'Change the labels or the extra sources of an endpoint; what is not named stays.',
+    async run({ args, api, output }) {
+      const body: EndpointSet = {
+        labels: labelsOf(given(args.list('label'))),
+        extraSources: given(args.list('extra-source')),
+      };
+      if (body.labels === undefined && body.extraSources === undefined)
+        throw new UsageError('say what to change: --label or --extra-source');
+      const node = args.optionalText('node');
+      const query = node === undefined ? '' : `?node=${encodeURIComponent(node)}`;
+      const path = `/v1/endpoints/${segment(args.text('ENDPOINT'))}${query}`;
+      const changed = await api().send<Changed<EndpointItem>>('PATCH', path, body);
+      const { id } = changed.item;
+      await printChange(output, 'endpoint', id, `endpoint ${id} set`, changed);
+    },
+  },
 ];
+
+/** `none` alone is the empty list. */
+function given(list: string[] | undefined): string[] | undefined {
+  return list?.length === 1 && list[0] === 'none' ? [] : list;
+}
+
+function labelsOf(pairs: readonly string[] | undefined): Record<string, string> | undefined {
+  if (pairs === undefined) return undefined;
+  const entries = pairs.map((pair): [string, string] => {
+    const at = pair.indexOf('=');
+    if (at < 1) throw new UsageError(`--label: "${pair}" is not valid: expected KEY=VALUE`);
+    return [pair.slice(0, at), pair.slice(at + 1)];
+  });
+  return Object.fromEntries(entries);
+}
 
 async function showDetailed(output: Output, endpoints: readonly EndpointItem[]): Promise<void> {
   if (endpoints.length === 0) return output.note('no endpoints');

@@ -4,7 +4,7 @@
  * In: commands. Out: lines. Never: a command or option that the table does not have.
  */
 import type { Command, Option } from './command.ts';
-import { globalOptions, usageLine } from './dispatch.ts';
+import { globalOptions, shortForms, usageLine } from './dispatch.ts';
 
 /** One command in full, or several as a list. */
 export function helpText(commands: readonly Command[]): string[] {
@@ -33,7 +33,7 @@ export function helpText(commands: readonly Command[]): string[] {
 function section(title: string, options: readonly (readonly [string, Option])[]): string[] {
   if (options.length === 0) return [];
   const rows = options.map(([name, { type, value, help }]) => {
-    const short = name === 'output' ? '-o, ' : '';
+    const short = name in shortForms ? `-${shortForms[name]}, ` : '';
     return [`  ${short}--${name}${type === 'flag' ? '' : ` ${value ?? 'VALUE'}`}`, help] as const;
   });
   const width = Math.max(...rows.map(([left]) => left.length));

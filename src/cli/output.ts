@@ -13,6 +13,8 @@ export type Format = (typeof formats)[number];
 export interface View<T> {
   /** `pool`: the first half of `-o name`, and the word for "none". */
   readonly kind: string;
+  /** Where it is not the kind with an s. */
+  readonly plural?: string;
   readonly name: (item: T) => string;
   readonly columns: readonly Column<T>[];
 }
@@ -47,7 +49,7 @@ export class Output {
     } else if (!this.forPeople) {
       await this.data(items);
     } else if (items.length === 0) {
-      this.note(`no ${view.kind}s`);
+      this.note(`no ${view.plural ?? `${view.kind}s`}`);
     } else {
       const columns = view.columns.filter(({ wide }) => this.format === 'wide' || wide !== true);
       for (const line of formatTable(items, columns, (text) => this.paint('bold', text))) this.line(line);

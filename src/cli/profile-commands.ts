@@ -10,6 +10,7 @@ import { segment } from './client.ts';
 import { type Command, type Context, UsageError } from './command.ts';
 import { CliError } from './exit.ts';
 import type { View } from './output.ts';
+import { readCounts, ruleLines } from './rule-lines.ts';
 import { type Column, formatTable, joined } from './table.ts';
 
 const DIRECTION = { DIRECTION: ['inbound', 'outbound'] };
@@ -101,19 +102,15 @@ export const profileCommands: readonly Command[] = [
   },
   {
     words: 'profile NAME rule show',
-    help: 'Show the rules, numbered per direction.',
+    help: 'Show the rules, numbered per direction, and how often each applied on this host.',
     async run({ args, api, output }) {
       const profile = await readProfile(api, args.text('NAME'));
       if (!output.forPeople) return output.data(languageOf(profile));
-      for (const [title, rules] of [
-        ['Inbound rules:', profile.text.inbound],
-        ['Outbound rules:', profile.text.outbound],
-      ] as const) {
-        output.line(output.paint('bold', title));
-        rules.forEach((rule, i) => {
-          output.line(`${String(i + 1).padStart(4)} ${rule}`);
-        });
-      }
+      const counts = await readCounts(api, 'profile', profile.name);
+      output.line(output.paint('bold', 'Inbound rules:'));
+      for (const line of ruleLines(profile.text.inbound, counts.inbound)) output.line(line);
+      output.line(output.paint('bold', 'Outbound rules:'));
+      for (const line of ruleLines(profile.text.outbound, counts.outbound)) output.line(line);
     },
   },
   {

@@ -8,7 +8,7 @@
 import { z } from 'zod';
 import { invalid, NetctlError } from '../lib/errors.ts';
 import type { AttachmentId, AttachRequest } from '../model/attachment.ts';
-import { type Address, parseAddress } from '../model/ip.ts';
+import { type Address, parseAddress, parseAddressOrCidr } from '../model/ip.ts';
 import { parseMac } from '../model/mac.ts';
 import { parseInterfaceName, parseName } from '../model/names.ts';
 import { type Owner, ownerSchema } from '../model/records.ts';
@@ -99,7 +99,14 @@ const configSchema = z.object({
         .object({
           ips: texts,
           labels: z.array(z.object({ key: z.string(), value: z.string() })).nullish(),
-          netctl: z.strictObject({ profiles: texts, pools: texts, owner: z.string().nullish() }).nullish(),
+          netctl: z
+            .strictObject({
+              profiles: texts,
+              pools: texts,
+              owner: z.string().nullish(),
+              extraSources: texts,
+            })
+            .nullish(),
         })
         .nullish(),
     })
@@ -108,7 +115,14 @@ const configSchema = z.object({
 });
 type Config = z.infer<typeof configSchema>;
 
-const knownKeys = ['cniVersion', 'prevResult', 'runtimeConfig', 'portMappings', 'containerID'];
+const knownKeys = [
+  'cniVersion',
+  'prevResult',
+  'runtimeConfig',
+  'portMappings',
+  'containerID',
+  'extraSources',
+];
 const foldedKeys = new Map(knownKeys.map((key) => [key.toLowerCase(), key]));
 
 function parseConfig(stdin: string): Config {
@@ -159,6 +173,7 @@ function attachRequest(request: Request, config: Config): AttachRequest {
     mac: mac ? parseMac(mac) : null,
     mtuBytes: checkedMtu(config.mtu ?? 0),
     owner: owner ? parseOwner(owner) : null,
+    extraSources: (cni?.netctl?.extraSources ?? []).map((net) => parseAddressOrCidr(net, 'extraSources')),
     labels: Object.fromEntries((cni?.labels ?? []).map(({ key, value }) => [key, value])),
   };
 }

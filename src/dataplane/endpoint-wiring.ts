@@ -42,10 +42,27 @@ export class EndpointWiring {
       const spec = this.#spec(endpoint, netns);
       try {
         this.#host.batch(planHost(spec));
+        this.loosenReversePath(endpoint);
         return spec;
       } catch (error) {
         await this.#explain(error, spec, netns, attempt);
       }
+    }
+  }
+
+  /**
+   * Lets packets with an extra source pass the kernel's own reverse path filter, where that is strict: loose (2) wins over the strict
+   * setting for all interfaces. Does nothing while the interface is not there.
+   */
+  loosenReversePath({ hostInterface, extraSources }: Endpoint): void {
+    if (!extraSources.some((net) => familyOf(net) === 4)) return;
+    if (this.#host.link({ name: hostInterface }) === null) return;
+    const path = (name: string): string => `net/ipv4/conf/${name}/rp_filter`;
+    const isStrict = (name: string): boolean => this.#linux.readSysctl(path(name)).trim() === '1';
+    const own = this.#linux.readSysctl(path(hostInterface)).trim();
+    if (own === '1' || (own === '0' && isStrict('all'))) {
+      this.#linux.writeSysctl(path(hostInterface), '2');
+      this.#logger.info({ interface: hostInterface }, 'reverse path filter is loose, for extra sources');
     }
   }
 
@@ -158,6 +175,7 @@ export class EndpointWiring {
     for (const endpoint of endpoints) {
       const link = links.get(endpoint.hostInterface);
       if (link === undefined) continue;
+      this.loosenReversePath(endpoint);
       if (!link.up) {
         this.#host.batch([{ kind: 'link-set', index: link.index, up: true }]);
         changed.push(`${link.name} up`);

@@ -5,6 +5,7 @@
  * whom. Never: a guess about a rule without our mark: it is foreign.
  */
 import { chainPrefix } from '../policy/names.ts';
+import type { Count } from '../policy/rule-counts.ts';
 import { hashInRule } from '../policy/rule-hash.ts';
 
 export interface SavedTable {
@@ -24,6 +25,18 @@ export interface SavedChain {
 export interface SavedJump {
   readonly hash: string;
   readonly position: number;
+}
+
+/** The counters of our chains' rules, from what `iptables-save -c` prints. */
+export function parseCounts(text: string): Map<string, Count[]> {
+  const counts = new Map<string, Count[]>();
+  for (const [, packets, bytes, chain] of text.matchAll(/^\[(\d+):(\d+)\] -A (\S+) /gm)) {
+    if (!chain!.startsWith(chainPrefix)) continue;
+    const of = counts.get(chain!) ?? [];
+    of.push({ packets: Number(packets), bytes: Number(bytes) });
+    counts.set(chain!, of);
+  }
+  return counts;
 }
 
 export function parseSave(text: string): SavedTable {

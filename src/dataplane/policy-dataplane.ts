@@ -1,35 +1,30 @@
 /**
- * Policy in the kernel: what the engine says becomes sets and chains, and stays so.
+ * Policy in the kernel: what the engine says becomes sets and chains, and stays so, by one of two back ends.
  *
- *     member of a set that is there   → over netlink, before flush() returns; no program, no dump
- *     anything else                   → 1. sets are made and filled  2. chains and jumps, one program per family
- *                                       3. sets that no rule names any more are destroyed
+ *     member of a set that is there   → before flush() returns; no program, no dump
+ *     anything else                   → in a pass of its own, one at a time
  *
- * In: the calls of PolicyOutput. Out: kernel writes by the ports. Never: a write before start(); a flush that resolves while the
- * kernel lacks what was asked; a right object rewritten.
+ * In: the calls of PolicyOutput. Out: calls of the back end. Never: a write before start(); a flush that resolves while the
+ * kernel lacks what was asked; a right object rewritten; the rules of the other back end removed before ours are complete.
  */
 import { NetctlError } from '../lib/errors.ts';
 import type { Logger } from '../lib/logger.ts';
-import type { IpSetMember, Linux } from '../linux/ports.ts';
+import { type IpSetMember, KernelError } from '../linux/ports.ts';
 import type { Family } from '../model/ip.ts';
 import type { Chain } from '../policy/chain.ts';
 import type { PolicyOutput, SetSpec } from '../policy/output.ts';
-import { IpsetReconciler } from './ipset-reconciler.ts';
-import { IptablesReconciler } from './iptables-reconciler.ts';
+import { countsOf } from '../policy/rule-counts.ts';
+import type { PolicyBackend } from './policy-backend.ts';
 
 export interface PolicyStatus {
+  readonly backend: PolicyBackend['name'];
   readonly inSync: boolean;
   /** Of the last attempt, if it failed. */
   readonly lastError: string | null;
   /** When to call resync() after a failure; null while there is none. Doubles from 1 s to 1 min. */
   readonly retryInMs: number | null;
-  /** Since the start. */
-  readonly writes: {
-    readonly ipsetRequests: number;
-    readonly iptablesRuns: number;
-    readonly repairs: number;
-    readonly failures: number;
-  };
+  /** Since the start: what the back end counts, `repairs` and `failures`. */
+  readonly writes: Readonly<Record<string, number>>;
 }
 
 const FIRST_RETRY_MS = 1000;
@@ -37,9 +32,9 @@ const LAST_RETRY_MS = 60_000;
 
 export class PolicyDataplane implements PolicyOutput {
   readonly #logger: Logger;
-  readonly #ipsets: IpsetReconciler;
-  /** One for each family that the kernel has. */
-  readonly #tables: ReadonlyMap<Family, IptablesReconciler>;
+  readonly #backend: PolicyBackend;
+  /** Until what it may have left is removed. */
+  #other: PolicyBackend | null;
   #isStarted = false;
   /** What we believe to be in the kernel was read, and no write has failed since. */
   #isTrusted = false;
@@ -52,24 +47,23 @@ export class PolicyDataplane implements PolicyOutput {
   #failures = 0;
   #repairs = 0;
 
-  constructor(linux: Pick<Linux, 'families' | 'ipsets' | 'iptables'>, logger: Logger) {
+  /** @param parts `other`: what an agent before this one may have used */
+  constructor({ backend, other }: { backend: PolicyBackend; other: PolicyBackend | null }, logger: Logger) {
+    this.#backend = backend;
+    this.#other = other;
     this.#logger = logger;
-    this.#ipsets = new IpsetReconciler(linux.ipsets, logger);
-    this.#tables = new Map(
-      linux.families.map((family) => [family, new IptablesReconciler(linux.iptables, family)]),
-    );
   }
 
   set(name: string, spec: SetSpec | null): void {
-    this.#ipsets.set(name, spec);
+    this.#backend.set(name, spec);
   }
 
   member(set: string, member: IpSetMember, present: boolean): void {
-    this.#ipsets.member(set, member, present);
+    this.#backend.member(set, member, present);
   }
 
   chain(family: Family, name: string, chain: Chain | null): void {
-    this.#tables.get(family)?.chain(name, chain);
+    this.#backend.chain(family, name, chain);
   }
 
   /**
@@ -79,7 +73,7 @@ export class PolicyDataplane implements PolicyOutput {
   async start(): Promise<void> {
     this.#isStarted = true;
     await this.#run();
-    this.#logger.info({ ...this.status.writes }, 'policy is in the kernel');
+    this.#logger.info({ backend: this.#backend.name, ...this.status.writes }, 'policy is in the kernel');
   }
 
   /** Resolves when everything asked so far is in the kernel. @throws KernelError; what was asked is kept for the next attempt */
@@ -87,6 +81,21 @@ export class PolicyDataplane implements PolicyOutput {
     this.#requireStart();
     if (this.#isTrusted) this.#writeMembers();
     if (!this.#isSettled) await this.#run();
+  }
+
+  /** Tells when somebody else has changed what is ours, where the kernel says so; resync() is to follow. */
+  watch(onForeignChange: () => void): () => void {
+    return this.#backend.watch(onForeignChange);
+  }
+
+  /** How often each rule of the profile or policy applied. @param chains as the engine tells them @throws KernelError */
+  async countsOf(
+    part: Parameters<typeof countsOf>[0],
+    chains: Iterable<{ readonly key: string; readonly chain: Chain }>,
+  ): Promise<ReturnType<typeof countsOf>> {
+    const counts = await this.#backend.counts();
+    const inKernel = Array.from(chains, ({ key, chain }) => ({ key, rules: this.#backend.rulesOf(chain) }));
+    return countsOf(part, inKernel, counts);
   }
 
   /** Reads everything again and repairs it. Returns what others had changed, in words. @throws KernelError */
@@ -107,25 +116,17 @@ export class PolicyDataplane implements PolicyOutput {
   get status(): PolicyStatus {
     const retryMs = Math.min(FIRST_RETRY_MS * 2 ** (this.#failuresInARow - 1), LAST_RETRY_MS);
     return {
+      backend: this.#backend.name,
       inSync: this.#isSettled,
       lastError: this.#lastError,
       retryInMs: this.#failuresInARow > 0 ? retryMs : null,
-      writes: {
-        ipsetRequests: this.#ipsets.requests,
-        iptablesRuns: this.#allTables.reduce((runs, table) => runs + table.writes, 0),
-        repairs: this.#repairs,
-        failures: this.#failures,
-      },
+      writes: { ...this.#backend.counters, repairs: this.#repairs, failures: this.#failures },
     };
   }
 
   /** Everything asked is in the kernel. True also while a resync reads. */
   get #isSettled(): boolean {
-    return this.#isTrusted && this.#ipsets.isClean && this.#allTables.every((table) => table.isClean);
-  }
-
-  get #allTables(): IptablesReconciler[] {
-    return [...this.#tables.values()];
+    return this.#isTrusted && this.#backend.isClean;
   }
 
   #requireStart(): void {
@@ -135,7 +136,7 @@ export class PolicyDataplane implements PolicyOutput {
   /** The short way. Where it fails (somebody destroyed a set), the pass that follows reads and repairs. */
   #writeMembers(): void {
     try {
-      this.#ipsets.writeMembers();
+      this.#backend.writeMembers();
     } catch (error) {
       this.#noteFailure(error);
     }
@@ -162,9 +163,8 @@ export class PolicyDataplane implements PolicyOutput {
   async #pass(): Promise<string[]> {
     try {
       const differences = this.#mustRead ? await this.#read() : [];
-      this.#ipsets.write();
-      await allDone(this.#allTables.map((table) => table.write()));
-      this.#ipsets.destroyUnwanted((set) => this.#allTables.some((table) => table.namesSet(set)));
+      await this.#backend.write();
+      await this.#removeOther();
       this.#lastError = null;
       this.#failuresInARow = 0;
       return differences;
@@ -176,9 +176,26 @@ export class PolicyDataplane implements PolicyOutput {
 
   async #read(): Promise<string[]> {
     this.#mustRead = false;
-    const differences = await allDone([...this.#allTables.map((table) => table.read()), this.#ipsets.read()]);
+    const differences = await this.#backend.read();
     this.#isTrusted = true;
-    return differences.flat();
+    return differences;
+  }
+
+  /** Ours is complete: from here on the other one only says the same a second time. What cannot go now, goes at the next pass. */
+  async #removeOther(): Promise<void> {
+    const other = this.#other;
+    if (other === null) return;
+    try {
+      const found = await other.removeAll();
+      this.#other = null;
+      if (found) this.#logger.info({ of: other.name }, 'removed the rules of the other back end');
+    } catch (error) {
+      if (!(error instanceof KernelError)) throw error;
+      this.#logger.error(
+        { of: other.name, error: error.message },
+        'cannot remove the rules of the other back end',
+      );
+    }
   }
 
   #noteFailure(error: unknown): void {
@@ -192,10 +209,4 @@ export class PolicyDataplane implements PolicyOutput {
       'cannot write policy to the kernel',
     );
   }
-}
-
-/** Waits for all, also when one fails: nothing of this pass may run into the next one. */
-async function allDone<T>(promises: readonly Promise<T>[]): Promise<T[]> {
-  await Promise.allSettled(promises);
-  return Promise.all(promises);
 }

@@ -3,7 +3,7 @@
  *
  * In: a request of ports.ts. Out: `add route 10.0.0.1/32`. Never: a value that the request does not hold.
  */
-import type { IpSetRequest, RoutingRequest } from './ports.ts';
+import type { IpSetRequest, NftRequest, RoutingRequest } from './ports.ts';
 
 export function describeRouting(request: RoutingRequest): string {
   switch (request.kind) {
@@ -31,4 +31,11 @@ export function describeIpSet(request: IpSetRequest, line: number | null = null)
   return request.kind === 'add'
     ? `add ${member} to ipset ${request.name}`
     : `delete ${member} from ipset ${request.name}`;
+}
+
+export function describeNft(request: NftRequest): string {
+  const [object, verb] = request.kind.split('-') as [string, string];
+  const name = 'chain' in request ? request.chain : 'set' in request ? request.set : null;
+  const table = `nftables table ${request.family === 4 ? 'ip' : 'ip6'} ${request.table}`;
+  return name === null ? `${verb} ${table}` : `${verb} ${object} (${name}) in ${table}`;
 }

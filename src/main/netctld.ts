@@ -70,6 +70,8 @@ async function run(config: Config, settings: readonly Setting[], logger: Logger)
     status: () => agent.status(),
     config: () => settings,
     applied: (revision) => agent.applied(revision),
+    why: (query) => agent.why(query),
+    ruleCounts: (kind, name) => agent.ruleCounts(kind, name),
     onBug: (error) => logger.error({ error: error.message, stack: error.stack }, 'the API met a bug'),
   });
   await api.ready();

@@ -6,7 +6,7 @@
  * own words (those stay in src/cni and src/api).
  */
 import { createHash } from 'node:crypto';
-import type { Address, Family } from './ip.ts';
+import type { Address, Cidr, Family } from './ip.ts';
 import type { Mac } from './mac.ts';
 import type { Owner } from './records.ts';
 
@@ -32,6 +32,8 @@ export interface AttachRequest extends AttachmentId {
   readonly mtuBytes: number;
   readonly owner: Owner | null;
   readonly labels: Readonly<Record<string, string>>;
+  /** What it may send from besides its addresses. */
+  readonly extraSources: readonly Cidr[];
 }
 
 export interface Attachment extends AttachmentId {

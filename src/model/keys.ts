@@ -19,7 +19,10 @@ export type Key =
       readonly address: Address;
     }
   | { readonly kind: 'endpoint'; readonly node: string; readonly endpoint: string }
-  | { readonly kind: 'profile'; readonly profile: string };
+  | { readonly kind: 'profile'; readonly profile: string }
+  | { readonly kind: 'policy'; readonly policy: string }
+  | { readonly kind: 'address-set'; readonly set: string }
+  | { readonly kind: 'host-endpoint'; readonly node: string; readonly name: string };
 
 export type KeyKind = Key['kind'];
 
@@ -32,6 +35,9 @@ export const keyPrefix: Readonly<Record<KeyKind, string>> = {
   owner: 'owners/',
   endpoint: 'endpoints/',
   profile: 'profiles/',
+  policy: 'policies/',
+  'address-set': 'address-sets/',
+  'host-endpoint': 'host-endpoints/',
 };
 
 export const nodeKey = (node: string): string => `nodes/${node}`;
@@ -45,6 +51,9 @@ export const ownerKey = (
 ): string => `owners/${owner.tenant}/${owner.app}/${owner.instance}/${address}`;
 export const endpointKey = (node: string, endpoint: string): string => `endpoints/${node}/${endpoint}`;
 export const profileKey = (profile: string): string => `profiles/${profile}`;
+export const policyKey = (policy: string): string => `policies/${policy}`;
+export const addressSetKey = (set: string): string => `address-sets/${set}`;
+export const hostEndpointKey = (node: string, name: string): string => `host-endpoints/${node}/${name}`;
 
 /** The typed key of a path, or null for one that is not ours to read (a kind that a newer version keeps). */
 export function parseKey(path: string): Key | null {
@@ -62,6 +71,10 @@ export function parseKey(path: string): Key | null {
     if (kind === 'endpoints' && a && b && parts.length === 2)
       return { kind: 'endpoint', node: a, endpoint: b };
     if (kind === 'profiles' && a && parts.length === 1) return { kind: 'profile', profile: a };
+    if (kind === 'policies' && a && parts.length === 1) return { kind: 'policy', policy: a };
+    if (kind === 'host-endpoints' && a && b && parts.length === 2)
+      return { kind: 'host-endpoint', node: a, name: b };
+    if (kind === 'address-sets' && a && parts.length === 1) return { kind: 'address-set', set: a };
   } catch {
     return null;
   }

@@ -2,9 +2,11 @@
  * Rules as the command line takes and shows them.
  *
  *     (allow|deny|log) [ipv4|ipv6] [PROTOCOL] [from ENDS] [to ENDS] [type N [code N]] [comment WORDS…]
- *     PROTOCOL = tcp|udp|sctp|icmp|icmpv6|NUMBER      ENDS = [ports P] [tag T] [cidr C]      P = 80,443,1000:2000
+ *     PROTOCOL = tcp|udp|sctp|icmp|icmpv6|NUMBER      P = 80,443,1000:2000
+ *     ENDS = [ports P] [tag T] [cidr C] [set S] [selector (E)]
  *
- * `not` (or `!`) before PROTOCOL, ports, tag, cidr, type or code negates that one. Parts may come in any order; comment is last.
+ * `not` (or `!`) before PROTOCOL, a part of ENDS, type or code negates that one. Parts may come in any order; comment is last. The
+ * words of a policy's rule may begin with `pass`, too.
  *
  * In: words. Out: a Rule, and the words of a Rule. Never: a check of its own: the words become JSON, and rule.ts judges.
  */
@@ -45,6 +47,8 @@ function endWords(match: Match): string[] {
   if (match.kind === 'ports') return [...not(match), 'ports', match.ports.map(portText).join(',')];
   if (match.kind === 'tag') return [...not(match), 'tag', match.tag];
   if (match.kind === 'net') return [...not(match), 'cidr', match.net];
+  if (match.kind === 'set') return [...not(match), 'set', match.set];
+  if (match.kind === 'selector') return [...not(match), 'selector', `(${match.selector})`];
   return [];
 }
 
@@ -88,6 +92,8 @@ class ClauseReader {
       );
     else if (word === 'tag') this.#set(`${mark}${this.#sideFor(word)}_tag`, this.#next('a tag'));
     else if (word === 'cidr') this.#set(`${mark}${this.#sideFor(word)}_net`, this.#next('a prefix'));
+    else if (word === 'set') this.#set(`${mark}${this.#sideFor(word)}_set`, this.#next('an address set'));
+    else if (word === 'selector') this.#set(`${mark}${this.#sideFor(word)}_selector`, this.#takeSelector());
     else if (word === 'type' || word === 'code') this.#set(`${mark}icmp_${word}`, this.#nextNumber(word));
     else if (negated) this.#set('!protocol', word);
     else if (word === 'from' || word === 'to') this.#side = word === 'from' ? 'src' : 'dst';
@@ -115,6 +121,19 @@ class ClauseReader {
     return Number(word);
   }
 
+  /** From `(` to its `)`; parentheses inside quotes do not count. */
+  #takeSelector(): string {
+    const words: string[] = [];
+    for (;;) {
+      words.push(this.#next('a selector in parentheses, such as (role == "db")'));
+      const text = words.join(' ');
+      if (!text.startsWith('(')) throw invalid('selector', text, 'it in parentheses, such as (role == "db")');
+      const bare = text.replace(/"[^"]*"|'[^']*'/g, '');
+      if (/["']/.test(bare)) continue;
+      if (bare.split('(').length === bare.split(')').length) return text;
+    }
+  }
+
   #takeRest(): string {
     const rest = this.#words.slice(this.#at).join(' ');
     this.#at = this.#words.length;
@@ -122,7 +141,8 @@ class ClauseReader {
   }
 
   #sideFor(word: string): Side {
-    if (this.#side === null) throw invalid('rule', word, '"from" or "to" before ports, tag and cidr');
+    if (this.#side === null)
+      throw invalid('rule', word, '"from" or "to" before ports, tag, cidr, set and selector');
     return this.#side;
   }
 

@@ -1,6 +1,6 @@
 /**
- * One rule of a profile: its value, and its form as JSON (the language of calicoctl v0.4, extended by negation, log and
- * comments).
+ * One rule of a profile or policy: its value, and its form as JSON (the language of calicoctl v0.4, extended by negation, log,
+ * selectors, address sets and comments).
  *
  * In: JSON from a file, the API or the store. Out: a Rule whose every part is checked and canonical, and back. Never: a rule that
  * means something for packets of one family and something wider for the other (see ruleFamily).
@@ -11,8 +11,10 @@ import { type Cidr, type Family, familyOf, parseAddressOrCidr } from './ip.ts';
 import { parseName } from './names.ts';
 import { type PortRange, parsePorts, portJson, portsSchema } from './port-range.ts';
 import { carriesPorts, ICMP, ICMPV6, parseProtocol, protocolName, protocolSchema } from './protocol.ts';
+import { canonicalSelector } from './selector.ts';
 
-export type Action = 'allow' | 'deny' | 'log';
+/** `pass` only in policies: the profiles decide. */
+export type Action = 'allow' | 'deny' | 'log' | 'pass';
 export type Side = 'src' | 'dst';
 
 /** What a packet must be (or, negated, must not be) for the rule to apply. All matches of a rule must hold. */
@@ -20,6 +22,10 @@ export type Match =
   | { readonly kind: 'protocol'; readonly protocol: number; readonly negated: boolean }
   | { readonly kind: 'net'; readonly side: Side; readonly net: Cidr; readonly negated: boolean }
   | { readonly kind: 'tag'; readonly side: Side; readonly tag: string; readonly negated: boolean }
+  /** Addresses of the endpoints that the selector picks; `selector` in its canonical text. */
+  | { readonly kind: 'selector'; readonly side: Side; readonly selector: string; readonly negated: boolean }
+  /** Members of the address set with this name. */
+  | { readonly kind: 'set'; readonly side: Side; readonly set: string; readonly negated: boolean }
   /** Any of the ranges; negated: none of them. */
   | {
       readonly kind: 'ports';
@@ -39,6 +45,7 @@ export interface Rule {
 }
 
 const name = textOf<string>(parseName, 'web');
+const selector = textOf<string>(canonicalSelector, 'role == "db"');
 const net = textOf<Cidr>(parseAddressOrCidr, '10.0.0.0/8');
 /** iptables reads ICMP type 255 as "any", so it is not a type here. */
 const icmpType = z.int('0 to 254').min(0, '0 to 254').max(254, '0 to 254');
@@ -49,9 +56,8 @@ const comment = z
   .max(256, COMMENT)
   .regex(/^[^\p{C}\p{Z}"'`\\]+( [^\p{C}\p{Z}"'`\\]+)*$/u, COMMENT);
 
-/** The shape of a rule in JSON; a key with null counts as absent, no action as allow. */
-const ruleShape = exactObject({
-  action: z.enum(['allow', 'deny', 'log'], '"allow", "deny" or "log"').nullish(),
+/** All keys but `action`; one with null counts as absent. */
+const shape = {
   ip_version: z.union([z.literal(4), z.literal(6)], '4 or 6').nullish(),
   protocol: protocolSchema.nullish(),
   '!protocol': protocolSchema.nullish(),
@@ -59,12 +65,20 @@ const ruleShape = exactObject({
   '!src_net': net.nullish(),
   src_tag: name.nullish(),
   '!src_tag': name.nullish(),
+  src_selector: selector.nullish(),
+  '!src_selector': selector.nullish(),
+  src_set: name.nullish(),
+  '!src_set': name.nullish(),
   src_ports: portsSchema.nullish(),
   '!src_ports': portsSchema.nullish(),
   dst_net: net.nullish(),
   '!dst_net': net.nullish(),
   dst_tag: name.nullish(),
   '!dst_tag': name.nullish(),
+  dst_selector: selector.nullish(),
+  '!dst_selector': selector.nullish(),
+  dst_set: name.nullish(),
+  '!dst_set': name.nullish(),
   dst_ports: portsSchema.nullish(),
   '!dst_ports': portsSchema.nullish(),
   icmp_type: icmpType.nullish(),
@@ -72,25 +86,39 @@ const ruleShape = exactObject({
   icmp_code: icmpCode.nullish(),
   '!icmp_code': icmpCode.nullish(),
   comment: comment.nullish(),
-});
-type RuleShape = z.infer<typeof ruleShape>;
+};
+type RuleShape = z.infer<z.ZodObject<typeof shape>>;
 type Key = keyof RuleShape;
 
-/** A rule in JSON with the checks across its keys: for API schemas, and inside profileSchema. */
-export const ruleSchema = ruleShape.superRefine((rule, context) => {
-  if (context.issues.length > 0) return;
-  const fault = crossFault(rule);
-  if (fault !== null) context.addIssue({ code: 'custom', path: [fault.key], message: fault.accepted });
-});
-export type RuleJson = z.input<typeof ruleSchema>;
+/** A rule in JSON with the checks across its keys; no action is allow. */
+function schemaWith<A extends Action>(actions: readonly A[], accepted: string) {
+  return exactObject({ action: z.enum(actions, accepted).nullish(), ...shape }).superRefine(
+    (rule, context) => {
+      if (context.issues.length > 0) return;
+      const fault = crossFault(rule as RuleShape);
+      if (fault !== null) context.addIssue({ code: 'custom', path: [fault.key], message: fault.accepted });
+    },
+  );
+}
+
+/** A rule of a profile: for API schemas, and inside profileSchema. */
+export const ruleSchema = schemaWith(['allow', 'deny', 'log'], '"allow", "deny" or "log"');
+/** A rule of a policy. */
+export const policyRuleSchema = schemaWith(
+  ['allow', 'deny', 'log', 'pass'],
+  '"allow", "deny", "log" or "pass"',
+);
+export type RuleJson<More extends Action = never> = Partial<RuleShape> & {
+  action?: 'allow' | 'deny' | 'log' | More | null | undefined;
+};
 
 /** @param path where the rule stands, for errors @throws INVALID */
 export function ruleFromJson(json: unknown, path = 'rule'): Rule {
   return ruleOf(checkJson(ruleSchema, json, path));
 }
 
-/** The value of JSON that ruleSchema has passed. */
-export function ruleOf(json: z.output<typeof ruleSchema>): Rule {
+/** The value of JSON that ruleSchema or policyRuleSchema has passed. */
+export function ruleOf(json: RuleJson<'pass'>): Rule {
   const matches: Match[] = [];
   for (const mark of ['', '!'] as const) {
     const negated = mark === '!';
@@ -102,9 +130,13 @@ export function ruleOf(json: z.output<typeof ruleSchema>): Rule {
       const negated = mark === '!';
       const net = json[`${mark}${side}_net`];
       const tag = json[`${mark}${side}_tag`];
+      const selector = json[`${mark}${side}_selector`];
+      const set = json[`${mark}${side}_set`];
       const ports = json[`${mark}${side}_ports`];
       if (net != null) matches.push({ kind: 'net', side, net, negated });
       if (tag != null) matches.push({ kind: 'tag', side, tag, negated });
+      if (selector != null) matches.push({ kind: 'selector', side, selector, negated });
+      if (set != null) matches.push({ kind: 'set', side, set, negated });
       if (ports != null) matches.push({ kind: 'ports', side, ports: parsePorts(ports), negated });
     }
   }
@@ -126,6 +158,8 @@ export function ruleJson(rule: Rule): RuleJson {
     if (match.kind === 'protocol') json[`${mark}protocol`] = protocolName(match.protocol);
     else if (match.kind === 'net') json[`${mark}${match.side}_net`] = match.net;
     else if (match.kind === 'tag') json[`${mark}${match.side}_tag`] = match.tag;
+    else if (match.kind === 'selector') json[`${mark}${match.side}_selector`] = match.selector;
+    else if (match.kind === 'set') json[`${mark}${match.side}_set`] = match.set;
     else if (match.kind === 'ports') json[`${mark}${match.side}_ports`] = match.ports.map(portJson);
     else {
       json[`${mark}icmp_type`] = match.type;
@@ -133,7 +167,7 @@ export function ruleJson(rule: Rule): RuleJson {
     }
   }
   if (rule.comment !== null) json['comment'] = rule.comment;
-  return json as RuleJson;
+  return json as RuleJson<never>;
 }
 
 /**

@@ -1,6 +1,9 @@
 /**
  * Chains as values: what policy is compiled to, before any program's syntax.
  *
+ * What leads into them are the `jumps` of compile.ts: each is to be in place exactly while the chain that it leads to is told.
+ * Chains of the table `nat` (only there while a pool asks for it) see the first packet of a connection that leaves the host.
+ *
  * In: built by compile.ts. Out: read by the renderer. Never: a verdict by falling through: every chain of ours ends in a rule
  * without conditions, or leaves traffic alone that is not ours.
  */
@@ -10,6 +13,8 @@ import type { Side } from '../model/rule.ts';
 
 export interface Chain {
   readonly name: string;
+  /** Absent: filter. A chain stays in its table for good. */
+  readonly table?: 'nat';
   readonly rules: readonly ChainRule[];
 }
 
@@ -19,6 +24,16 @@ export interface ChainRule {
   readonly verdict: Verdict;
   /** For people: why this rule is here. */
   readonly comment: string;
+  /** The rule that it was compiled from; not rendered. Several chain rules may come from one. */
+  readonly origin?: RuleOrigin;
+}
+
+export interface RuleOrigin {
+  readonly kind: 'profile' | 'policy';
+  readonly name: string;
+  readonly direction: 'inbound' | 'outbound';
+  /** From 0. */
+  readonly index: number;
 }
 
 export type Verdict =
@@ -29,14 +44,17 @@ export type Verdict =
   /** Only from a built-in chain. */
   | { readonly kind: 'jump'; readonly chain: string }
   | { readonly kind: 'goto'; readonly chain: string }
+  /** Gives the packet the address of the interface that it leaves by. Only in table nat. */
+  | { readonly kind: 'masquerade' }
   /** Goes on with the next rule. */
   | { readonly kind: 'log'; readonly prefix: string };
 
 export type Condition =
+  /** `src`: came by it, `dst`: leaves by it. The pattern is a name, or ends in `+`: all that begin so. */
   | { readonly kind: 'interface'; readonly side: Side; readonly pattern: string; readonly negated: boolean }
   | { readonly kind: 'protocol'; readonly protocol: number; readonly negated: boolean }
   | { readonly kind: 'net'; readonly side: Side; readonly net: Cidr; readonly negated: boolean }
-  /** `withInterface`: the set holds pairs of address and interface. */
+  /** `withInterface`: the set holds pairs of address and interface. Members of any set may be prefixes of any length but 0. */
   | {
       readonly kind: 'set';
       readonly set: string;
@@ -59,6 +77,17 @@ export type Condition =
       readonly negated: boolean;
     }
   | { readonly kind: 'connection'; readonly states: readonly ('RELATED' | 'ESTABLISHED' | 'INVALID')[] };
+
+export const ACCEPT: Verdict = { kind: 'accept' };
+export const DROP: Verdict = { kind: 'drop' };
+
+export function goto(chain: string): Verdict {
+  return { kind: 'goto', chain };
+}
+
+export function rule(conditions: readonly Condition[], verdict: Verdict, comment: string): ChainRule {
+  return { conditions, verdict, comment };
+}
 
 /** The sets that a rule of the chain names. */
 export function setsOfChain(chain: Chain): Set<string> {

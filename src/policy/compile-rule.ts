@@ -1,14 +1,14 @@
 /**
- * One rule of a profile → the chain rules that decide the same (pure).
+ * One rule of a profile or policy → the chain rules that decide the same (pure).
  *
  * In: a Rule, a family, what its action comes to in this chain. Out: none (the rule does not speak of this family, or can match
  * nothing), one, or several chain rules. Never: a rule that matches more because a condition could not be expressed.
  */
 import { type Family, prefixLength } from '../model/ip.ts';
 import type { PortRange } from '../model/port-range.ts';
-import { type Match, type Rule, ruleFamily } from '../model/rule.ts';
+import { type Match, type Rule, ruleFamily, type Side } from '../model/rule.ts';
 import type { ChainRule, Condition, Verdict } from './chain.ts';
-import { tagSet } from './names.ts';
+import { addressSet, selectorSet, tagSet } from './names.ts';
 
 export function compileRule(rule: Rule, family: Family, verdict: Verdict, comment: string): ChainRule[] {
   const of = ruleFamily(rule);
@@ -48,15 +48,11 @@ function conditions(match: Match, family: Family): Condition[] {
     case 'net':
       return [{ kind: 'net', side: match.side, net: match.net, negated: match.negated }];
     case 'tag':
-      return [
-        {
-          kind: 'set',
-          set: tagSet(family, match.tag),
-          side: match.side,
-          withInterface: false,
-          negated: match.negated,
-        },
-      ];
+      return [inSet(tagSet(family, match.tag), match)];
+    case 'selector':
+      return [inSet(selectorSet(family, match.selector), match)];
+    case 'set':
+      return [inSet(addressSet(family, match.set), match)];
     case 'icmp':
       return [{ kind: 'icmp', family, type: match.type, code: match.code, negated: match.negated }];
     case 'ports':
@@ -64,6 +60,10 @@ function conditions(match: Match, family: Family): Condition[] {
         ? chunks(match.ports).map((ports) => ({ kind: 'ports', side: match.side, ports, negated: true }))
         : [];
   }
+}
+
+function inSet(set: string, { side, negated }: Match & { side: Side }): Condition {
+  return { kind: 'set', set, side, withInterface: false, negated };
 }
 
 /** Every pair of a chunk of source ports and a chunk of destination ports; one empty choice where no ports are asked for. */

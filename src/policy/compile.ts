@@ -1,42 +1,73 @@
 /**
- * Profiles → chains (pure).
+ * The chains around the lists (pure): entry, spoof guard, which list an endpoint has. The lists' own: compile-list.ts.
  *
  *     FORWARD ─► nctl-FORWARD ─┬─► nctl-from ─► nctl-out-<list> ─► nctl-allowed ─┬─► elsewhere
  *                              └─► nctl-to ◄──────── to an endpoint of this host ┘
  *                                     └─► nctl-in-<list>
  *     INPUT ───► nctl-INPUT ─────► nctl-host ─► nctl-host-<list>     (outbound rules, then endpointToHost)
+ *     INPUT, OUTPUT ─► nctl-host-in, nctl-host-out                   (host-endpoints.ts; only while there is a host endpoint)
+ *     POSTROUTING ─► nctl-nat                                        (only while a pool asks for NAT)
  *
  * Verdicts travel by goto: no packet mark is used, and RETURN anywhere below leads to the built-in chain. Outbound rules stand
  * twice, for FORWARD and for INPUT, because no match tells for sure in which of the two a packet is (addrtype calls an IPv6
  * address of this host unicast, as any other).
  *
- * In: profiles by name, the lists in use. Out: chains for one family. Never: a packet of an endpoint that is accepted without a
+ * In: the lists in use. Out: chains for one family. Never: a packet of an endpoint that is accepted without a
  * rule that says so; a foreign packet that is touched.
  */
 import type { Family } from '../model/ip.ts';
-import type { Profile } from '../model/profile.ts';
 import { ICMPV6 } from '../model/protocol.ts';
-import type { Action, Rule, Side } from '../model/rule.ts';
-import { ruleText } from '../model/rule-text.ts';
-import type { Chain, ChainRule, Condition, Verdict } from './chain.ts';
-import { compileRule } from './compile-rule.ts';
-import { chains, endpointInterfaces, endpointSet, listChains, listSet } from './names.ts';
+import type { Side } from '../model/rule.ts';
+import { ACCEPT, type Chain, type ChainRule, type Condition, DROP, goto, rule } from './chain.ts';
+import {
+  chains,
+  endpointInterfaces,
+  endpointSet,
+  extraSourceSet,
+  listChains,
+  listSet,
+  natPoolSet,
+  poolSet,
+} from './names.ts';
 
-/** What a container may send to its own host, once its outbound rules have allowed it. */
-export type EndpointToHost = 'drop' | 'accept' | 'return';
+/** What leads from the kernel's own chains to ours. */
+export interface Jump {
+  readonly table: 'filter' | 'nat';
+  readonly builtin: 'FORWARD' | 'INPUT' | 'OUTPUT' | 'POSTROUTING';
+  /** It is in place exactly while this chain is. */
+  readonly chain: string;
+  readonly rule: ChainRule;
+}
 
-/** The one rule at the top of each built-in chain that leads to ours. */
-export const jumps: readonly { readonly builtin: 'FORWARD' | 'INPUT'; readonly rule: ChainRule }[] = [
-  { builtin: 'FORWARD', rule: rule([], { kind: 'jump', chain: chains.forward }, 'policy of endpoints') },
-  {
-    builtin: 'INPUT',
-    rule: rule([fromEndpoint()], { kind: 'jump', chain: chains.input }, 'policy of endpoints'),
-  },
+/** At the top of the kernel's chains, in this order. */
+export const jumps: readonly Jump[] = [
+  jump('filter', 'FORWARD', chains.forward, [], 'policy of endpoints'),
+  jump('filter', 'INPUT', chains.input, [fromEndpoint()], 'policy of endpoints'),
+  jump('filter', 'INPUT', chains.hostIn, [interfaceIs('src', true)], 'policy of host interfaces'),
+  jump('filter', 'OUTPUT', chains.hostOut, [interfaceIs('dst', true)], 'policy of host interfaces'),
+  jump('nat', 'POSTROUTING', chains.nat, [], 'pools with NAT'),
 ];
 
-/** The chains that do not depend on which lists are in use. */
-export function compileBase(family: Family): Chain[] {
-  return [compileForward(family), compileInput(family), compileAllowed()];
+/** nctl-nat: what pools with NAT send to where no pool is. Of what stays inside the pools, the source stays what it is. */
+export function compileNat(family: Family): Chain {
+  const inside = (set: string, side: Side, negated: boolean): Condition => {
+    return { kind: 'set', set, side, withInterface: false, negated };
+  };
+  const conditions = [inside(natPoolSet(family), 'src', false), inside(poolSet(family), 'dst', true)];
+  return {
+    name: chains.nat,
+    table: 'nat',
+    rules: [rule(conditions, { kind: 'masquerade' }, 'leaves the pools')],
+  };
+}
+
+/**
+ * The chains that do not depend on which lists are in use.
+ * @param hasExtraSources some endpoint has an extra source of the family
+ */
+export function compileBase(family: Family, hasExtraSources: boolean): Chain[] {
+  const extra = hasExtraSources ? [fromExtraSource(family)] : [];
+  return [compileForward(family, extra), compileInput(family), compileAllowed()];
 }
 
 /** nctl-from, nctl-host and nctl-to: which list of profiles a packet's endpoint has. @param lists ids, sorted */
@@ -57,42 +88,16 @@ export function compileDispatch(family: Family, lists: readonly string[]): Chain
   ];
 }
 
-/** nctl-in-<list>, nctl-out-<list> and nctl-host-<list>. A profile that is missing denies, in its place. */
-export function compileList(
-  family: Family,
-  list: string,
-  profiles: readonly string[],
-  profile: (name: string) => Profile | null,
-  endpointToHost: EndpointToHost,
-): Chain[] {
-  const flatten = (rulesOf: (profile: Profile) => readonly Rule[], allow: Verdict): ChainRule[] => {
-    const rules: ChainRule[] = [];
-    for (const name of profiles) {
-      const found = profile(name);
-      if (found === null) return [...rules, rule([], DROP, `profile ${name} is missing or invalid`)];
-      for (const each of rulesOf(found)) {
-        rules.push(
-          ...compileRule(each, family, verdictOf(each.action, allow, name), `${name}: ${ruleText(each)}`),
-        );
-      }
-    }
-    return [...rules, rule([], DROP, 'no profile matched')];
-  };
-  return [
-    { name: listChains.inbound(list), rules: flatten((found) => found.inbound, ACCEPT) },
-    { name: listChains.outbound(list), rules: flatten((found) => found.outbound, goto(chains.allowed)) },
-    { name: listChains.host(list), rules: flatten((found) => found.outbound, { kind: endpointToHost }) },
-  ];
-}
-
 /** The spoof check stands first, so that no forged packet rides on an established connection. */
-function compileForward(family: Family): Chain {
+function compileForward(family: Family, extra: readonly ChainRule[]): Chain {
   return {
     name: chains.forward,
     rules: [
       rule([interfaceIs('src', true), interfaceIs('dst', true)], { kind: 'return' }, 'not of an endpoint'),
       dropSpoofed(family),
-      ...byConnection(),
+      known(),
+      ...extra,
+      ofNoConnection(),
       rule([fromEndpoint()], goto(chains.from), 'from an endpoint'),
       rule([], goto(chains.to), 'to an endpoint'),
     ],
@@ -108,7 +113,8 @@ function compileInput(family: Family): Chain {
         ? [acceptIcmp6(135, 'neighbour solicitation'), acceptIcmp6(136, 'neighbour advertisement')]
         : []),
       dropSpoofed(family),
-      ...byConnection(),
+      known(),
+      ofNoConnection(),
       rule([], goto(chains.host), 'from an endpoint to this host'),
     ],
   };
@@ -124,11 +130,31 @@ function compileAllowed(): Chain {
   };
 }
 
-function byConnection(): ChainRule[] {
-  return [
-    rule([{ kind: 'connection', states: ['RELATED', 'ESTABLISHED'] }], ACCEPT, 'known connection'),
-    rule([{ kind: 'connection', states: ['INVALID'] }], DROP, 'of no connection'),
-  ];
+function jump(
+  table: Jump['table'],
+  builtin: Jump['builtin'],
+  chain: string,
+  conditions: readonly Condition[],
+  comment: string,
+): Jump {
+  return { table, builtin, chain, rule: rule(conditions, { kind: 'jump', chain }, comment) };
+}
+
+function known(): ChainRule {
+  return rule([{ kind: 'connection', states: ['RELATED', 'ESTABLISHED'] }], ACCEPT, 'known connection');
+}
+
+function ofNoConnection(): ChainRule {
+  return rule([{ kind: 'connection', states: ['INVALID'] }], DROP, 'of no connection');
+}
+
+/**
+ * An answer from a virtual address belongs to no connection that this host has seen (the question came to another address, in a
+ * tunnel): the outbound rules judge every packet of it.
+ */
+function fromExtraSource(family: Family): ChainRule {
+  const isExtra = inSet(extraSourceSet(family), 'src');
+  return rule([fromEndpoint(), isExtra], goto(chains.from), 'from an extra source of an endpoint');
 }
 
 function dropSpoofed(family: Family): ChainRule {
@@ -149,22 +175,6 @@ function acceptIcmp6(type: number, comment: string): ChainRule {
     ACCEPT,
     comment,
   );
-}
-
-function verdictOf(action: Action, allow: Verdict, profile: string): Verdict {
-  if (action === 'allow') return allow;
-  return action === 'deny' ? DROP : { kind: 'log', prefix: `netctl:${profile} ` };
-}
-
-const ACCEPT: Verdict = { kind: 'accept' };
-const DROP: Verdict = { kind: 'drop' };
-
-function goto(chain: string): Verdict {
-  return { kind: 'goto', chain };
-}
-
-function rule(conditions: readonly Condition[], verdict: Verdict, comment: string): ChainRule {
-  return { conditions, verdict, comment };
 }
 
 function fromEndpoint(): Condition {

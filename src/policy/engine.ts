@@ -1,31 +1,52 @@
 /**
- * Profiles and endpoints → sets, members and chains of this host, step by step (pure, in memory).
+ * Profiles, policies, address sets and endpoints → sets, members and chains of this host, step by step (pure, in memory).
  *
- * In: the current state of one profile or endpoint, null when gone; in any order, repeated, stale. Out: differences, to the
+ *     endpoint ─┬─ policies that pick it, profiles ─► ListTable     (chains and the list's set of endpoints)
+ *               ├─ tags of its profiles ────────────► CountedSets   (members by reason)
+ *               └─ labels ──────────────────────────► SelectorSets
+ *     host endpoints ─► HostEndpoints      pools ─► NatPools
+ *
+ * In: the current state of one of them, null when gone; in any order, repeated, stale. Out: differences, to the
  * output. Never: a result that depends on the order of what came; work that grows with the number of endpoints when one
  * endpoint with a known list comes or goes.
  */
+import { isDeepStrictEqual } from 'node:util';
 import type { IpSetMember } from '../linux/ports.ts';
-import { type Address, type Family, families, familyOf, hostCidr } from '../model/ip.ts';
+import { widest } from '../model/address-set.ts';
+import type { HostEndpoint } from '../model/host-endpoint.ts';
+import { type Address, type Cidr, type Family, families, familyOf, hostCidr } from '../model/ip.ts';
+import type { BrokenPolicy, Policy } from '../model/policy.ts';
 import type { Profile } from '../model/profile.ts';
-import type { EndpointToHost } from './compile.ts';
+import type { Labels } from '../model/selector.ts';
+import type { Chain } from './chain.ts';
+import type { EndpointToHost } from './compile-list.ts';
 import { CountedSets } from './counted-sets.ts';
+import { type Failsafe, HostEndpoints } from './host-endpoints.ts';
+import { LabelIndex } from './label-index.ts';
 import { type List, ListTable } from './list-table.ts';
-import { endpointSet, tagSet } from './names.ts';
+import { addressSet, endpointSet, extraSourceSet, tagSet } from './names.ts';
+import { NatPools } from './nat-pools.ts';
 import type { PolicyOutput } from './output.ts';
+import { SelectorSets } from './selector-sets.ts';
+import { setMembers } from './set-members.ts';
+import { ToldChains } from './told-chains.ts';
 
-/** What policy has to know of an endpoint. Of those on other nodes only addresses and profiles count. */
+/** What policy has to know of an endpoint. Of those on other nodes only addresses, profiles and labels count. */
 export interface PolicyEndpoint {
   readonly local: boolean;
   readonly hostInterface: string;
   readonly addresses: readonly Address[];
   /** In the order in which they are tried. */
   readonly profiles: readonly string[];
+  /** None if absent. */
+  readonly labels?: Labels;
+  /** What it may send from besides its addresses (a real server behind LVS answers from the virtual one); none if absent. */
+  readonly extraSources?: readonly Cidr[];
 }
 
-interface EndpointState extends PolicyEndpoint {
+interface EndpointState extends Required<PolicyEndpoint> {
   /** null for one of another node. */
-  readonly list: List | null;
+  list: List | null;
 }
 
 interface ProfileState {
@@ -36,19 +57,49 @@ interface ProfileState {
   readonly users: Map<string, EndpointState>;
 }
 
+/** Stands before the names of host endpoints, where the ids of endpoints stand (which have no blank). */
+const HOST = 'host endpoint ';
+const hostId = (name: string): string => `${HOST}${name}`;
+const noFailsafe: Failsafe = { inbound: [], outbound: [] };
+
 type TagSets = Readonly<Record<Family, readonly string[]>>;
 
 export class PolicyEngine {
   readonly #sets: CountedSets;
+  readonly #selectors: SelectorSets;
+  readonly #chains: ToldChains;
   readonly #lists: ListTable;
+  readonly #nat: NatPools;
+  readonly #hosts: HostEndpoints;
   readonly #profiles = new Map<string, ProfileState>();
+  readonly #policies = new Map<string, Policy | BrokenPolicy>();
+  /** Which policies pick which endpoints and host endpoints of this host. */
+  readonly #picks = new LabelIndex();
+  readonly #addressSets = new Map<string, readonly Cidr[]>();
   readonly #endpoints = new Map<string, EndpointState>();
 
   /** Tells the base chains at once: they drop whatever comes from an interface that no endpoint has. */
-  constructor(options: { readonly endpointToHost: EndpointToHost }, output: PolicyOutput) {
+  constructor(
+    options: { readonly endpointToHost: EndpointToHost; readonly failsafe?: Failsafe },
+    output: PolicyOutput,
+  ) {
     this.#sets = new CountedSets(output);
-    const profile = (name: string): Profile | null => this.#profiles.get(name)?.profile ?? null;
-    this.#lists = new ListTable(this.#sets, output, profile, options.endpointToHost);
+    const chains = new ToldChains(output);
+    this.#chains = chains;
+    this.#selectors = new SelectorSets(this.#sets);
+    this.#nat = new NatPools(this.#sets, chains);
+    this.#lists = new ListTable({
+      sets: this.#sets,
+      selectors: this.#selectors,
+      chains,
+      definitions: {
+        profile: (name) => this.#profiles.get(name)?.profile ?? null,
+        policy: (name) => this.#policies.get(name) ?? null,
+        hasAddressSet: (name) => this.#addressSets.has(name),
+      },
+      endpointToHost: options.endpointToHost,
+    });
+    this.#hosts = new HostEndpoints(this.#lists, chains, options.failsafe ?? noFailsafe);
     this.#lists.tellBase();
   }
 
@@ -58,8 +109,33 @@ export class PolicyEngine {
     state.profile = profile;
     state.tagSets = tagSetsOf(profile);
     for (const endpoint of state.users.values()) this.#moveTags(endpoint, before, state.tagSets);
-    this.#lists.profileChanged(name);
+    this.#lists.changed('profile', name);
     this.#forgetIfIdle(name, state);
+  }
+
+  onPolicy(name: string, policy: Policy | BrokenPolicy | null): void {
+    if (policy !== null) this.#policies.set(name, policy);
+    const { came, went } = this.#picks.setSelector(name, policy?.selector ?? null);
+    for (const id of [...came, ...went]) this.#relist(id);
+    if (policy === null) this.#policies.delete(name);
+    this.#lists.changed('policy', name);
+  }
+
+  /** @param pool null: gone, or not one that counts */
+  onPool(name: string, pool: { readonly cidr: Cidr; readonly natOutgoing: boolean } | null): void {
+    this.#nat.onPool(name, pool);
+  }
+
+  /** @param nets null: missing or invalid, and whatever a rule says about it is denied */
+  onAddressSet(name: string, nets: readonly Cidr[] | null): void {
+    const before = this.#addressSets.get(name);
+    const members = setMembers(nets ?? []);
+    const old = setMembers(before ?? []);
+    for (const { family, member } of members) this.#sets.add(addressSet(family, name), member);
+    for (const { family, member } of old) this.#sets.remove(addressSet(family, name), member);
+    if (nets === null) this.#addressSets.delete(name);
+    else this.#addressSets.set(name, nets);
+    if ((before === undefined) !== (nets === null)) this.#lists.changed('address set', name);
   }
 
   onEndpoint(id: string, endpoint: PolicyEndpoint | null): void {
@@ -67,9 +143,27 @@ export class PolicyEngine {
     if (old === undefined && endpoint === null) return;
     if (old !== undefined && endpoint !== null && isSame(old, endpoint)) return;
     // What stays is added before it is removed, so that it never leaves a set.
+    this.#picks.setThing(id, endpoint?.local ? (endpoint.labels ?? {}) : null);
     if (endpoint !== null) this.#add(id, endpoint);
     else this.#endpoints.delete(id);
+    this.#selectors.onEndpoint(
+      id,
+      endpoint && { labels: endpoint.labels ?? {}, members: membersOf(endpoint) },
+    );
     if (old !== undefined) this.#remove(id, old);
+  }
+
+  /** One of this node. */
+  onHostEndpoint(name: string, endpoint: HostEndpoint | null): void {
+    if (endpoint === null && !this.#hosts.has(name)) return;
+    this.#picks.setThing(hostId(name), endpoint?.labels ?? null);
+    this.#hosts.set(name, endpoint, this.#policiesOf(hostId(name)));
+  }
+
+  /** All chains, as `4 nctl-in-…`. */
+  *chains(): Generator<{ key: string; chain: Chain }> {
+    for (const family of families)
+      for (const chain of this.#chains.of(family)) yield { key: `${family} ${chain.name}`, chain };
   }
 
   /** Drops what no endpoint of this host has needed since the last call but one; for a call every few seconds. */
@@ -84,16 +178,24 @@ export class PolicyEngine {
       hostInterface: endpoint.hostInterface,
       addresses: [...endpoint.addresses],
       profiles,
-      list: endpoint.local ? this.#lists.use(profiles) : null,
+      labels: { ...endpoint.labels },
+      extraSources: widest(endpoint.extraSources ?? []),
+      list: endpoint.local
+        ? this.#lists.use({ kind: 'endpoint', profiles, policies: this.#policiesOf(id) })
+        : null,
     };
     this.#endpoints.set(id, state);
     for (const name of profiles) this.#profileState(name).users.set(id, state);
+    for (const family of state.list === null ? [] : extraFamilies(state)) this.#lists.useExtraSources(family);
     this.#eachMember(state, (set, member) => this.#sets.add(set, member));
   }
 
   #remove(id: string, state: EndpointState): void {
     this.#eachMember(state, (set, member) => this.#sets.remove(set, member));
-    if (state.list !== null) this.#lists.giveBack(state.list);
+    if (state.list !== null) {
+      this.#lists.giveBack(state.list);
+      for (const family of extraFamilies(state)) this.#lists.giveBackExtraSources(family);
+    }
     for (const name of state.profiles) {
       const profile = this.#profileState(name);
       if (profile.users.get(id) === state) profile.users.delete(id);
@@ -101,18 +203,39 @@ export class PolicyEngine {
     }
   }
 
+  /** After its policies have changed. */
+  #relist(id: string): void {
+    if (id.startsWith(HOST)) this.#hosts.relist(id.slice(HOST.length), this.#policiesOf(id));
+    const endpoint = this.#endpoints.get(id);
+    const old = endpoint?.list;
+    if (endpoint === undefined || !old) return;
+    endpoint.list = this.#lists.use({
+      kind: 'endpoint',
+      profiles: endpoint.profiles,
+      policies: this.#policiesOf(id),
+    });
+    for (const { family, pair } of pairsOf(endpoint)) {
+      this.#sets.add(endpoint.list.sets[family], pair);
+      this.#sets.remove(old.sets[family], pair);
+    }
+    this.#lists.giveBack(old);
+  }
+
+  #policiesOf(id: string): string[] {
+    return [...this.#picks.pickedBy(id)].sort();
+  }
+
   #eachMember(endpoint: EndpointState, visit: (set: string, member: IpSetMember) => void): void {
-    for (const address of endpoint.addresses) {
-      const family = familyOf(address);
-      const member = hostCidr(address);
-      if (endpoint.list !== null) {
-        const pair = `${member},${endpoint.hostInterface}`;
+    if (endpoint.list !== null) {
+      for (const { family, pair, isExtra } of pairsOf(endpoint)) {
         visit(endpointSet(family), pair);
         visit(endpoint.list.sets[family], pair);
+        if (isExtra) visit(extraSourceSet(family), pair);
       }
-      for (const name of endpoint.profiles) {
-        for (const set of this.#profiles.get(name)!.tagSets[family]) visit(set, member);
-      }
+    }
+    for (const address of endpoint.addresses) {
+      for (const name of endpoint.profiles)
+        for (const set of this.#profiles.get(name)!.tagSets[familyOf(address)]) visit(set, hostCidr(address));
     }
   }
 
@@ -143,12 +266,37 @@ function tagSetsOf(profile: Profile | null): TagSets {
   return { 4: v4!, 6: v6! };
 }
 
+function membersOf({ addresses }: PolicyEndpoint): Record<Family, IpSetMember[]> {
+  const of = (family: Family): IpSetMember[] =>
+    addresses.filter((address) => familyOf(address) === family).map(hostCidr);
+  return { 4: of(4), 6: of(6) };
+}
+
+interface Pair {
+  readonly family: Family;
+  /** A source of the endpoint with its interface. */
+  readonly pair: IpSetMember;
+  readonly isExtra: boolean;
+}
+
+function pairsOf({ addresses, extraSources, hostInterface }: EndpointState): Pair[] {
+  const pair = (nets: readonly Cidr[], isExtra: boolean): Pair[] =>
+    setMembers(nets).map(({ family, member }) => ({ family, pair: `${member},${hostInterface}`, isExtra }));
+  return [...pair(addresses.map(hostCidr), false), ...pair(extraSources, true)];
+}
+
+function extraFamilies({ extraSources }: EndpointState): Family[] {
+  return families.filter((family) => extraSources.some((net) => familyOf(net) === family));
+}
+
 function isSame(state: EndpointState, endpoint: PolicyEndpoint): boolean {
   return (
     state.local === endpoint.local &&
     state.hostInterface === endpoint.hostInterface &&
     isSameList(state.addresses, endpoint.addresses) &&
-    isSameList(state.profiles, endpoint.profiles)
+    isSameList(state.profiles, endpoint.profiles) &&
+    isDeepStrictEqual(state.labels, { ...endpoint.labels }) &&
+    isSameList(state.extraSources, widest(endpoint.extraSources ?? []))
   );
 }
 

@@ -1,65 +1,98 @@
 /**
- * The lists of profiles in use on this host: per list a set of its endpoints and two chains, shared by all of them.
+ * The lists in use on this host (profiles in their order, with the policies before them): per list a set of its endpoints and a
+ * few chains, shared by all of them.
  *
- * In: lists taken into use and given back, profiles that changed. Out: sets and chains to the output, only differences. Never: a
+ * In: lists taken into use and given back, profiles, policies and address sets that changed. Out: sets and chains to the output, only differences. Never: a
  * rewrite because a container came or went: an unused list lingers until retire() has seen it unused twice.
  */
 import { type Family, families } from '../model/ip.ts';
-import type { Profile } from '../model/profile.ts';
 import { type Chain, setsOfChain } from './chain.ts';
-import { compileBase, compileDispatch, compileList, type EndpointToHost } from './compile.ts';
+import { compileBase, compileDispatch } from './compile.ts';
+import {
+  compileList,
+  type Definitions,
+  type EndpointToHost,
+  type ListParts,
+  rulesOfList,
+} from './compile-list.ts';
 import type { CountedSets } from './counted-sets.ts';
-import { endpointSet, listChains, listId, listSet } from './names.ts';
-import type { PolicyOutput } from './output.ts';
+import { endpointSet, extraSourceSet, listId, listSet } from './names.ts';
+import type { SelectorSets } from './selector-sets.ts';
+import type { ToldChains } from './told-chains.ts';
 
-export interface List {
+export interface List extends ListParts {
   readonly id: string;
-  readonly profiles: readonly string[];
-  /** Its set of endpoints, per family. */
+  /** Its set of endpoints, per family; not for host endpoints, which are found by interface. */
   readonly sets: Readonly<Record<Family, string>>;
 }
 
 interface ListState extends List {
   users: number;
   roundsUnused: number;
-  /** Tag sets that its chains name now, with their family. */
-  tagSets: Map<string, Family>;
+  /** What its chains and rules name now. */
+  needs: Needs;
 }
+
+interface Needs {
+  /** With their family. */
+  readonly sets: ReadonlyMap<string, Family>;
+  readonly chains: ReadonlyMap<string, Family>;
+  readonly selectors: ReadonlySet<string>;
+  readonly addressSets: ReadonlySet<string>;
+}
+
+const NOTHING: Needs = { sets: new Map(), chains: new Map(), selectors: new Set(), addressSets: new Set() };
 
 export class ListTable {
   readonly #lists = new Map<string, ListState>();
-  readonly #byProfile = new Map<string, Set<ListState>>();
-  /** What was last told, as JSON. */
-  readonly #told = new Map<string, string>();
+  /** By `profile web`, `policy base`, `address set office`. */
+  readonly #byPart = new Map<string, Set<ListState>>();
+  readonly #extraUsers: Record<Family, number> = { 4: 0, 6: 0 };
   readonly #sets: CountedSets;
-  readonly #output: PolicyOutput;
-  readonly #profile: (name: string) => Profile | null;
+  readonly #chains: ToldChains;
+  readonly #selectors: SelectorSets;
+  readonly #definitions: Definitions;
   readonly #endpointToHost: EndpointToHost;
 
-  constructor(
-    sets: CountedSets,
-    output: PolicyOutput,
-    profile: (name: string) => Profile | null,
-    endpointToHost: EndpointToHost,
-  ) {
-    this.#sets = sets;
-    this.#output = output;
-    this.#profile = profile;
-    this.#endpointToHost = endpointToHost;
+  constructor(parts: {
+    sets: CountedSets;
+    selectors: SelectorSets;
+    chains: ToldChains;
+    definitions: Definitions;
+    endpointToHost: EndpointToHost;
+  }) {
+    this.#sets = parts.sets;
+    this.#selectors = parts.selectors;
+    this.#chains = parts.chains;
+    this.#definitions = parts.definitions;
+    this.#endpointToHost = parts.endpointToHost;
   }
 
   /** What is there without any endpoint: everything of ours is dropped. */
   tellBase(): void {
     for (const family of families) {
       this.#sets.acquire(endpointSet(family), { type: 'net,iface', family });
-      for (const chain of compileDispatch(family, [])) this.#tell(family, chain);
-      for (const chain of compileBase(family)) this.#tell(family, chain);
+      for (const chain of compileDispatch(family, [])) this.#chains.tell(family, chain);
+      this.#tellBase(family);
     }
   }
 
-  use(profiles: readonly string[]): List {
-    const key = JSON.stringify(profiles);
-    const list = this.#lists.get(key) ?? this.#create(key, profiles);
+  /** An endpoint has extra sources of the family. */
+  useExtraSources(family: Family): void {
+    if (++this.#extraUsers[family] > 1) return;
+    this.#sets.acquire(extraSourceSet(family), { type: 'net,iface', family });
+    this.#tellBase(family);
+  }
+
+  giveBackExtraSources(family: Family): void {
+    if (--this.#extraUsers[family] > 0) return;
+    this.#tellBase(family);
+    this.#sets.release(extraSourceSet(family));
+  }
+
+  use(parts: ListParts): List {
+    const key = JSON.stringify([parts.kind, parts.profiles, parts.policies]);
+    const list = this.#lists.get(key) ?? this.#create(key, parts);
     list.users++;
     list.roundsUnused = 0;
     return list;
@@ -69,8 +102,8 @@ export class ListTable {
     (list as ListState).users--;
   }
 
-  profileChanged(name: string): void {
-    for (const list of this.#byProfile.get(name) ?? []) this.#compile(list);
+  changed(kind: 'profile' | 'policy' | 'address set', name: string): void {
+    for (const list of [...(this.#byPart.get(`${kind} ${name}`) ?? [])]) this.#compile(list);
   }
 
   /** Removes the lists that were unused at the last call too. */
@@ -82,19 +115,22 @@ export class ListTable {
     for (const [, list] of gone) this.#destroy(list);
   }
 
-  #create(key: string, profiles: readonly string[]): ListState {
-    const id = listId(profiles);
+  #create(key: string, { kind, profiles, policies }: ListParts): ListState {
+    const id = listId(profiles, policies);
     const list: ListState = {
       id,
+      kind,
       profiles,
+      policies,
       sets: { 4: listSet(4, id), 6: listSet(6, id) },
       users: 0,
       roundsUnused: 0,
-      tagSets: new Map(),
+      needs: NOTHING,
     };
     this.#lists.set(key, list);
-    for (const name of profiles) this.#listsOf(name).add(list);
-    for (const family of families) this.#sets.acquire(list.sets[family], { type: 'net,iface', family });
+    for (const part of partsOf(list)) this.#listsOf(part).add(list);
+    if (kind === 'endpoint')
+      for (const family of families) this.#sets.acquire(list.sets[family], { type: 'net,iface', family });
     this.#compile(list);
     this.#tellDispatch();
     return list;
@@ -102,57 +138,81 @@ export class ListTable {
 
   #compile(list: ListState): void {
     const chains = families.flatMap((family) =>
-      compileList(family, list.id, list.profiles, this.#profile, this.#endpointToHost).map((chain) => ({
+      compileList(family, list.id, list, this.#definitions, this.#endpointToHost).map((chain) => ({
         family,
         chain,
       })),
     );
-    const before = list.tagSets;
-    list.tagSets = new Map(
-      chains.flatMap(({ family, chain }) => [...setsOfChain(chain)].map((set) => [set, family] as const)),
-    );
-    for (const [set, family] of list.tagSets) this.#sets.acquire(set, { type: 'net', family });
-    for (const { family, chain } of chains) this.#tell(family, chain);
-    for (const set of before.keys()) this.#sets.release(set);
+    const before = list.needs;
+    list.needs = this.#needsOf(list, chains);
+    this.#take(list, list.needs);
+    for (const { family, chain } of chains) this.#chains.tell(family, chain);
+    for (const [key, family] of before.chains)
+      if (!list.needs.chains.has(key)) this.#chains.untell(family, key.slice(2));
+    this.#giveBack(list, before);
+  }
+
+  #needsOf(list: ListState, chains: readonly { family: Family; chain: Chain }[]): Needs {
+    const matches = rulesOfList(list, this.#definitions).flatMap((rule) => rule.matches);
+    return {
+      sets: new Map(
+        chains.flatMap(({ family, chain }) => [...setsOfChain(chain)].map((set) => [set, family] as const)),
+      ),
+      chains: new Map(chains.map(({ family, chain }) => [`${family} ${chain.name}`, family])),
+      selectors: new Set(matches.flatMap((match) => (match.kind === 'selector' ? [match.selector] : []))),
+      addressSets: new Set(matches.flatMap((match) => (match.kind === 'set' ? [match.set] : []))),
+    };
+  }
+
+  #take(list: ListState, { sets, selectors, addressSets }: Needs): void {
+    for (const selector of selectors) this.#selectors.use(selector);
+    for (const [set, family] of sets) this.#sets.acquire(set, { type: 'net', family });
+    for (const set of addressSets) this.#listsOf(`address set ${set}`).add(list);
+  }
+
+  #giveBack(list: ListState, { sets, selectors, addressSets }: Needs): void {
+    for (const set of sets.keys()) this.#sets.release(set);
+    for (const selector of selectors) this.#selectors.giveBack(selector);
+    for (const set of addressSets)
+      if (!list.needs.addressSets.has(set)) this.#forget(`address set ${set}`, list);
   }
 
   #destroy(list: ListState): void {
-    for (const family of families) {
-      for (const chain of Object.values(listChains)) this.#untell(family, chain(list.id));
-    }
-    for (const set of list.tagSets.keys()) this.#sets.release(set);
-    for (const family of families) this.#sets.release(list.sets[family]);
-    for (const name of list.profiles) {
-      const lists = this.#listsOf(name);
-      lists.delete(list);
-      if (lists.size === 0) this.#byProfile.delete(name);
-    }
+    const before = list.needs;
+    list.needs = NOTHING;
+    for (const [key, family] of before.chains) this.#chains.untell(family, key.slice(2));
+    this.#giveBack(list, before);
+    if (list.kind === 'endpoint') for (const family of families) this.#sets.release(list.sets[family]);
+    for (const part of partsOf(list)) this.#forget(part, list);
+  }
+
+  #tellBase(family: Family): void {
+    for (const chain of compileBase(family, this.#extraUsers[family] > 0)) this.#chains.tell(family, chain);
   }
 
   #tellDispatch(): void {
-    const ids = Array.from(this.#lists.values(), (list) => list.id).sort();
+    const lists = [...this.#lists.values()].filter(({ kind }) => kind === 'endpoint');
+    const ids = lists.map(({ id }) => id).sort();
     for (const family of families)
-      for (const chain of compileDispatch(family, ids)) this.#tell(family, chain);
+      for (const chain of compileDispatch(family, ids)) this.#chains.tell(family, chain);
   }
 
-  #tell(family: Family, chain: Chain): void {
-    const key = `${family} ${chain.name}`;
-    const text = JSON.stringify(chain);
-    if (this.#told.get(key) === text) return;
-    this.#told.set(key, text);
-    this.#output.chain(family, chain.name, chain);
-  }
-
-  #untell(family: Family, name: string): void {
-    if (this.#told.delete(`${family} ${name}`)) this.#output.chain(family, name, null);
-  }
-
-  #listsOf(profile: string): Set<ListState> {
-    let lists = this.#byProfile.get(profile);
+  #listsOf(part: string): Set<ListState> {
+    let lists = this.#byPart.get(part);
     if (lists === undefined) {
       lists = new Set();
-      this.#byProfile.set(profile, lists);
+      this.#byPart.set(part, lists);
     }
     return lists;
   }
+
+  #forget(part: string, list: ListState): void {
+    const lists = this.#listsOf(part);
+    lists.delete(list);
+    if (lists.size === 0) this.#byPart.delete(part);
+  }
+}
+
+function partsOf({ profiles, policies }: ListParts): string[] {
+  return [...profiles.map((name) => `profile ${name}`), ...policies.map((name) => `policy ${name}`)];
 }

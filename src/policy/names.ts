@@ -1,7 +1,7 @@
 /**
  * Names of the chains and sets that policy is made of. All begin with `nctl`, so a restarted agent knows its own.
  *
- * In: profile lists, tags, families. Out: names of at most 28 (chains) and 31 (sets) characters. Never: two lists or two tags
+ * In: profile lists, tags, selectors, families. Out: names of at most 28 (chains) and 31 (sets) characters. Never: two lists or two tags
  * that share a name because their beginnings are alike: a hash of the whole is part of each.
  */
 import { createHash } from 'node:crypto';
@@ -26,11 +26,19 @@ export const chains = {
   to: 'nctl-to',
   /** Forwarded, and allowed by the outbound rules. */
   allowed: 'nctl-allowed',
+  /** From and to the host's own interfaces: finds the host endpoint. */
+  hostIn: 'nctl-host-in',
+  hostOut: 'nctl-host-out',
+  /** In table nat. */
+  nat: 'nctl-nat',
 } as const;
 
-/** Identifies an ordered list of profiles: `web-sYx8jD_2kQ`. */
-export function listId(profiles: readonly string[]): string {
-  return shortId(profiles[0] ?? 'none', JSON.stringify(profiles));
+/** Identifies an ordered list of profiles with the policies before it (sorted by name): `web-sYx8jD_2kQ`. */
+export function listId(profiles: readonly string[], policies: readonly string[] = []): string {
+  return shortId(
+    profiles[0] ?? 'none',
+    policies.length === 0 ? JSON.stringify(profiles) : JSON.stringify([profiles, policies]),
+  );
 }
 
 /** The chains of one list. */
@@ -38,14 +46,38 @@ export const listChains = {
   inbound: (list: string): string => `nctl-in-${list}`,
   outbound: (list: string): string => `nctl-out-${list}`,
   host: (list: string): string => `nctl-host-${list}`,
+  /** Where `pass` leads: the profiles behind the policies. Only in lists whose policies pass something. */
+  inboundPassed: (list: string): string => `nctl-pi-${list}`,
+  outboundPassed: (list: string): string => `nctl-po-${list}`,
+  hostPassed: (list: string): string => `nctl-ph-${list}`,
+  /** The same rules for host endpoints. */
+  hostInbound: (list: string): string => `nctl-hi-${list}`,
+  hostOutbound: (list: string): string => `nctl-ho-${list}`,
+  hostInboundPassed: (list: string): string => `nctl-hip-${list}`,
+  hostOutboundPassed: (list: string): string => `nctl-hop-${list}`,
 } as const;
 
-/** Members: address and host interface of every local endpoint. */
+/** Members: address and host interface of every local endpoint, extra sources included. */
 export const endpointSet = (family: Family): string => `nctl${family}-ep`;
+/** True for what listSet names. */
+export const isListSet = (set: string): boolean => /^nctl[46]-ep-/.test(set);
 /** The same, of the endpoints that have this list of profiles. */
 export const listSet = (family: Family, list: string): string => `nctl${family}-ep-${list}`;
+/** Members: the extra sources among them. There only while some endpoint has one. */
+export const extraSourceSet = (family: Family): string => `nctl${family}-extra`;
 /** Members: addresses of all endpoints, on any node, that carry the tag. */
 export const tagSet = (family: Family, tag: string): string => `nctl${family}-tag-${shortId(tag, tag)}`;
+
+/** Members: addresses of all endpoints, on any node, that the selector picks. @param selector canonical */
+export const selectorSet = (family: Family, selector: string): string =>
+  `nctl${family}-sel-${shortId(selector.replace(/[^\w.-]+/g, '-'), selector)}`;
+/** Members: the prefixes of the address set. */
+export const addressSet = (family: Family, set: string): string => `nctl${family}-set-${shortId(set, set)}`;
+
+/** Members: the pools. There, as the next, only while a pool of the family asks for NAT. */
+export const poolSet = (family: Family): string => `nctl${family}-pools`;
+/** Members: the pools that ask for NAT. */
+export const natPoolSet = (family: Family): string => `nctl${family}-nat`;
 
 /**
  * 7 readable characters, and 10 of the hash of all: 60 bits, so that nobody who may name a profile or tag finds one that

@@ -101,6 +101,8 @@ function renderVerdict(verdict: Verdict): string {
       return `-j ${verdict.chain}`;
     case 'goto':
       return `-g ${verdict.chain}`;
+    case 'masquerade':
+      return '-j MASQUERADE';
     case 'log':
       return `-m limit --limit 10/second --limit-burst 20 -j LOG --log-prefix "${logPrefix(verdict.prefix)}"`;
   }

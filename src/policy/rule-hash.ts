@@ -25,6 +25,11 @@ export function hashInRule(saved: string): string | null {
   return /--comment "?netctl:([0-9a-f]{16})(?=[ "])/.exec(saved)?.[1] ?? null;
 }
 
+/** The hash in a comment as nftables holds it, or null: not a rule of ours. */
+export function hashInComment(comment: string): string | null {
+  return /^netctl:([0-9a-f]{16})(?= |$)/.exec(comment)?.[1] ?? null;
+}
+
 function digest(text: string): string {
   return createHash('sha256').update(text).digest('hex').slice(0, 16);
 }

@@ -147,7 +147,7 @@ describe('agent', () => {
     await eventually(
       'nothing of earlier tests lingers',
       10_000,
-      async () => !/nctl4-tag/.test(await host.mustExec(['ipset', 'list', '-n'])),
+      async () => !/nctl4-tag/.test((await readState(host)).join('\n')),
     );
     const before = await settled();
     for (const [fields, args, code, message] of rows) {
@@ -228,8 +228,15 @@ describe('agent', () => {
     await host.mustExec(['iptables', '-A', 'FORWARD', '-s', '198.51.100.0/24', '-j', 'ACCEPT']);
     const before = await readState(host);
     await host.mustExec(['ip', 'route', 'delete', ips[0]!.address]);
-    await host.mustExec(['iptables', '-F', 'nctl-FORWARD']);
-    await host.mustExec(['ipset', 'flush', 'nctl4-ep']);
+    const { policy } = JSON.parse(await ok(['node', 'status', '-o', 'json']));
+    if (policy.backend === 'nftables') {
+      await host.mustExec(['nft', 'flush', 'chain', 'ip', 'netctl', 'nctl-FORWARD']);
+      await host.mustExec(['nft', 'flush', 'set', 'ip', 'netctl', 'nctl4-ep']);
+      await host.mustExec(['nft', 'delete', 'table', 'ip6', 'netctl']);
+    } else {
+      await host.mustExec(['iptables', '-F', 'nctl-FORWARD']);
+      await host.mustExec(['ipset', 'flush', 'nctl4-ep']);
+    }
     await eventually('all is back', 15_000, async () => difference(before, await readState(host)) === '');
     await host.mustExec(['iptables', '-D', 'FORWARD', '-s', '198.51.100.0/24', '-j', 'ACCEPT']);
   });

@@ -12,6 +12,7 @@ import type { Address, Cidr } from '../../src/model/ip.ts';
 import type { Mac } from '../../src/model/mac.ts';
 import { planContainer, planHost, routeProtocol, type VethSpec } from '../../src/veth/plan.ts';
 import { filterContract } from './linux-contract-filter.ts';
+import { nftContract } from './linux-contract-nft.ts';
 import { refused } from './linux-contract-refusal.ts';
 
 export interface Adapter {
@@ -359,5 +360,6 @@ export function linuxContract(name: string, createAdapter: () => Promise<Adapter
     });
 
     filterContract(() => linux);
+    nftContract(() => linux);
   });
 }

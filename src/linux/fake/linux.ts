@@ -21,6 +21,7 @@ import {
 import { FakeIpSets } from './ipsets.ts';
 import { FakeIptables } from './iptables.ts';
 import { addVeth, type FakeLink, FakeNetns, linkInfo } from './netns.ts';
+import { FakeNftables } from './nftables.ts';
 import { printNetns, printSets } from './print.ts';
 import { Failures, type FakeOperation, type OrderedFailure, Refusal } from './refusal.ts';
 import { readSysctl, writeSysctl } from './sysctls.ts';
@@ -32,6 +33,7 @@ export class FakeLinux implements Linux {
   readonly families = families;
   readonly ipsets: FakeIpSets;
   readonly iptables: FakeIptables;
+  readonly nftables: FakeNftables;
   readonly conntrack: Conntrack;
   /** Addresses given to conntrack.flushAddress, in order. */
   readonly flushedAddresses: Address[] = [];
@@ -46,6 +48,7 @@ export class FakeLinux implements Linux {
   constructor() {
     this.iptables = new FakeIptables(this.#failures, (name) => this.ipsets.sets.get(name));
     this.ipsets = new FakeIpSets(this.#failures, (name) => this.iptables.usesSet(name));
+    this.nftables = new FakeNftables(this.#failures);
     this.conntrack = {
       flushAddress: async (address) => {
         this.#failures.check('flushAddress', `flush connections of ${address}`);
@@ -98,6 +101,7 @@ export class FakeLinux implements Linux {
       ...namespaces.flatMap(printNetns),
       ...printSets(this.ipsets.sets),
       ...([4, 6] as const).flatMap((family) => printRules(family, this.iptables.print(family))),
+      ...this.nftables.print(),
       ...this.flushedAddresses.map((address) => `conntrack -D -s ${address}`),
     ].join('\n');
   }

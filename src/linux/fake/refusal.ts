@@ -24,6 +24,8 @@ export type FakeOperation =
   | 'batch'
   | 'ipsets'
   | 'ipsets.list'
+  | 'nftables'
+  | 'nftables.read'
   | 'save'
   | 'restore'
   | 'flushAddress'

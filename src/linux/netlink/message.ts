@@ -28,6 +28,8 @@ export interface Message {
   readonly type: number;
   readonly flags: number;
   readonly sequence: number;
+  /** Of an answer or notification: the socket whose request it is about. */
+  readonly port: number;
   readonly payload: Buffer;
 }
 
@@ -97,6 +99,7 @@ export function readMessages(bytes: Buffer): Message[] {
       type: bytes.readUInt16LE(at + 4),
       flags: bytes.readUInt16LE(at + 6),
       sequence: bytes.readUInt32LE(at + 8),
+      port: bytes.readUInt32LE(at + 12),
       payload: bytes.subarray(at + HEADER_BYTES, at + length),
     });
     at += (length + 3) & ~3;

@@ -4,6 +4,7 @@
  * In: restore texts. Out: the saved table; a KernelError with the program's words. Never: the other variant's rules, a text
  * half applied (restore commits a table as a whole).
  */
+import { readFileSync } from 'node:fs';
 import { ProgramError, run } from '../../lib/process.ts';
 import type { Family } from '../../model/ip.ts';
 import { type Iptables, KernelError } from '../ports.ts';
@@ -15,8 +16,13 @@ const LOCK_WAIT = { legacy: ['-w', '10'], nft: [] } as const;
 export function createIptables(backend: Iptables['backend']): Iptables {
   return {
     backend,
-    async save(family) {
-      return await call(`${programPrefix(family)}-${backend}-save`, ['-t', 'filter']);
+    async save(family, table = 'filter', withCounters = false) {
+      if (backend === 'legacy' && !hasLegacyTable(family, table)) return '';
+      return await call(`${programPrefix(family)}-${backend}-save`, [
+        '-t',
+        table,
+        ...(withCounters ? ['-c'] : []),
+      ]);
     },
     async restore(family, text) {
       await call(`${programPrefix(family)}-${backend}-restore`, ['--noflush', ...LOCK_WAIT[backend]], text);
@@ -31,6 +37,16 @@ export async function detectBackend(): Promise<Iptables['backend']> {
     return stdout.includes('nf_tables') ? 'nft' : 'legacy';
   } catch {
     return 'nft';
+  }
+}
+
+/** Listing a table of the legacy variant would make it. */
+function hasLegacyTable(family: Family, table: string): boolean {
+  try {
+    const path = `/proc/net/${family === 4 ? 'ip' : 'ip6'}_tables_names`;
+    return readFileSync(path, 'utf8').split('\n').includes(table);
+  } catch {
+    return false;
   }
 }
 

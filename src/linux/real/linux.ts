@@ -12,6 +12,7 @@ import { createIptables, detectBackend } from './iptables.ts';
 import { LinkReaper } from './link-reaper.ts';
 import { watchLinks } from './link-watch.ts';
 import { openNetns } from './netns.ts';
+import { openNftables } from './nftables.ts';
 import { openRouting } from './routing.ts';
 import { readSysctl, writeSysctl } from './sysctl.ts';
 
@@ -25,6 +26,7 @@ export async function createLinux(options: LinuxOptions): Promise<Linux & { clos
   const backend = options.iptablesBackend === 'auto' ? await detectBackend() : options.iptablesBackend;
   const reaper = new LinkReaper();
   const ipsets = openIpSets();
+  const nftables = openNftables();
   const hasIpv6 = existsSync('/proc/net/if_inet6');
   return {
     families: families.filter((family) => family === 4 || hasIpv6),
@@ -36,10 +38,12 @@ export async function createLinux(options: LinuxOptions): Promise<Linux & { clos
     deleteLink: (index) => reaper.remove(index),
     ipsets,
     iptables: createIptables(backend),
+    nftables,
     conntrack: createConntrack(),
     close() {
       reaper.close();
       ipsets.close();
+      nftables.close();
     },
   };
 }

@@ -3,17 +3,20 @@ import assert from 'node:assert/strict';
 import { describe, test } from 'node:test';
 import { Agent } from '../../../src/agent/agent.ts';
 import type { Attachments } from '../../../src/agent/attach.ts';
-import { loadConfig } from '../../../src/agent/config.ts';
+import { type Config, loadConfig } from '../../../src/agent/config.ts';
 import { FakeLinux } from '../../../src/linux/fake/linux.ts';
 import type { Linux } from '../../../src/linux/ports.ts';
 import type { AttachRequest } from '../../../src/model/attachment.ts';
+import type { Cidr } from '../../../src/model/ip.ts';
 import { poolSchema } from '../../../src/model/records.ts';
 import { MemoryStore } from '../../../src/store/memory.ts';
 import type { Json, Store } from '../../../src/store/store.ts';
 import { ManualClock } from '../store/manual-clock.ts';
 
 const silent = { debug() {}, info() {}, warn() {}, error() {} };
-const { config } = loadConfig({ argv: ['--node', 'n1'], env: {}, readFile: () => null });
+const configOf = (dataplane: string): Config =>
+  loadConfig({ argv: ['--node', 'n1', '--dataplane', dataplane], env: {}, readFile: () => null }).config;
+const config = configOf('iptables');
 
 /** The ports with some of their functions replaced. */
 function override<T extends object>(target: T, replaced: Partial<T>): T {
@@ -37,11 +40,12 @@ class Rig {
       linux,
       store,
     }),
+    dataplane = 'iptables',
   ) {
     const ports = wrap(this.linux, this.store);
     this.linux.addNetns('/ns/a');
     this.agent = new Agent({
-      config,
+      config: configOf(dataplane),
       version: '0',
       bootId: 'boot',
       clock: this.clock,
@@ -79,6 +83,7 @@ const request = (containerId: string, netns = '/ns/a'): AttachRequest => ({
   mtuBytes: 0,
   owner: null,
   labels: {},
+  extraSources: [],
 });
 
 /** What stays after a DEL by design: blocks until their addresses have cooled down, unused rules for a few seconds. */
@@ -233,6 +238,35 @@ describe('order', () => {
   });
 });
 
+describe('with nftables', () => {
+  test('a transaction that fails leaves nothing of the ADD, and the next one works', async () => {
+    const rig = new Rig(undefined, 'nftables');
+    const attachments = await rig.start();
+    assert.equal(rig.agent.status().policy.backend, 'nftables');
+    // Once for the flush that the watch asks for, once for the one that the request waits for.
+    for (const _ of [1, 2]) rig.linux.failNext('nftables', 'ENOMEM');
+    await assert.rejects(attachments.attach(request('a')), { errno: 'ENOMEM' });
+    assert.deepEqual(rig.linux.pendingFailures, []);
+    assert.deepEqual(await rig.keys('endpoints/'), []);
+    assert.equal((await attachments.attach(request('a'))).addresses.length, 2);
+    const { backend, inSync } = rig.agent.status().policy;
+    assert.deepEqual([backend, inSync], ['nftables', true]);
+  });
+
+  test('what others flush is back a tenth of a second later', async () => {
+    const rig = new Rig(undefined, 'nftables');
+    await (await rig.start()).attach(request('a'));
+    const before = rig.linux.toString();
+    rig.linux.nftables.transactAsForeigner([{ family: 4, table: 'netctl', kind: 'table-delete' }]);
+    assert.notEqual(rig.linux.toString(), before);
+    rig.clock.advance(100);
+    for (let i = 0; i < 20; i++) await new Promise((next) => setImmediate(next));
+    assert.equal(rig.agent.status().policy.inSync, true);
+    const lines = (text: string): string[] => text.split('\n').sort();
+    assert.deepEqual(lines(rig.linux.toString()), lines(before));
+  });
+});
+
 test('a kernel without IPv6: its tables are never touched, and policy is in sync', async () => {
   const families: number[] = [];
   const rig = new Rig((linux, store) => ({
@@ -240,9 +274,9 @@ test('a kernel without IPv6: its tables are never touched, and policy is in sync
     linux: override<Linux>(linux, {
       families: [4],
       iptables: override(linux.iptables, {
-        save: (family) => {
+        save: (family, table) => {
           families.push(family);
-          return linux.iptables.save(family);
+          return linux.iptables.save(family, table);
         },
       }),
     }),
@@ -288,11 +322,52 @@ describe('restart', () => {
     assert.deepEqual(await rig.keys('endpoints/'), []);
   });
 
-  test('a broken record stops nobody: it is said in the status', async () => {
+  test('extra sources loosen a strict reverse path filter, on their interface only', async () => {
     const rig = new Rig();
-    await rig.store.transact([], [{ kind: 'put', key: 'profiles/web', value: { tags: 'no' } }]);
     const attachments = await rig.start();
-    assert.equal((await attachments.attach(request('a'))).addresses.length, 2);
-    assert.match(JSON.stringify(rig.agent.status().endpoints.unhealthy), /profiles\/web.*broken record/);
+    rig.linux.addNetns('/ns/b');
+    rig.linux.writeSysctl('net/ipv4/conf/all/rp_filter', '1');
+    const filterOf = ({ hostInterface }: { hostInterface: string }): string =>
+      rig.linux.readSysctl(`net/ipv4/conf/${hostInterface}/rp_filter`);
+    const extraSources = ['192.0.2.1/32' as Cidr];
+    const virtual = await attachments.attach({ ...request('a'), extraSources });
+    const other = await attachments.attach(request('b', '/ns/b'));
+    assert.deepEqual([filterOf(virtual), filterOf(other)], ['2', '0']);
+  });
+
+  test('a broken record stops nobody: it denies its own, and is said in the status', async () => {
+    const rig = new Rig();
+    const broken = {
+      'profiles/bad': { tags: 'no' },
+      'policies/bad': { selector: 'app == "x"', inbound_rules: [{ action: 'no' }] },
+      'policies/worse': { selector: '?' },
+      'address-sets/bad': { nets: 'no' },
+      'host-endpoints/node1/bad': { interface: 'lo' },
+      'endpoints/node1/bad': {},
+    };
+    const profile = { tags: [], inbound_rules: [{ action: 'allow', src_set: 'bad' }], outbound_rules: [] };
+    for (const [key, value] of Object.entries({ ...broken, 'profiles/web': profile }))
+      await rig.store.transact([], [{ kind: 'put', key, value }]);
+    const attachments = await rig.start();
+    rig.linux.addNetns('/ns/b');
+    const a = await attachments.attach(request('a'));
+    const b = await attachments.attach({ ...request('b', '/ns/b'), labels: { app: 'x' } });
+    assert.deepEqual(
+      rig.agent
+        .status()
+        .records.broken.map(({ key }) => key)
+        .sort(),
+      Object.keys(broken).sort(),
+    );
+    const decides = async (destination: string): Promise<string | undefined> => {
+      const answer = await rig.agent.why({ source: '203.0.113.9', destination, protocol: 'icmp' });
+      assert.equal(answer.allowed, false);
+      return answer.hosts.at(-1)?.rules.at(-1)?.text;
+    };
+    assert.equal(
+      await decides(a.addresses[0]!),
+      'web: allow from set bad (address set bad is missing or invalid)',
+    );
+    assert.equal(await decides(b.addresses[0]!), 'policy bad is invalid');
   });
 });

@@ -301,7 +301,7 @@ describe('the agent', () => {
   test('a record that is not valid is a reported bug that names its key', async () => {
     const fixture = makeApi();
     await put(fixture.store, 'profiles/web', { tags: 1 });
-    const { status, body } = await call(fixture, 'GET', '/v1/profiles');
+    const { status, body } = await call(fixture, 'GET', '/v1/profiles/web');
     assert.deepEqual([status, body.error.code], [500, 'BUG']);
     assert.match(body.error.message, /profiles\/web/);
     assert.equal(fixture.bugs.length, 1);

@@ -6,8 +6,10 @@
  */
 import type { FastifyInstance } from 'fastify';
 import type { ApiDeps } from '../../../src/api/deps.ts';
+import type { WhyAnswer } from '../../../src/api/schemas.ts';
 import { buildApi } from '../../../src/api/server.ts';
 import type { AgentStatus } from '../../../src/api/status.ts';
+import type { Address } from '../../../src/model/ip.ts';
 import { MemoryStore } from '../../../src/store/memory.ts';
 import type { Json } from '../../../src/store/store.ts';
 
@@ -16,7 +18,36 @@ export const healthy: AgentStatus = {
   store: { type: 'embedded', inSync: true, since: '2026-01-02T03:04:06.000Z', error: null, revision: 12 },
   policy: { backend: 'iptables-nft', inSync: true, error: null, counters: { dropped: 3 } },
   endpoints: { total: 2, unhealthy: [] },
+  records: { broken: [] },
   guard: { held: [] },
+};
+
+export const whyAnswer: WhyAnswer = {
+  allowed: false,
+  source: { address: '10.1.0.7' as Address, node: 'node1', endpoint: 'aaaa' },
+  destination: { address: '10.1.0.8' as Address, node: 'node1', endpoint: 'bbbb' },
+  hosts: [
+    {
+      node: 'node1',
+      verdict: 'drop',
+      rules: [
+        {
+          chain: 'nctl-FORWARD',
+          position: 5,
+          text: 'from an endpoint',
+          verdict: 'goto nctl-from',
+          origin: null,
+        },
+        {
+          chain: 'nctl-out-web-x',
+          position: 1,
+          text: 'web: deny tcp',
+          verdict: 'drop',
+          origin: { kind: 'profile', name: 'web', direction: 'outbound', position: 1 },
+        },
+      ],
+    },
+  ],
 };
 
 export interface Fixture {
@@ -43,6 +74,8 @@ export function makeApi(overrides: Partial<ApiDeps> = {}): Fixture {
     applied: async (revision) => {
       waitedFor.push(revision);
     },
+    why: async () => whyAnswer,
+    ruleCounts: async () => ({ inbound: [], outbound: [] }),
     onBug: (error) => bugs.push(error.message),
     ...overrides,
   });

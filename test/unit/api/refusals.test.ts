@@ -19,7 +19,6 @@ describe('what is refused, with status, code and words', () => {
     ['an unknown key', 'POST', '/v1/pools', { cidr: '10.2.0.0/16', ipip: true }, 400, 'INVALID', /^ipip: .*no such key/],
     ['macvlan', 'POST', '/v1/pools', { cidr: '10.2.0.0/16', kind: 'macvlan' }, 400, 'INVALID', /^kind: "macvlan" is not supported yet/],
     ['an unknown kind', 'POST', '/v1/pools', { cidr: '10.2.0.0/16', kind: 'x' }, 400, 'INVALID', /^kind: "x".*routed or macvlan/],
-    ['NAT', 'POST', '/v1/pools', { cidr: '10.2.0.0/16', natOutgoing: true }, 400, 'INVALID', /^natOutgoing: .*not supported yet/],
     ['a selector', 'POST', '/v1/pools', { cidr: '10.2.0.0/16', nodeSelector: 'a' }, 400, 'INVALID', /^nodeSelector: .*not supported yet/],
     ['a gateway', 'POST', '/v1/pools', { cidr: '10.2.0.0/16', gateway: '10.2.0.1' }, 400, 'INVALID', /^gateway: .*not supported yet/],
     ['too large blocks', 'POST', '/v1/pools', { cidr: '10.2.0.0/24', blockSize: 20 }, 400, 'INVALID', /^blockSize: 20 .*24 to 32/],

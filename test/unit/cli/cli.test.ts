@@ -2,11 +2,12 @@
  * netctl against a listening API: what a user types, what is printed, which exit code.
  */
 import assert from 'node:assert/strict';
+import { mkdirSync, writeFileSync } from 'node:fs';
 import { createServer } from 'node:http';
 import { join } from 'node:path';
 import { describe, test } from 'node:test';
 import { parse as parseYaml } from 'yaml';
-import { addressRecord, block, endpoint, healthy, put } from '../api/fixture.ts';
+import { addressRecord, block, endpoint, healthy, put, whyAnswer } from '../api/fixture.ts';
 import { lines, useCli } from './session.ts';
 
 const cli = useCli();
@@ -42,11 +43,11 @@ describe('what is typed and what is printed', () => {
       await all('profile web rule show'),
       lines(
         'Inbound rules:',
-        '   1 deny from cidr 192.0.2.1/32',
-        '   2 allow from tag web',
-        '   3 allow tcp from cidr 10.0.0.0/8 tag lb to ports 80,443,1000:2000',
+        '   1 deny from cidr 192.0.2.1/32                                       (0 packets, 0 bytes)',
+        '   2 allow from tag web                                                (0 packets, 0 bytes)',
+        '   3 allow tcp from cidr 10.0.0.0/8 tag lb to ports 80,443,1000:2000   (0 packets, 0 bytes)',
         'Outbound rules:',
-        '   1 log icmp type 8 code 0',
+        '   1 log icmp type 8 code 0   (0 packets, 0 bytes)',
       ),
     );
     await all(
@@ -106,6 +107,132 @@ describe('what is typed and what is printed', () => {
     await all('pool set default --enabled');
     assert.equal(JSON.parse(await all('pool show default -o json'))[0].disabled, false);
     assert.equal(await all('pool remove six'), 'pool six removed\n');
+  });
+
+  test('documents: apply, get, delete, policy show, address-set show', async () => {
+    const files = join(cli.directory, 'documents');
+    mkdirSync(files);
+    writeFileSync(
+      join(files, '1.yaml'),
+      lines(
+        'kind: policy',
+        'name: base',
+        'order: 10',
+        'selector: role == "db"',
+        'inbound_rules:',
+        '- {action: pass, protocol: tcp, src_set: office}',
+        '- {action: deny}',
+        '---',
+        '{"kind": "address-set", "name": "office", "nets": ["10.1.0.0/16", "192.0.2.1"]}',
+      ),
+    );
+    writeFileSync(
+      join(files, '2.json'),
+      '[{"kind":"policy","name":"a","order":11,"selector":"all()","outbound_rules":[]}]',
+    );
+    writeFileSync(join(files, 'README'), 'not a document');
+    assert.equal(
+      await all(`apply -f ${files} --dry-run`),
+      lines(
+        'policy base created (dry run)',
+        'address-set office created (dry run)',
+        'policy a created (dry run)',
+      ),
+    );
+    await all(`apply -f ${files}`);
+    assert.equal(
+      await all('policy show'),
+      lines(
+        'NAME   ORDER   INBOUND   OUTBOUND   SELECTOR',
+        'base   10            2          -   role == "db"',
+        'a      11            -          0   all()',
+      ),
+    );
+    assert.equal(
+      await all('policy show base'),
+      lines(
+        'Policy base, order 10, for role == "db"',
+        'Inbound rules:',
+        '   1 pass tcp from set office   (0 packets, 0 bytes)',
+        '   2 deny                       (0 packets, 0 bytes)',
+      ),
+    );
+    assert.equal(await all('address-set show office'), lines('10.1.0.0/16', '192.0.2.1/32'));
+    const yaml = await all('get policy -o yaml');
+    assert.deepEqual(
+      (await netctl('apply --file -', yaml)).stdout,
+      lines('policy a unchanged', 'policy base unchanged'),
+    );
+    assert.deepEqual((await netctl('delete address-set office')).code, 1);
+    assert.equal(await all('delete address-set office --force'), 'address-set office deleted\n');
+    const again = await netctl('apply -f -', yaml);
+    assert.match(again.stderr, /warning: policy base: there is no address set office/);
+    assert.equal(await all('delete policy a', 'get policy -o name'), 'policy/base\n');
+    assert.match((await netctl('apply -f -', 'kind: [')).stderr, /standard input is not YAML/);
+    assert.match((await netctl('apply -f none.yaml')).stderr, /cannot read none.yaml/);
+    assert.match((await netctl('apply')).stderr, /say which files/);
+    await put(cli.fixture.store, 'policies/bad', {});
+    assert.match((await netctl('policy show')).stderr, /warning: policies\/bad in the store is not valid/);
+  });
+
+  test('endpoint set: labels and extra sources', async () => {
+    await put(cli.fixture.store, 'endpoints/node1/aaaa', endpoint({ labels: { old: 'yes' } }));
+    assert.equal(
+      await all(
+        'endpoint set aaaa --label role=db --label empty= --extra-source 192.0.2.1 --extra-source fd00::/64',
+      ),
+      'endpoint aaaa set\n',
+    );
+    const shown = async () => JSON.parse(await all('endpoint show -o json'))[0];
+    assert.deepEqual((await shown()).labels, { role: 'db', empty: '' });
+    await all('endpoint set aaaa --label none');
+    assert.deepEqual((await shown()).labels, {});
+    assert.deepEqual((await shown()).extraSources, ['192.0.2.1/32', 'fd00::/64']);
+    assert.equal((await netctl('endpoint set aaaa')).code, 2);
+    assert.equal((await netctl('endpoint set aaaa --label role')).code, 2);
+    assert.match((await netctl('endpoint set aaaa --extra-source 10.0.0.1/8')).stderr, /extraSources\[0\]/);
+  });
+
+  test('why: a sentence, and the rules on the way', async () => {
+    const asked: unknown[] = [];
+    await cli.listen({
+      why: async (query) => {
+        asked.push(query);
+        return whyAnswer;
+      },
+    });
+    assert.equal(
+      await all('why aaaa bbbb tcp:3306'),
+      lines(
+        '10.1.0.7 (endpoint aaaa on node1) → 10.1.0.8 (endpoint bbbb on node1) tcp:3306: dropped by outbound rule 1 of profile web on node1',
+        '',
+        'on node1',
+        '  nctl-FORWARD rule 5: from an endpoint (goto nctl-from)',
+        '  nctl-out-web-x rule 1: web: deny tcp (drop)',
+      ),
+    );
+    await all('why aaaa host');
+    assert.deepEqual(asked, [
+      { source: 'aaaa', destination: 'bbbb', protocol: { number: 6, port: 3306 } },
+      { source: 'aaaa', destination: 'host', protocol: 'icmp' },
+    ]);
+    assert.match((await netctl('why aaaa bbbb tcp')).stderr, /^netctl: protocol: "tcp" .*tcp:PORT/);
+  });
+
+  test('rules with their counters', async () => {
+    const inbound = [{ packets: 12, bytes: 720 }];
+    await cli.listen({ ruleCounts: async () => ({ inbound, outbound: [] }) });
+    await all('profile add web', 'profile web rule add inbound deny');
+    assert.equal(
+      await all('profile web rule show'),
+      lines(
+        'Inbound rules:',
+        '   1 allow from tag web   (12 packets, 720 bytes)',
+        '   2 deny                 (0 packets, 0 bytes)',
+        'Outbound rules:',
+        '   1 allow   (0 packets, 0 bytes)',
+      ),
+    );
   });
 
   test('addresses', async () => {

@@ -15,7 +15,6 @@ describe('what is refused: exit code and words', () => {
     ['pool add 10.0.0.1/8', 1, /^netctl: cidr: "10\.0\.0\.1\/8" .*10\.0\.0\.0\/8$/],
     ['pool add 10.1.2.0/24', 1, /overlaps 10\.1\.0\.0\/16 of pool default/],
     ['pool add 10.2.0.0/16 --kind macvlan', 1, /^netctl: kind: .*not supported yet/],
-    ['pool add 10.2.0.0/16 --nat-outgoing', 1, /^netctl: natOutgoing: .*not supported yet/],
     ['pool add 10.2.0.0/16 --node-selector a', 1, /^netctl: nodeSelector: .*not supported yet/],
     ['pool add 10.2.0.0/16 --block-size 1.5', 1, /^netctl: blockSize: 1.5/],
     ['pool set default --cidr 10.2.0.0/16', 1, /^netctl: cidr: cannot be changed/],

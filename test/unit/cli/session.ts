@@ -31,6 +31,7 @@ export function useCli() {
     fixture: {} as Fixture,
     /** Another API instead of the one that the test began with. */
     async listen(overrides: Parameters<typeof makeApi>[0] = {}): Promise<void> {
+      await cli.fixture.api?.close();
       cli.socket = join(directory, `${sockets++}.sock`);
       cli.fixture = makeApi(overrides);
       await cli.fixture.api.listen({ path: cli.socket });

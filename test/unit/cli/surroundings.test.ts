@@ -29,7 +29,7 @@ describe('help and completion', () => {
   });
 
   const completions: [string[], string[]][] = [
-    [['po'], ['pool']],
+    [['po'], ['policy', 'pool']],
     [
       ['profile', ''],
       ['add', 'db', 'remove', 'show', 'web'],

@@ -102,6 +102,7 @@ describe('calls', () => {
       mtuBytes: 0,
       owner: null,
       labels: {},
+      extraSources: [],
     });
   });
 
@@ -112,7 +113,7 @@ describe('calls', () => {
     const config = { profiles: ['conf'], pools: ['p4'] };
     const cni = {
       ips: ['10.0.0.2/24'],
-      netctl: { profiles: ['cni', 'base'], owner: 't/a/i' },
+      netctl: { profiles: ['cni', 'base'], owner: 't/a/i', extraSources: ['192.0.2.1', 'fd00::/64'] },
       labels: [{ key: 'app', value: 'x' }],
     };
     assert.deepEqual(attach(config).profiles, ['conf']);
@@ -126,6 +127,7 @@ describe('calls', () => {
       [byCni.profiles, byCni.addresses, byCni.labels],
       [['cni', 'base'], ['10.0.0.2'], { app: 'x' }],
     );
+    assert.deepEqual(byCni.extraSources, ['192.0.2.1/32', 'fd00::/64']);
     assert.deepEqual(byCni.owner, { tenant: 't', app: 'a', instance: 'i' });
     const byRuntime = attach(
       { ...config, args: { cni }, runtimeConfig: { ips: ['10.0.0.1', 'fd00::1'], mac: '02:00:00:00:00:01' } },

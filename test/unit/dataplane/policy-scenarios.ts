@@ -4,14 +4,16 @@
  */
 import assert from 'node:assert/strict';
 import { beforeEach, describe, test } from 'node:test';
+import { IptablesBackend } from '../../../src/dataplane/iptables-backend.ts';
 import { parseSave } from '../../../src/dataplane/iptables-save.ts';
 import { PolicyDataplane } from '../../../src/dataplane/policy-dataplane.ts';
 import type { Logger } from '../../../src/lib/logger.ts';
 import { type IpSetRequest, KernelError, type Linux } from '../../../src/linux/ports.ts';
-import { type Address, type Family, families } from '../../../src/model/ip.ts';
+import { type Address, type Cidr, type Family, families } from '../../../src/model/ip.ts';
 import { newProfile } from '../../../src/model/profile.ts';
 import { ruleFromJson } from '../../../src/model/rule.ts';
 import type { Chain } from '../../../src/policy/chain.ts';
+import { jumps } from '../../../src/policy/compile.ts';
 import { PolicyEngine } from '../../../src/policy/engine.ts';
 import { listChains, listId, setPrefixes, tagSet } from '../../../src/policy/names.ts';
 import type { PolicyOutput, SetSpec } from '../../../src/policy/output.ts';
@@ -43,10 +45,10 @@ export class CountedLinux {
     };
     this.iptables = {
       backend: linux.iptables.backend,
-      save: async (family) => {
+      save: async (family, table, withCounters) => {
         this.count.saves++;
         this.#maybeFail('save');
-        return await linux.iptables.save(family);
+        return await linux.iptables.save(family, table, withCounters);
       },
       restore: async (family, text) => {
         this.count.restores++;
@@ -85,7 +87,8 @@ export class Agent {
   constructor(linux: Parts) {
     this.linux = new CountedLinux(linux);
     const logger: Logger = { debug() {}, info() {}, warn: (_, text) => this.warnings.push(text), error() {} };
-    this.dataplane = new PolicyDataplane(this.linux, logger);
+    const backend = new IptablesBackend(this.linux, logger);
+    this.dataplane = new PolicyDataplane({ backend, other: null }, logger);
     this.engine = new PolicyEngine({ endpointToHost: 'drop' }, both(this.told, this.dataplane));
   }
 
@@ -127,19 +130,22 @@ export async function assertKernel(linux: Parts, told: Recorder): Promise<void> 
     [...told.sets].map(([name, set]) => [name, set.type, set.family, [...set.members].sort()]).sort(),
   );
   for (const family of families) {
-    const saved = parseSave(await linux.iptables.save(family));
-    const wanted = [...told.chains]
-      .filter(([key]) => key.startsWith(`${family} `))
-      .map(([, chain]) => renderChain(chain));
-    assert.deepEqual(
-      new Map([...saved.chains].map(([name, { hashes }]) => [name, hashes])),
-      new Map(wanted.map(({ name, hashes }) => [name, hashes])),
-    );
-    for (const builtin of ['FORWARD', 'INPUT'])
+    for (const table of ['filter', 'nat'] as const) {
+      const saved = parseSave(await linux.iptables.save(family, table));
+      const wanted = [...told.chains]
+        .filter(([key, chain]) => key.startsWith(`${family} `) && (chain.table ?? 'filter') === table)
+        .map(([, chain]) => renderChain(chain));
       assert.deepEqual(
-        saved.jumps.get(builtin)?.map((jump) => jump.position),
-        [1],
+        new Map([...saved.chains].map(([name, { hashes }]) => [name, hashes])),
+        new Map(wanted.map(({ name, hashes }) => [name, hashes])),
       );
+      const expected = jumps.filter((jump) => jump.table === table && saved.chains.has(jump.chain));
+      for (const builtin of new Set(jumps.map((jump) => jump.builtin))) {
+        const count = expected.filter((jump) => jump.builtin === builtin).length;
+        const positions = saved.jumps.get(builtin)?.map((jump) => jump.position) ?? [];
+        assert.deepEqual(positions, [1, 2].slice(0, count), `${table} ${builtin}`);
+      }
+    }
   }
 }
 
@@ -167,8 +173,8 @@ export function policyScenarios(open: () => Promise<Parts>): void {
       await assertKernel(linux, agent.told);
       assert.equal(agent.linux.count.restores, 2);
       assert.deepEqual(
-        { ...agent.dataplane.status, writes: null },
-        { inSync: true, lastError: null, retryInMs: null, writes: null },
+        { ...agent.dataplane.status, backend: null, writes: null },
+        { backend: null, inSync: true, lastError: null, retryInMs: null, writes: null },
       );
     });
 
@@ -185,7 +191,7 @@ export function policyScenarios(open: () => Promise<Parts>): void {
       again.endpoint('a', '10.0.0.1', 'web');
       again.endpoint('b', 'fd00::2', 'web', 'app');
       await again.dataplane.start();
-      assert.deepEqual(again.linux.count, { lists: 2, batches: 0, saves: 2, restores: 0 });
+      assert.deepEqual(again.linux.count, { lists: 2, batches: 0, saves: 4, restores: 0 });
       await assertKernel(linux, again.told);
     });
 
@@ -200,6 +206,26 @@ export function policyScenarios(open: () => Promise<Parts>): void {
       assert.equal((await linux.ipsets.list('foreign')).length, 1);
       assert.match(await linux.iptables.save(4), /^-A others -j DROP$/m);
       assert.match(await linux.iptables.save(4), /^-A FORWARD -j others$/m);
+    });
+
+    test('table nat: ours while a pool asks for it, next to what is foreign', async () => {
+      await linux.iptables.restore(4, '*nat\n-A POSTROUTING -j RETURN\nCOMMIT\n');
+      agent.engine.onPool('default', { cidr: '10.0.0.0/16' as Cidr, natOutgoing: true });
+      await agent.dataplane.flush();
+      await assertKernel(linux, agent.told);
+      assert.match(await linux.iptables.save(4, 'nat'), /-A nctl-nat .*-j MASQUERADE/);
+      await linux.iptables.restore(4, '*nat\n-F POSTROUTING\n-A POSTROUTING -j RETURN\nCOMMIT\n');
+      assert.deepEqual(await agent.dataplane.resync(), ['jump from POSTROUTING (IPv4) missing or not first']);
+      await assertKernel(linux, agent.told);
+
+      // An agent that finds what an earlier one left.
+      const next = new Agent(linux);
+      await next.dataplane.start();
+      await assertKernel(linux, next.told);
+      const left = await linux.iptables.save(4, 'nat');
+      assert.doesNotMatch(left, /nctl/);
+      assert.match(left, /^-A POSTROUTING -j RETURN$/m);
+      await linux.iptables.restore(4, '*nat\n-F POSTROUTING\nCOMMIT\n');
     });
 
     test('an endpoint with a known list is in the kernel when flush() returns, by netlink alone', async () => {

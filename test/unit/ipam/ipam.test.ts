@@ -38,6 +38,7 @@ class TestNode {
       logger: silent,
       onFamily() {},
       onOwnBlock() {},
+      onOwnEndpoint() {},
     });
   }
 

@@ -196,7 +196,7 @@ describe('what is written is read back', () => {
     fc.assert(
       fc.property(fc.uint8Array({ maxLength: 200 }), (noise) => {
         const payload = Buffer.from(noise);
-        const message: Message = { type: 16, flags: 0x200, sequence: 1, payload };
+        const message: Message = { type: 16, flags: 0x200, sequence: 1, port: 0, payload };
         for (const read of [
           readLink,
           readAddress,
@@ -252,18 +252,25 @@ describe('messages and answers', () => {
     const error = Buffer.from([0x9b, 0xff, 0xff, 0xff]);
     const header = Buffer.alloc(16);
     header.writeUInt32LE(20, 0);
-    const capped = { type: 2, flags: 0x300, sequence: 1, payload: Buffer.concat([error, header, text]) };
+    const capped = {
+      type: 2,
+      flags: 0x300,
+      sequence: 1,
+      port: 0,
+      payload: Buffer.concat([error, header, text]),
+    };
     const full = {
       type: 2,
       flags: 0x200,
       sequence: 1,
+      port: 0,
       payload: Buffer.concat([error, header, Buffer.alloc(4), text]),
     };
-    const done = { type: 3, flags: 0x202, sequence: 1, payload: Buffer.concat([error, text]) };
+    const done = { type: 3, flags: 0x202, sequence: 1, port: 0, payload: Buffer.concat([error, text]) };
     for (const message of [capped, full, done]) {
       assert.deepEqual(readAnswer(message), { errno: 101, text: 'Nexthop has invalid gateway' });
     }
-    assert.deepEqual(readAnswer({ type: 2, flags: 0, sequence: 1, payload: Buffer.alloc(20) }), {
+    assert.deepEqual(readAnswer({ type: 2, flags: 0, sequence: 1, port: 0, payload: Buffer.alloc(20) }), {
       errno: 0,
       text: null,
     });
@@ -287,8 +294,11 @@ describe('messages and answers', () => {
     const batch = new MessageBatch(1);
     writeIpSet(batch, { ...part!, firstLine: 41 });
     const payload = Buffer.concat([Buffer.alloc(4), batch.finish()]);
-    assert.equal(readFailedLine({ type: 2, flags: 0, sequence: 1, payload }), 41);
-    assert.equal(readFailedLine({ type: 2, flags: 0, sequence: 1, payload: Buffer.alloc(20) }), null);
+    assert.equal(readFailedLine({ type: 2, flags: 0, sequence: 1, port: 0, payload }), 41);
+    assert.equal(
+      readFailedLine({ type: 2, flags: 0, sequence: 1, port: 0, payload: Buffer.alloc(20) }),
+      null,
+    );
   });
 
   test('text and numbers of attributes', () => {
@@ -333,7 +343,13 @@ test('a connection is found by any of its four addresses, and deleted by its own
     );
   }
   writer.attributeU32(12, 77);
-  const connection = readConnection({ type: 0x100, flags: 2, sequence: 1, payload: writer.bytes() })!;
+  const connection = readConnection({
+    type: 0x100,
+    flags: 2,
+    sequence: 1,
+    port: 0,
+    payload: writer.bytes(),
+  })!;
   assert.deepEqual(
     [...places, '10.0.0.5' as Address, 'fd00::1' as Address].map((place) => hasAddress(connection, place)),
     [true, true, true, true, false, false],

@@ -2,15 +2,38 @@
 import assert from 'node:assert/strict';
 import { describe, test } from 'node:test';
 import fc from 'fast-check';
-import type { Address } from '../../../src/model/ip.ts';
+import { addressSetFromJson } from '../../../src/model/address-set.ts';
+import type { HostEndpoint } from '../../../src/model/host-endpoint.ts';
+import type { Address, Cidr } from '../../../src/model/ip.ts';
+import { type BrokenPolicy, type Policy, policyFromJson } from '../../../src/model/policy.ts';
 import { newProfile, type Profile } from '../../../src/model/profile.ts';
+import { ruleFromJson } from '../../../src/model/rule.ts';
 import { type PolicyEndpoint, PolicyEngine } from '../../../src/policy/engine.ts';
-import { listChains, listId, listSet, tagSet } from '../../../src/policy/names.ts';
-import { profileArbitrary } from './arbitrary.ts';
+import {
+  addressSet,
+  endpointSet,
+  extraSourceSet,
+  listChains,
+  listId,
+  listSet,
+  selectorSet,
+  tagSet,
+} from '../../../src/policy/names.ts';
+import {
+  labelsArbitrary,
+  netsArbitrary,
+  policyArbitrary,
+  profileArbitrary,
+  selectorArbitrary,
+} from './arbitrary.ts';
 import { Recorder } from './recorder.ts';
 
 type Step =
   | { kind: 'profile'; name: string; profile: Profile | null }
+  | { kind: 'policy'; name: string; policy: Policy | BrokenPolicy | null }
+  | { kind: 'pool'; name: string; pool: { cidr: Cidr; natOutgoing: boolean } | null }
+  | { kind: 'host endpoint'; name: string; host: HostEndpoint | null }
+  | { kind: 'address set'; name: string; nets: Cidr[] | null }
   | { kind: 'endpoint'; id: string; endpoint: PolicyEndpoint | null }
   | { kind: 'retire' };
 
@@ -22,7 +45,12 @@ const endpoints = fc.record({
     maxLength: 3,
   }),
   profiles: fc.array(names, { maxLength: 3 }),
+  labels: labelsArbitrary,
+  extraSources: fc.array(fc.constantFrom('10.9.0.0/24', '10.0.0.1/32', '::/0') as fc.Arbitrary<Cidr>, {
+    maxLength: 2,
+  }),
 });
+const broken = selectorArbitrary.map((selector): BrokenPolicy => ({ order: 1, selector, broken: 'by hand' }));
 const steps: fc.Arbitrary<Step> = fc.oneof(
   fc.record({
     kind: fc.constant('profile' as const),
@@ -33,6 +61,39 @@ const steps: fc.Arbitrary<Step> = fc.oneof(
     kind: fc.constant('endpoint' as const),
     id: fc.constantFrom('a', 'b', 'c'),
     endpoint: fc.option(endpoints, { freq: 3 }),
+  }),
+  fc.record({
+    kind: fc.constant('policy' as const),
+    name: fc.constantFrom('base', 'more'),
+    policy: fc.oneof({ weight: 3, arbitrary: policyArbitrary }, broken, fc.constant(null)),
+  }),
+  fc.record({
+    kind: fc.constant('pool' as const),
+    name: fc.constantFrom('one', 'two'),
+    pool: fc.option(
+      fc.record({
+        cidr: fc.constantFrom('10.0.0.0/16', '10.1.0.0/16', 'fd00::/64') as fc.Arbitrary<Cidr>,
+        natOutgoing: fc.boolean(),
+      }),
+      { freq: 3 },
+    ),
+  }),
+  fc.record({
+    kind: fc.constant('host endpoint' as const),
+    name: fc.constantFrom('uplink', 'rest'),
+    host: fc.option(
+      fc.record({
+        interface: fc.constantFrom('eth0', '*'),
+        labels: labelsArbitrary,
+        profiles: fc.uniqueArray(names, { maxLength: 2 }),
+      }),
+      { freq: 3 },
+    ),
+  }),
+  fc.record({
+    kind: fc.constant('address set' as const),
+    name: fc.constantFrom('office', 'partners'),
+    nets: fc.option(netsArbitrary, { freq: 3 }),
   }),
   fc.constant({ kind: 'retire' as const }),
 );
@@ -45,6 +106,10 @@ function start(): { engine: PolicyEngine; output: Recorder } {
 function take(engine: PolicyEngine, step: Step): void {
   if (step.kind === 'profile') engine.onProfile(step.name, step.profile);
   else if (step.kind === 'endpoint') engine.onEndpoint(step.id, step.endpoint);
+  else if (step.kind === 'pool') engine.onPool(step.name, step.pool);
+  else if (step.kind === 'host endpoint') engine.onHostEndpoint(step.name, step.host);
+  else if (step.kind === 'policy') engine.onPolicy(step.name, step.policy);
+  else if (step.kind === 'address set') engine.onAddressSet(step.name, step.nets);
   else engine.retire();
 }
 
@@ -59,12 +124,14 @@ describe('the policy engine', () => {
 
         const final = new Map<string, Step>();
         for (const step of sequence) {
-          if (step.kind === 'profile') final.set(`profile ${step.name}`, step);
-          if (step.kind === 'endpoint') final.set(`endpoint ${step.id}`, step);
+          if (step.kind !== 'retire') final.set(`${step.kind} ${'id' in step ? step.id : step.name}`, step);
         }
         const fresh = start();
         const last = [...final.values()];
         for (const step of backwards ? last.reverse() : last) take(fresh.engine, step);
+        // An endpoint told before its policies has been on another list.
+        fresh.engine.retire();
+        fresh.engine.retire();
         assert.deepEqual(output.state(), fresh.output.state());
       }),
       { numRuns: 300 },
@@ -92,6 +159,10 @@ describe('the policy engine', () => {
         for (const step of sequence) take(engine, step);
         for (const id of ['a', 'b', 'c']) engine.onEndpoint(id, null);
         for (const name of ['web', 'app', 'db', 'gone']) engine.onProfile(name, null);
+        for (const name of ['base', 'more']) engine.onPolicy(name, null);
+        for (const name of ['one', 'two']) engine.onPool(name, null);
+        for (const name of ['uplink', 'rest']) engine.onHostEndpoint(name, null);
+        for (const name of ['office', 'partners']) engine.onAddressSet(name, null);
         engine.retire();
         engine.retire();
         assert.deepEqual(output.state(), start().output.state());
@@ -165,4 +236,132 @@ describe('a profile that is missing', () => {
       ]);
     }
   });
+});
+
+const db = (address: string): PolicyEndpoint => ({ ...web(address), labels: { role: 'db' } });
+const inbound = (profiles: string[], policies: string[]): string =>
+  `4 ${listChains.inbound(listId(profiles, policies))}`;
+
+/** What a chain says, a line a rule. */
+function lines(output: Recorder, chain: string): string[] {
+  return (output.chains.get(chain)?.rules ?? []).map(({ verdict, comment }) => {
+    const to = verdict.kind === 'goto' ? ` ${verdict.chain.slice(0, 7)}` : '';
+    return `${verdict.kind}${to} ${comment}`;
+  });
+}
+
+describe('policies', () => {
+  const policy = (order: number, rules: object[]): Policy =>
+    policyFromJson({ order, selector: 'role == "db"', inbound_rules: rules });
+
+  test('stand before the profiles, by order and then by name, for those whom their selector picks', () => {
+    const { engine, output } = start();
+    engine.onProfile('web', newProfile('web'));
+    engine.onPolicy('b', policy(1, [{ action: 'deny', protocol: 'udp' }]));
+    engine.onPolicy('a', policy(1, [{ action: 'pass', protocol: 'tcp' }]));
+    engine.onPolicy('first', policy(0.5, [{ action: 'allow', src_selector: 'has(admin)' }]));
+    engine.onEndpoint('a', web('10.0.0.1'));
+    engine.onEndpoint('b', db('10.0.0.2'));
+    const list = listId(['web'], ['a', 'b', 'first']);
+    assert.deepEqual(lines(output, inbound(['web'], ['a', 'b', 'first'])), [
+      'accept policy first: allow from selector (has(admin))',
+      `goto ${listChains.inboundPassed(list).slice(0, 7)} policy a: pass tcp`,
+      'drop policy b: deny udp',
+      'drop no policy decided',
+    ]);
+    const profile = ['accept web: allow from tag web', 'drop no profile matched'];
+    assert.deepEqual(lines(output, `4 ${listChains.inboundPassed(list)}`), profile);
+    assert.deepEqual(lines(output, inbound(['web'], [])), profile);
+    // No policy speaks of what goes out.
+    assert.equal(output.chains.get(`4 ${listChains.outbound(list)}`)!.rules.length, 2);
+    assert(!output.chains.has(`4 ${listChains.outboundPassed(list)}`));
+    assert.deepEqual(output.sets.get(listSet(4, list))!.members, new Set(['10.0.0.2/32,nctl10.0.0.2']));
+
+    engine.onPolicy('first', policy(2, []));
+    assert.match(lines(output, inbound(['web'], ['a', 'b', 'first']))[0]!, /policy a/);
+  });
+
+  test('one that is broken denies whom it picks, in its place, and nobody else', () => {
+    const { engine, output } = start();
+    engine.onProfile('web', newProfile('web'));
+    engine.onEndpoint('a', web('10.0.0.1'));
+    engine.onEndpoint('b', db('10.0.0.2'));
+    const { selector } = policy(2, []);
+    engine.onPolicy('ok', policy(1, [{ action: 'allow', protocol: 'tcp' }]));
+    engine.onPolicy('bad', { order: 2, selector, broken: 'by hand' });
+    assert.deepEqual(lines(output, inbound(['web'], ['bad', 'ok'])), [
+      'accept policy ok: allow tcp',
+      'drop policy bad is invalid',
+    ]);
+    assert.equal(lines(output, inbound(['web'], [])).length, 2);
+  });
+
+  test('a change of labels moves one endpoint: members, no chain', () => {
+    const { engine, output } = start();
+    engine.onProfile('web', newProfile('web'));
+    engine.onPolicy('base', policy(1, [{ action: 'allow', src_selector: 'role == "db"' }]));
+    for (const [i, endpoint] of [web('10.0.0.1'), db('10.0.0.2'), web('10.0.0.3')].entries())
+      engine.onEndpoint(`${i}`, endpoint);
+    assert.deepEqual(output.sets.get(selectorSet(4, 'role == "db"'))!.members, new Set(['10.0.0.2/32']));
+    const { calls, structureCalls } = output;
+    engine.onEndpoint('2', db('10.0.0.3'));
+    // Into the other list, out of its own, into the selector's set.
+    assert.equal(output.calls - calls, 3);
+    assert.equal(output.structureCalls, structureCalls);
+  });
+});
+
+describe('an address set', () => {
+  test('fills one set for all rules that name it, by differences', () => {
+    const { engine, output } = start();
+    engine.onEndpoint('a', web('10.0.0.1'));
+    const rules = ruleFromJson({ action: 'deny', src_set: 'office', protocol: 'tcp' });
+    engine.onProfile('web', { ...newProfile('web'), inbound: [rules] });
+    engine.onAddressSet(
+      'office',
+      addressSetFromJson({ nets: ['10.1.0.0/16', '10.1.2.0/24', '0.0.0.0/0', 'fd00::1'] }),
+    );
+    assert.deepEqual(
+      output.sets.get(addressSet(4, 'office'))!.members,
+      new Set(['0.0.0.0/1', '128.0.0.0/1']),
+    );
+    const { calls } = output;
+    engine.onAddressSet('office', addressSetFromJson({ nets: ['0.0.0.0/0', 'fd00::1', 'fd00::2'] }));
+    assert.equal(output.calls - calls, 1);
+  });
+
+  test('that is missing denies what its rules could have spoken of', () => {
+    const { engine, output } = start();
+    engine.onEndpoint('a', web('10.0.0.1'));
+    const allow = ruleFromJson({ action: 'allow', '!src_set': 'office', protocol: 'tcp' });
+    engine.onProfile('web', { ...newProfile('web'), inbound: [allow] });
+    const [first] = output.chains.get(inbound(['web'], []))!.rules;
+    assert.deepEqual(first!.conditions, [{ kind: 'protocol', protocol: 6, negated: false }]);
+    assert.equal(first!.verdict.kind, 'drop');
+    engine.onAddressSet('office', []);
+    assert.equal(output.chains.get(inbound(['web'], []))!.rules[0]!.verdict.kind, 'accept');
+    engine.onAddressSet('office', null);
+    assert.deepEqual(output.chains.get(inbound(['web'], []))!.rules[0], first);
+  });
+});
+
+test('an extra source may send like an address, and its packets need no connection', () => {
+  const { engine, output } = start();
+  const before = output.state();
+  engine.onProfile('web', newProfile('web'));
+  engine.onEndpoint('a', { ...web('10.0.0.1'), extraSources: ['192.0.2.0/30' as Cidr] });
+  const pair = '192.0.2.0/30,nctl10.0.0.1';
+  for (const set of [endpointSet(4), extraSourceSet(4), listSet(4, listId(['web']))])
+    assert(output.sets.get(set)!.members.has(pair), set);
+  const forward = output.chains.get('4 nctl-FORWARD')!.rules.map(({ comment }) => comment);
+  assert.deepEqual(forward.slice(2, 5), [
+    'known connection',
+    'from an extra source of an endpoint',
+    'of no connection',
+  ]);
+  engine.onEndpoint('a', null);
+  engine.onProfile('web', null);
+  engine.retire();
+  engine.retire();
+  assert.deepEqual(output.state(), before);
 });

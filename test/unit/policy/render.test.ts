@@ -97,6 +97,7 @@ function render(json: object, family: 4 | 6): string[] {
     allow: { kind: 'accept' },
     deny: { kind: 'drop' },
     log: { kind: 'log', prefix: 'netctl:web ' },
+    pass: { kind: 'goto', chain: 'nctl-pi-x' },
   } as const;
   const rules = compileRule(rule, family, verdict[rule.action], 'why');
   return renderChain({ name: 'c', rules }).lines.map((line) => {

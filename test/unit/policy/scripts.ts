@@ -16,15 +16,18 @@ export function ipsetScript(output: Recorder): string {
 
 /** For `iptables-restore --noflush`. */
 export function iptablesScript(output: Recorder, family: Family): string {
-  const chains = [...output.chains]
-    .filter(([key]) => key.startsWith(`${family} `))
-    .map(([, chain]) => renderChain(chain));
-  const jumpLines = jumps.map(({ builtin, rule }) => renderChain({ name: builtin, rules: [rule] }).lines[0]!);
-  return [
-    '*filter',
-    ...chains.map(({ name }) => `:${name} - [0:0]`),
-    ...jumpLines,
-    ...chains.flatMap(({ lines }) => lines),
-    'COMMIT\n',
-  ].join('\n');
+  const told = [...output.chains].filter(([key]) => key.startsWith(`${family} `)).map(([, chain]) => chain);
+  return (['filter', 'nat'] as const)
+    .map((table) => ({ table, chains: told.filter((chain) => (chain.table ?? 'filter') === table) }))
+    .filter(({ chains }) => chains.length > 0)
+    .flatMap(({ table, chains }) => [
+      `*${table}`,
+      ...chains.map(({ name }) => `:${name} - [0:0]`),
+      ...jumps
+        .filter((jump) => jump.table === table && chains.some(({ name }) => name === jump.chain))
+        .map(({ builtin, rule }) => renderChain({ name: builtin, rules: [rule] }).lines[0]!),
+      ...chains.flatMap((chain) => renderChain(chain).lines),
+      'COMMIT\n',
+    ])
+    .join('\n');
 }

@@ -1,0 +1,262 @@
+/**
+ * Why one party reaches another, or does not: the chains of every host on the way, compiled anew from the store and interpreted.
+ *
+ *     records ──► one PolicyEngine per host on the way ──► Explainer ──► the rules met, and the verdict of each host
+ *
+ * In: two parties (an endpoint, an address, `host`), a protocol. Out: rules and verdict, host by host. Never: an answer from
+ * what this host believes of another host's kernel: it is what the store says that should be there.
+ */
+import { AddressBook } from '../ipam/address-book.ts';
+import { NetctlError } from '../lib/errors.ts';
+import type { Logger } from '../lib/logger.ts';
+import { type Address, families, familyOf, parseAddress } from '../model/ip.ts';
+import { parseKey } from '../model/keys.ts';
+import { ICMP, ICMPV6 } from '../model/protocol.ts';
+import { type Endpoint, endpointSchema, nodeSchema } from '../model/records.ts';
+import type { EndpointToHost } from '../policy/compile-list.ts';
+import { PolicyEngine } from '../policy/engine.ts';
+import { Explainer, type Packet } from '../policy/explain.ts';
+import type { Failsafe } from '../policy/host-endpoints.ts';
+import type { Entry } from '../store/store.ts';
+import { EndpointTable } from './endpoint-table.ts';
+import { Picture } from './picture.ts';
+
+export interface WhyQuery {
+  readonly source: string;
+  readonly destination: string;
+  /** `icmp`: an echo request. */
+  readonly protocol: { readonly number: number; readonly port: number } | 'icmp';
+}
+
+export interface WhyAnswer {
+  readonly allowed: boolean;
+  readonly source: Party;
+  readonly destination: Party;
+  /** In the order in which the packet meets them. */
+  readonly hosts: HostAnswer[];
+}
+
+export interface Party {
+  readonly address: Address;
+  /** null for an address of nobody that the store knows. */
+  readonly node: string | null;
+  readonly endpoint: string | null;
+}
+
+export interface HostAnswer {
+  readonly node: string;
+  /** `left`: netctl does not decide, the host's own rules do. */
+  readonly verdict: 'accept' | 'drop' | 'left';
+  readonly rules: {
+    readonly chain: string;
+    /** From 1. */
+    readonly position: number;
+    readonly text: string;
+    readonly verdict: string;
+    readonly origin: { kind: string; name: string; direction: string; position: number } | null;
+  }[];
+}
+
+interface Found extends Party {
+  /** '' for a host itself, null for a party outside. */
+  readonly hostInterface: string | null;
+}
+
+/** An interface that is none of ours, and that no host endpoint names. */
+const ELSEWHERE = 'elsewhere';
+/** Somewhere in the range that clients take their ports from. */
+const CLIENT_PORT = 50_000;
+const ECHO_REQUEST = { 4: 8, 6: 128 } as const;
+
+export class Why {
+  readonly #entries: readonly Entry[];
+  readonly #node: string;
+  readonly #options: { readonly endpointToHost: EndpointToHost; readonly failsafe: Failsafe };
+
+  /** @param node the one that `host` means */
+  constructor(
+    entries: readonly Entry[],
+    node: string,
+    options: { endpointToHost: EndpointToHost; failsafe: Failsafe },
+  ) {
+    this.#entries = entries;
+    this.#node = node;
+    this.#options = options;
+  }
+
+  /** @throws NOT_FOUND, CONFLICT, INVALID */
+  answer({ source: from, destination: to, protocol }: WhyQuery): WhyAnswer {
+    const [source, destination] = sameFamily(from, this.#find(from), to, this.#find(to));
+    const nodes = [...new Set([source.node, destination.node])].filter((node) => node !== null);
+    if (nodes.length === 0)
+      throw new NetctlError(
+        'INVALID',
+        `neither ${from} nor ${to} is an endpoint or a host: netctl decides nothing about them`,
+      );
+    const hosts: HostAnswer[] = [];
+    for (const node of nodes) {
+      const answer = this.#judge(node, source, destination, protocol);
+      hosts.push(answer);
+      if (answer.verdict === 'drop') break;
+    }
+    return {
+      allowed: hosts.every(({ verdict }) => verdict !== 'drop'),
+      source: partyOf(source),
+      destination: partyOf(destination),
+      hosts,
+    };
+  }
+
+  #judge(node: string, source: Found, destination: Found, protocol: WhyQuery['protocol']): HostAnswer {
+    const interfaceAt = (party: Found): string =>
+      party.node === node && party.hostInterface !== null ? party.hostInterface : ELSEWHERE;
+    const packet: Packet = {
+      source: source.address,
+      destination: destination.address,
+      inInterface: interfaceAt(source),
+      outInterface: interfaceAt(destination),
+      ...protocolOf(protocol, source.address),
+    };
+    const builtin = packet.inInterface === '' ? 'OUTPUT' : packet.outInterface === '' ? 'INPUT' : 'FORWARD';
+    const { verdict, steps } = this.#explainer(node).judge(builtin, packet);
+    const rules = steps.map(({ chain, index, rule: { comment, verdict, origin } }) => ({
+      chain,
+      position: index + 1,
+      text: comment,
+      verdict: 'chain' in verdict ? `${verdict.kind} ${verdict.chain}` : verdict.kind,
+      origin:
+        origin === undefined
+          ? null
+          : { kind: origin.kind, name: origin.name, direction: origin.direction, position: origin.index + 1 },
+    }));
+    return { node, verdict, rules };
+  }
+
+  /** What the host's chains are to be. */
+  #explainer(node: string): Explainer {
+    const explainer = new Explainer();
+    const picture = new Picture({
+      node,
+      book: new AddressBook(),
+      endpoints: new EndpointTable(),
+      engine: new PolicyEngine(this.#options, explainer),
+      logger: silent,
+      onFamily: () => undefined,
+      onOwnBlock: () => undefined,
+      onOwnEndpoint: () => undefined,
+    });
+    picture.apply(this.#entries.map((entry) => ({ key: entry.key, entry })));
+    return explainer;
+  }
+
+  /** All that the name may mean, one for each address. @throws NOT_FOUND, CONFLICT */
+  #find(wanted: string): Found[] {
+    if (wanted === 'host') return this.#ofNode(this.#node);
+    const asNode = this.#ofNode(wanted);
+    if (asNode.length > 0) return asNode;
+    const endpoints = this.#endpoints();
+    const named = (is: (text: string) => boolean): typeof endpoints =>
+      endpoints.filter(({ id, endpoint }) => is(id) || is(endpoint.containerId));
+    const exact = named((text) => text === wanted);
+    const matches = exact.length > 0 ? exact : named((text) => text.startsWith(wanted) && wanted.length >= 4);
+    if (matches.length > 1)
+      throw new NetctlError(
+        'CONFLICT',
+        `${wanted} may mean ${matches.map(({ id }) => id).join(', ')}: give more of its id`,
+      );
+    const [match] = matches;
+    if (match !== undefined) return match.endpoint.addresses.map((address) => foundOf(match, address));
+    return [this.#byAddress(wanted, endpoints)];
+  }
+
+  #byAddress(text: string, endpoints: readonly KnownEndpoint[]): Found {
+    let address: Address;
+    try {
+      address = parseAddress(text);
+    } catch {
+      throw new NetctlError(
+        'NOT_FOUND',
+        `there is no endpoint or node ${text}, and it is no address: see \`netctl endpoint show\``,
+      );
+    }
+    const holder = endpoints.find(({ endpoint }) => endpoint.addresses.includes(address));
+    if (holder !== undefined) return foundOf(holder, address);
+    for (const { key, value } of this.#entries) {
+      const parsed = parseKey(key);
+      if (parsed?.kind !== 'node') continue;
+      const node = nodeSchema.safeParse(value);
+      if (node.success && [node.data.address4, node.data.address6].includes(address))
+        return { address, node: parsed.node, endpoint: null, hostInterface: '' };
+    }
+    return { address, node: null, endpoint: null, hostInterface: null };
+  }
+
+  #ofNode(name: string): Found[] {
+    const entry = this.#entries.find(({ key }) => key === `nodes/${name}`);
+    const node = nodeSchema.safeParse(entry?.value);
+    if (!node.success) return [];
+    const addresses = [node.data.address4, node.data.address6].filter((address) => address !== null);
+    if (addresses.length === 0)
+      throw new NetctlError(
+        'INVALID',
+        `node ${name} has no address in the store: set node.address4 or name an address instead`,
+      );
+    return addresses.map((address) => ({ address, node: name, endpoint: null, hostInterface: '' }));
+  }
+
+  #endpoints(): KnownEndpoint[] {
+    return this.#entries.flatMap(({ key, value }) => {
+      const parsed = parseKey(key);
+      const endpoint = parsed?.kind === 'endpoint' ? endpointSchema.safeParse(value) : null;
+      return parsed?.kind === 'endpoint' && endpoint?.success
+        ? [{ id: parsed.endpoint, node: parsed.node, endpoint: endpoint.data }]
+        : [];
+    });
+  }
+}
+
+interface KnownEndpoint {
+  readonly id: string;
+  readonly node: string;
+  readonly endpoint: Endpoint;
+}
+
+function foundOf({ id, node, endpoint }: KnownEndpoint, address: Address): Found {
+  return { address, node, endpoint: id, hostInterface: endpoint.hostInterface };
+}
+
+function partyOf({ address, node, endpoint }: Found): Party {
+  return { address, node, endpoint };
+}
+
+/** IPv4 where both have it. */
+function sameFamily(
+  from: string,
+  sources: readonly Found[],
+  to: string,
+  destinations: readonly Found[],
+): [Found, Found] {
+  for (const family of families) {
+    const has = ({ address }: Found): boolean => familyOf(address) === family;
+    const [source, destination] = [sources.find(has), destinations.find(has)];
+    if (source !== undefined && destination !== undefined) return [source, destination];
+  }
+  throw new NetctlError('INVALID', `${from} and ${to} have no addresses of the same family`);
+}
+
+function protocolOf(
+  protocol: WhyQuery['protocol'],
+  source: Address,
+): Pick<Packet, 'protocol' | 'sourcePort' | 'destinationPort' | 'icmp'> {
+  if (protocol !== 'icmp')
+    return { protocol: protocol.number, sourcePort: CLIENT_PORT, destinationPort: protocol.port, icmp: null };
+  const family = familyOf(source);
+  return {
+    protocol: family === 4 ? ICMP : ICMPV6,
+    sourcePort: null,
+    destinationPort: null,
+    icmp: { type: ECHO_REQUEST[family], code: 0 },
+  };
+}
+
+const silent: Logger = { debug() {}, info() {}, warn() {}, error() {} };

@@ -1,0 +1,219 @@
+/**
+ * Documents over HTTP: records of several kinds applied, read back and deleted in the form in which people keep them in files.
+ *
+ * In: documents `{kind, name, …}`. Out: what each one changed. Never: some of the documents written and others not (one
+ * transaction); an address set gone while rules need it (they deny without it) unless the caller insists.
+ */
+import { isDeepStrictEqual } from 'node:util';
+import type { FastifyInstance } from 'fastify';
+import { NetctlError } from '../lib/errors.ts';
+import {
+  addressSetsOf,
+  type Document,
+  type DocumentKind,
+  documentKey,
+  documentOf,
+  documentRuleTexts,
+  parseDocument,
+} from '../model/document.ts';
+import { type Key, keyPrefix, parseKey } from '../model/keys.ts';
+import { type Pool, poolSchema } from '../model/records.ts';
+import type { Compare, Json, Revision, Store, Write } from '../store/store.ts';
+import type { ApiDeps } from './deps.ts';
+import { byName, isApplied, serialised, typed } from './http.ts';
+import { checkNewPool, checkPoolChange, removePool } from './pools.ts';
+import { removeProfile } from './profiles.ts';
+import { applied, documentApply, documentList, documentName, documentQuery, removed } from './schemas.ts';
+import { raced, readReadable, reasonOf } from './store-access.ts';
+
+type Action = 'created' | 'changed' | 'unchanged';
+
+export function documentRoutes(instance: FastifyInstance, deps: ApiDeps): void {
+  const api = typed(instance);
+  const { store } = deps;
+  const oneAtATime = serialised();
+
+  api.get(
+    '/v1/documents',
+    { schema: { querystring: documentQuery, response: { 200: documentList } } },
+    async (request) => {
+      const { kind, name } = request.query;
+      const { revision, items, broken } = await readDocuments(store, kind);
+      if (name === undefined) return { revision, items, broken };
+      const [item] = items.filter((each) => each.name === name);
+      if (item !== undefined) return { revision, items: [item], broken: [] };
+      const fault = broken.find(({ key }) => key === documentKey(kind, name));
+      throw fault === undefined ? noDocument(kind, name) : isBroken(kind, name, fault.reason);
+    },
+  );
+
+  const applySchema = { body: documentApply, response: { 200: applied } };
+  api.post('/v1/documents', { schema: applySchema }, async (request) => {
+    const { documents, dryRun } = request.body;
+    const parsed = documents.map((json, i) => parseDocument(json, `documents[${i}]`));
+    refuseRepeated(parsed);
+    const result = await oneAtATime(() => apply(store, parsed, dryRun === true));
+    const warnings = await missingSets(store, parsed);
+    const isInForce = dryRun === true || (await isApplied(deps, result.revision));
+    return { ...result, warnings, applied: isInForce };
+  });
+
+  const deleteSchema = { querystring: documentName, response: { 200: removed } };
+  api.delete('/v1/documents', { schema: deleteSchema }, async (request) => {
+    const { kind, name, force } = request.query;
+    const revision = await remove(store, kind, name, force === 'true');
+    return { revision, applied: await isApplied(deps, revision) };
+  });
+}
+
+async function readDocuments(store: Store, kind: DocumentKind) {
+  const { revision, found, broken } = await readReadable(store, kind, (json) => json);
+  const items = [];
+  for (const { key, value, revision } of found) {
+    const name = nameOf(key);
+    try {
+      const document = documentOf(kind, name, value);
+      items.push({ kind, name, document, text: documentRuleTexts(document), revision });
+    } catch (error) {
+      broken.push({ key: documentKey(kind, name), reason: reasonOf(error) });
+    }
+  }
+  return { revision, items: items.sort((a, b) => byName(a.name, b.name)), broken };
+}
+
+function nameOf(key: Key): string {
+  switch (key.kind) {
+    case 'profile':
+      return key.profile;
+    case 'policy':
+      return key.policy;
+    case 'address-set':
+      return key.set;
+    case 'pool':
+      return key.pool;
+    case 'host-endpoint':
+      return `${key.node}/${key.name}`;
+    default:
+      throw new NetctlError('BUG', `${key.kind} is not a kind of document`);
+  }
+}
+
+async function apply(
+  store: Store,
+  documents: readonly Document[],
+  dryRun: boolean,
+): Promise<{ revision: Revision; items: { kind: DocumentKind; name: string; action: Action }[] }> {
+  const compares: Compare[] = [];
+  const writes: Write[] = [];
+  const items: { kind: DocumentKind; name: string; action: Action }[] = [];
+  let revision = 0;
+  await checkPools(store, documents);
+  for (const { kind, name, key, record } of documents) {
+    const entry = await store.get(key);
+    const action =
+      entry === null ? 'created' : isDeepStrictEqual(entry.value, record) ? 'unchanged' : 'changed';
+    items.push({ kind, name, action });
+    revision = Math.max(revision, entry?.modified ?? 0);
+    if (action === 'unchanged') continue;
+    compares.push(
+      entry === null ? { kind: 'absent', key } : { kind: 'modified', key, revision: entry.modified },
+    );
+    writes.push({ kind: 'put', key, value: record as Json });
+  }
+  if (dryRun || writes.length === 0) return { revision, items };
+  const result = await store.transact(compares, writes);
+  if (!result.committed) throw raced('one of the documents');
+  return { revision: result.revision, items };
+}
+
+/** Pools must not overlap, neither with those of the store nor with each other; what is fixed stays. */
+async function checkPools(store: Store, documents: readonly Document[]): Promise<void> {
+  const applied = documents.filter(({ kind }) => kind === 'pool');
+  if (applied.length === 0) return;
+  const { found } = await readReadable(store, 'pool', (json) => poolSchema.parse(json));
+  const pools = new Map<string, Pool>(found.map(({ key, value }) => [key.pool, value]));
+  for (const { name, record } of applied) {
+    const pool = record as unknown as Pool;
+    const current = pools.get(name);
+    if (current === undefined) checkNewPool(pool, pools);
+    else checkPoolChange(name, current, pool);
+    pools.set(name, pool);
+  }
+}
+
+/** A rule that names an address set which is not there denies; that is worth a word. */
+async function missingSets(store: Store, documents: readonly Document[]): Promise<string[]> {
+  const warnings: string[] = [];
+  for (const { kind, name, record } of documents) {
+    for (const set of addressSetsOf(kind, record)) {
+      if (documents.some((other) => other.kind === 'address-set' && other.name === set)) continue;
+      if ((await store.get(documentKey('address-set', set))) !== null) continue;
+      warnings.push(`${kind} ${name}: there is no address set ${set}: the rules that name it deny`);
+    }
+  }
+  return warnings;
+}
+
+async function remove(store: Store, kind: DocumentKind, name: string, force: boolean): Promise<Revision> {
+  if (kind === 'profile') return removeProfile(store, name, force, undefined);
+  if (kind === 'pool') return removePool(store, name, undefined);
+  const key = documentKey(kind, name);
+  const entry = await store.get(key);
+  if (entry === null) throw noDocument(kind, name);
+  if (kind === 'address-set' && !force) await refuseInUse(store, name);
+  const result = await store.transact(
+    [{ kind: 'modified', key, revision: entry.modified }],
+    [{ kind: 'delete', key }],
+  );
+  if (!result.committed) throw raced(`${kind} ${name}`);
+  return result.revision;
+}
+
+async function refuseInUse(store: Store, set: string): Promise<void> {
+  const users: string[] = [];
+  for (const kind of ['profile', 'policy'] as const) {
+    for (const { key, value } of await entriesOf(store, keyPrefix[kind])) {
+      try {
+        if (addressSetsOf(kind, value).has(set)) users.push(`${kind} ${key.slice(keyPrefix[kind].length)}`);
+      } catch {
+        // A broken record names nothing: it denies as a whole.
+      }
+    }
+  }
+  if (users.length === 0) return;
+  throw new NetctlError(
+    'IN_USE',
+    `address set ${set} is used by rules of ${users.join(', ')}: change them first, or use --force: these rules then deny`,
+    { set, users },
+  );
+}
+
+async function entriesOf(store: Store, prefix: string) {
+  return (await store.list(prefix)).entries.filter(({ key }) => parseKey(key) !== null);
+}
+
+function refuseRepeated(documents: readonly Document[]): void {
+  const seen = new Set<string>();
+  for (const { kind, name, key } of documents) {
+    if (seen.has(key)) throw new NetctlError('INVALID', `documents: ${kind} ${name} is there more than once`);
+    seen.add(key);
+  }
+}
+
+function noDocument(kind: DocumentKind, name: string): NetctlError {
+  return new NetctlError('NOT_FOUND', `there is no ${kind} ${name}: see \`netctl get ${kind}\``, {
+    kind,
+    name,
+  });
+}
+
+function isBroken(kind: DocumentKind, name: string, reason: string): NetctlError {
+  return new NetctlError(
+    'CONFLICT',
+    `${kind} ${name} in the store is not valid: ${reason}: apply it anew, or delete it`,
+    {
+      kind,
+      name,
+    },
+  );
+}

@@ -1,0 +1,50 @@
+/**
+ * `netctl why SOURCE DESTINATION [tcp:PORT|udp:PORT|icmp]`: allowed or dropped, by which rule, on which host.
+ *
+ * In: two parties and a protocol. Out: a sentence and the rules on the way. Never: a judgement of its own.
+ */
+import type { WhyAnswer } from '../api/schemas.ts';
+import type { Command, Context } from './command.ts';
+
+export const whyCommands: readonly Command[] = [
+  {
+    words: 'why SOURCE DESTINATION [PROTOCOL]',
+    help: 'Say which rule decides: parties are endpoints, nodes, addresses or `host`; PROTOCOL is tcp:PORT, udp:PORT, sctp:PORT or icmp (default).',
+    run: why,
+  },
+];
+
+async function why({ args, api, output }: Context): Promise<void> {
+  const protocol = args.optionalText('PROTOCOL') ?? 'icmp';
+  const query = new URLSearchParams({
+    source: args.text('SOURCE'),
+    destination: args.text('DESTINATION'),
+    protocol,
+  });
+  const answer = await api().send<WhyAnswer>('GET', `/v1/why?${query}`);
+  if (!output.forPeople) return output.data(answer);
+  const { allowed, source, destination, hosts } = answer;
+  const verdict = allowed ? output.paint('green', 'allowed') : output.paint('red', 'dropped');
+  output.line(`${partyText(source)} → ${partyText(destination)} ${protocol}: ${verdict}${decidedBy(answer)}`);
+  for (const { node, verdict, rules } of hosts) {
+    output.line('');
+    output.line(output.paint('bold', `on ${node}`));
+    for (const { chain, position, text, verdict } of rules)
+      output.line(`  ${chain} rule ${position}: ${text} (${verdict})`);
+    if (verdict === 'left') output.line("  netctl does not decide here: the host's own rules do");
+  }
+}
+
+function partyText({ address, endpoint, node }: WhyAnswer['source']): string {
+  const who = [endpoint === null ? null : `endpoint ${endpoint}`, node].filter((part) => part !== null);
+  return who.length === 0 ? address : `${address} (${who.join(' on ')})`;
+}
+
+/** The rule that a user wrote and that decided last; where none did, what the chain says of itself. */
+function decidedBy({ hosts }: WhyAnswer): string {
+  const last = hosts.at(-1)?.rules.at(-1);
+  if (last === undefined) return '';
+  if (last.origin === null) return `: ${last.text} in ${last.chain} on ${hosts.at(-1)?.node}`;
+  const { kind, name, direction, position } = last.origin;
+  return ` by ${direction} rule ${position} of ${kind} ${name} on ${hosts.at(-1)?.node}`;
+}

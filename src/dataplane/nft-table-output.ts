@@ -1,0 +1,162 @@
+/**
+ * What the policy engine tells about one family, in terms of nftables.
+ *
+ * In: the calls of PolicyOutput. Out: sets, elements and chains to an NftReconciler. Never: a chain rendered each time that it is told
+ * (while many lists come, the dispatch changes with each): `settle` renders what is told last.
+ *
+ * The sets of lists become one map from interface and address to the number of the list; each dispatching chain has a second map,
+ * from the number to the list's chain.
+ */
+import { createHash } from 'node:crypto';
+import type { IpSetMember, NftSetSpec } from '../linux/ports.ts';
+import type { Family } from '../model/ip.ts';
+import type { Chain } from '../policy/chain.ts';
+import { isListSet } from '../policy/names.ts';
+import type { SetSpec } from '../policy/output.ts';
+import { dispatchMap, pairMap, renderBaseChains, renderNftChain } from '../policy/render-nftables.ts';
+import { NftMembers } from './nft-members.ts';
+import { NftReconciler } from './nft-reconciler.ts';
+
+const VERDICTS: NftSetSpec = { key: 'id', prefixes: false, data: 'verdict' };
+
+interface List {
+  readonly id: number;
+  readonly members: Set<IpSetMember>;
+}
+
+interface TableSet {
+  readonly key: NftSetSpec['key'];
+  readonly data: NftSetSpec['data'];
+  readonly members: NftMembers;
+}
+
+export class NftTableOutput {
+  readonly kernel: NftReconciler;
+  readonly #family: Family;
+  readonly #sets = new Map<string, TableSet>();
+  readonly #lists = new Map<string, List>();
+  readonly #usedIds = new Set<number>();
+  /** Told since the last settle(). */
+  readonly #told = new Map<string, Chain | null>();
+  readonly #chains = new Set<string>();
+  #baseChains: readonly string[] = [];
+  /** Per chain that dispatches: the elements of its map. */
+  readonly #dispatch = new Map<string, ReadonlyMap<string, string>>();
+  readonly #unsettled = new Set<string>();
+
+  constructor(family: Family) {
+    this.#family = family;
+    this.kernel = new NftReconciler(family);
+    this.#addSet(pairMap, 'pair', 'id');
+  }
+
+  set(name: string, spec: SetSpec | null): void {
+    if (isListSet(name)) {
+      if (spec !== null) this.#lists.set(name, { id: this.#newId(name), members: new Set() });
+      else this.#removeList(name);
+    } else if (spec !== null) {
+      this.#addSet(name, spec.type === 'net' ? 'address' : 'pair', null);
+    } else if (this.#sets.delete(name)) {
+      this.kernel.set(name, null);
+    }
+  }
+
+  member(set: string, member: IpSetMember, present: boolean): void {
+    const list = this.#lists.get(set);
+    if (list === undefined) {
+      this.#change(set, member, null, present);
+      return;
+    }
+    if (present) list.members.add(member);
+    else list.members.delete(member);
+    this.#change(pairMap, member, list.id, present);
+  }
+
+  chain(name: string, chain: Chain | null): void {
+    this.#told.set(name, chain);
+  }
+
+  /** To be called before the reconciler is asked for anything. */
+  settle(): void {
+    for (const name of this.#unsettled) this.#settleSet(name);
+    this.#unsettled.clear();
+    if (this.#told.size === 0) return;
+    for (const [name, chain] of this.#told) this.#render(name, chain);
+    this.#told.clear();
+    this.#renderBaseChains();
+  }
+
+  #addSet(name: string, key: TableSet['key'], data: TableSet['data']): void {
+    const members = new NftMembers(this.#family, (element, value) =>
+      this.kernel.element(name, element, value),
+    );
+    this.#sets.set(name, { key, data, members });
+    this.kernel.set(name, { key, prefixes: false, data });
+  }
+
+  #change(name: string, member: IpSetMember, data: number | null, present: boolean): void {
+    const members = this.#sets.get(name)?.members;
+    if (members === undefined) return;
+    if (present) members.add(member, data);
+    else members.remove(member, data);
+    if (members.mustSettle) this.#unsettled.add(name);
+  }
+
+  #settleSet(name: string): void {
+    const set = this.#sets.get(name);
+    if (set === undefined) return;
+    const { key, data, members } = set;
+    this.kernel.set(name, { key, prefixes: members.hasPrefixes, data });
+    members.settle();
+  }
+
+  #removeList(name: string): void {
+    const list = this.#lists.get(name);
+    if (list === undefined) return;
+    for (const member of list.members) this.#change(pairMap, member, list.id, false);
+    this.#usedIds.delete(list.id);
+    this.#lists.delete(name);
+  }
+
+  /** The same after a restart, so that elements are found right: the next free one only where two fall together. */
+  #newId(name: string): number {
+    let id = createHash('sha256').update(name).digest().readUInt32BE(0);
+    while (id === 0 || this.#usedIds.has(id)) id = (id + 1) >>> 0;
+    this.#usedIds.add(id);
+    return id;
+  }
+
+  #render(name: string, chain: Chain | null): void {
+    if (chain === null) {
+      this.#chains.delete(name);
+      this.kernel.chain(name, null);
+      this.#tellDispatch(name, []);
+      return;
+    }
+    const rendered = renderNftChain(this.#family, chain);
+    this.#chains.add(name);
+    this.kernel.chain(name, rendered);
+    this.#tellDispatch(name, rendered.dispatch);
+  }
+
+  #tellDispatch(chain: string, dispatch: readonly (readonly [listSet: string, chain: string])[]): void {
+    const map = dispatchMap(chain);
+    const before = this.#dispatch.get(chain) ?? new Map();
+    const now = new Map(dispatch.map(([set, target]) => [String(this.#lists.get(set)!.id), target]));
+    if (now.size > 0 && before.size === 0) this.kernel.set(map, VERDICTS);
+    for (const [id, target] of now) {
+      if (before.get(id) !== target) this.kernel.element(map, id, { kind: 'goto', chain: target });
+    }
+    for (const id of before.keys()) if (!now.has(id)) this.kernel.element(map, id, undefined);
+    if (now.size > 0) this.#dispatch.set(chain, now);
+    else if (this.#dispatch.delete(chain)) this.kernel.set(map, null);
+  }
+
+  #renderBaseChains(): void {
+    const rendered = renderBaseChains(this.#family, (chain) => this.#chains.has(chain));
+    const names = rendered.map(({ name }) => name);
+    for (const chain of rendered) this.kernel.chain(chain.name, chain);
+    for (const name of this.#baseChains) if (!names.includes(name)) this.kernel.chain(name, null);
+    this.#baseChains = names;
+  }
+}

@@ -1,0 +1,155 @@
+/**
+ * What a table of nftables holds, over nfnetlink.
+ *
+ * In: messages of a list or notification. Out: chains, rules' comments, sets and elements. Never: anything of a table of another name
+ * than asked for.
+ */
+import type { Family } from '../../model/ip.ts';
+import type { NftChainInfo, NftHook, NftSetInfo, NftSetSpec } from '../ports.ts';
+import { type Attributes, eachAttribute, readAttributes, readText } from './attribute.ts';
+import { dumpRequest, type Message } from './message.ts';
+import { layoutOf, type RawElement, readRawElements } from './nft-element.ts';
+import {
+  flagsOf,
+  HOOKS,
+  MESSAGES,
+  messageType,
+  POLICY_ACCEPT,
+  SET_ANONYMOUS,
+  SET_MAP,
+  USERDATA_COMMENT,
+  writeHeader,
+} from './nftables.ts';
+
+const GET = 1;
+/** Notifications of all that changes in nftables. */
+export const NFTABLES_GROUP = 7;
+
+type NftList = 'tables' | 'chains' | 'rules' | 'sets';
+
+export function nftDump(family: Family, what: NftList, table: string): Buffer {
+  const type =
+    { tables: MESSAGES.table, chains: MESSAGES.chain, rules: MESSAGES.rule, sets: MESSAGES.set }[what] + GET;
+  return dumpRequest(messageType(type), (writer) => {
+    writeHeader(writer, family);
+    if (what === 'rules' || what === 'sets') writer.attributeText(1, table);
+  });
+}
+
+export function nftElementDump(family: Family, table: string, set: string): Buffer {
+  return dumpRequest(messageType(MESSAGES.elements + GET), (writer) => {
+    writeHeader(writer, family);
+    writer.attributeText(1, table);
+    writer.attributeText(2, set);
+  });
+}
+
+/** The flags of the table of this name, or null for another one. */
+export function readTable(message: Message, table: string): number | null {
+  const attributes = attributesOf(message);
+  return readText(attributes.get(1)) === table ? numberIn(attributes.get(2)) : null;
+}
+
+export function readChain(
+  message: Message,
+  table: string,
+): { name: string; hook: NftChainInfo['hook'] } | null {
+  const attributes = attributesOf(message);
+  const name = readText(attributes.get(3));
+  if (readText(attributes.get(1)) !== table || name === null) return null;
+  const hook = attributes.get(4);
+  return { name, hook: hook === undefined ? null : (hookOf(readAttributes(hook), attributes) ?? 'other') };
+}
+
+function hookOf(place: Attributes, chain: Attributes): NftHook | undefined {
+  const [hook] = Object.entries(HOOKS).find(([, number]) => number === numberIn(place.get(1))) ?? [];
+  const type = readText(chain.get(7));
+  if (hook === undefined || (type !== 'filter' && type !== 'nat')) return undefined;
+  if (numberIn(chain.get(5)) !== POLICY_ACCEPT) return undefined;
+  return { type, hook: hook as NftHook['hook'], priority: numberIn(place.get(2)) | 0 };
+}
+
+export function readRule(message: Message, table: string): { chain: string; comment: string | null } | null {
+  const attributes = attributesOf(message);
+  const chain = readText(attributes.get(2));
+  if (readText(attributes.get(1)) !== table || chain === null) return null;
+  return { chain, comment: readComment(attributes.get(7)) };
+}
+
+export function readSet(
+  message: Message,
+  table: string,
+  family: Family,
+): { name: string; spec: NftSetInfo['spec'] } | null {
+  const attributes = attributesOf(message);
+  const name = readText(attributes.get(2));
+  const flags = numberIn(attributes.get(3));
+  if (readText(attributes.get(1)) !== table || name === null || (flags & SET_ANONYMOUS) !== 0) return null;
+  const found = {
+    flags,
+    keyType: numberIn(attributes.get(4)),
+    keyBytes: numberIn(attributes.get(5)),
+    dataType: (flags & SET_MAP) === 0 ? null : numberIn(attributes.get(6)),
+  };
+  const spec = SPECS.find((each) => {
+    const { keyType, keyBytes, dataType } = layoutOf(each, family);
+    return (
+      flagsOf(each) === flags &&
+      keyType === found.keyType &&
+      keyBytes === found.keyBytes &&
+      dataType === found.dataType
+    );
+  });
+  return { name, spec: spec ?? 'other' };
+}
+
+export function readElements(message: Message): RawElement[] {
+  const list = attributesOf(message).get(3);
+  return list === undefined ? [] : readRawElements(list);
+}
+
+/** The table that a notification is about; null for the announcement of a generation. */
+export function readNotifiedTable(message: Message): string | null {
+  return message.type === messageType(MESSAGES.generation) ? null : readText(attributesOf(message).get(1));
+}
+
+/** All kinds of sets that there are. */
+const SPECS: readonly NftSetSpec[] = (['address', 'pair', 'id'] as const).flatMap((key) =>
+  [false, true].flatMap((prefixes) =>
+    ([null, 'id', 'verdict'] as const).map((data) => ({ key, prefixes, data })),
+  ),
+);
+
+/** Of a rule in the table: what its counter says, null where it has none. */
+export function readRuleCount(
+  message: Message,
+  table: string,
+): { chain: string; count: { packets: number; bytes: number } | null } | null {
+  const attributes = attributesOf(message);
+  const chain = readText(attributes.get(2));
+  if (readText(attributes.get(1)) !== table || chain === null) return null;
+  for (const { value } of eachAttribute(attributes.get(4) ?? Buffer.alloc(0))) {
+    const expression = readAttributes(value);
+    if (readText(expression.get(1)) !== 'counter') continue;
+    const counter = readAttributes(expression.get(2) ?? Buffer.alloc(0));
+    const number = (bytes: Buffer | undefined): number => Number(bytes?.readBigUInt64BE(0) ?? 0n);
+    return { chain, count: { packets: number(counter.get(2)), bytes: number(counter.get(1)) } };
+  }
+  return { chain, count: null };
+}
+
+function readComment(userdata: Buffer | undefined): string | null {
+  for (let at = 0; userdata !== undefined && at + 2 <= userdata.length; at += 2 + userdata[at + 1]!) {
+    if (userdata[at] === USERDATA_COMMENT)
+      return readText(userdata.subarray(at + 2, at + 2 + userdata[at + 1]!));
+  }
+  return null;
+}
+
+function attributesOf({ payload }: Message) {
+  return readAttributes(payload.subarray(4));
+}
+
+function numberIn(value: Buffer | undefined): number {
+  return value !== undefined && value.length >= 4 ? value.readUInt32BE(0) : 0;
+}

@@ -1,0 +1,161 @@
+/**
+ * What the chains do with a packet: an interpreter of what compile.ts makes (pure, in memory).
+ *
+ * In: sets, members and chains as an engine tells them; a packet. Out: the rules that it meets and the verdict. Never: a meaning of
+ * a condition that is not the kernel's (the tests send the same packets through both).
+ */
+import type { IpSetMember } from '../linux/ports.ts';
+import { type Address, addressBits, cidrContains, type Family, familyOf, networkOf } from '../model/ip.ts';
+import type { Side } from '../model/rule.ts';
+import type { Chain, ChainRule, Condition } from './chain.ts';
+import { type Jump, jumps } from './compile.ts';
+import type { PolicyOutput, SetSpec } from './output.ts';
+
+/** The first packet of a connection. */
+export interface Packet {
+  readonly source: Address;
+  readonly destination: Address;
+  /** '' for one that this host sends, or that is for it. */
+  readonly inInterface: string;
+  readonly outInterface: string;
+  readonly protocol: number;
+  /** null where the protocol has none. */
+  readonly sourcePort: number | null;
+  readonly destinationPort: number | null;
+  readonly icmp: { readonly type: number; readonly code: number } | null;
+}
+
+export interface Step {
+  readonly chain: string;
+  /** From 0. */
+  readonly index: number;
+  readonly rule: ChainRule;
+}
+
+export interface Explanation {
+  /** `left`: netctl does not decide; the host's own rules do. */
+  readonly verdict: 'accept' | 'drop' | 'left';
+  /** The rules that applied, in order; the last one decided. Empty where no chain of ours is met. */
+  readonly steps: readonly Step[];
+}
+
+/** Hears what an engine tells, and judges by it. */
+export class Explainer implements PolicyOutput {
+  readonly #sets = new Map<string, Set<IpSetMember>>();
+  readonly #chains = new Map<string, Chain>();
+
+  set(name: string, spec: SetSpec | null): void {
+    if (spec === null) this.#sets.delete(name);
+    else this.#sets.set(name, new Set());
+  }
+
+  member(set: string, member: IpSetMember, present: boolean): void {
+    const members = this.#sets.get(set);
+    if (present) members?.add(member);
+    else members?.delete(member);
+  }
+
+  chain(family: Family, name: string, chain: Chain | null): void {
+    if (chain === null) this.#chains.delete(`${family} ${name}`);
+    else this.#chains.set(`${family} ${name}`, chain);
+  }
+
+  /** @param builtin where the kernel takes it: forwarded, to this host, from this host */
+  judge(builtin: 'FORWARD' | 'INPUT' | 'OUTPUT', packet: Packet): Explanation {
+    const steps: Step[] = [];
+    for (const jump of jumps) {
+      if (!this.#leads(jump, builtin, packet)) continue;
+      const verdict = this.#walk(jump.chain, packet, steps);
+      if (verdict !== 'left') return { verdict, steps };
+    }
+    return { verdict: 'left', steps };
+  }
+
+  #leads({ table, builtin, chain, rule }: Jump, wanted: string, packet: Packet): boolean {
+    const isThere = this.#chains.has(`${familyOf(packet.source)} ${chain}`);
+    return table === 'filter' && builtin === wanted && isThere && this.#applies(rule, packet);
+  }
+
+  /** Chains lead on by goto only, so there is nothing to come back to but the kernel's chain. */
+  #walk(entry: string, packet: Packet, steps: Step[]): Explanation['verdict'] {
+    let chain = this.#chains.get(`${familyOf(packet.source)} ${entry}`);
+    let index = 0;
+    while (chain !== undefined && index < chain.rules.length) {
+      const rule = chain.rules[index]!;
+      if (!this.#applies(rule, packet)) {
+        index++;
+        continue;
+      }
+      steps.push({ chain: chain.name, index, rule });
+      switch (rule.verdict.kind) {
+        case 'accept':
+        case 'drop':
+          return rule.verdict.kind;
+        case 'return':
+          return 'left';
+        case 'goto':
+          chain = this.#chains.get(`${familyOf(packet.source)} ${rule.verdict.chain}`);
+          index = 0;
+          break;
+        case 'log':
+          index++;
+          break;
+        case 'jump':
+        case 'masquerade':
+          throw new Error(`${rule.verdict.kind} stands in no chain of table filter`);
+      }
+    }
+    return 'left';
+  }
+
+  #applies(rule: ChainRule, packet: Packet): boolean {
+    return rule.conditions.every((condition) => this.#holds(condition, packet));
+  }
+
+  #holds(condition: Condition, packet: Packet): boolean {
+    if (condition.kind === 'connection') return false;
+    return this.#matches(condition, packet) !== condition.negated;
+  }
+
+  #matches(condition: Exclude<Condition, { kind: 'connection' }>, packet: Packet): boolean {
+    switch (condition.kind) {
+      case 'interface': {
+        const name = interfaceOf(packet, condition.side);
+        const { pattern } = condition;
+        return pattern.endsWith('+') ? name.startsWith(pattern.slice(0, -1)) : name === pattern;
+      }
+      case 'protocol':
+        return packet.protocol === condition.protocol;
+      case 'net':
+        return cidrContains(condition.net, addressOf(packet, condition.side));
+      case 'set':
+        return this.#isMember(condition.set, packet, condition.side, condition.withInterface);
+      case 'ports': {
+        const port = condition.side === 'src' ? packet.sourcePort : packet.destinationPort;
+        return port !== null && condition.ports.some(({ from, to }) => from <= port && port <= to);
+      }
+      case 'icmp': {
+        const { icmp } = packet;
+        return icmp?.type === condition.type && (condition.code === null || icmp.code === condition.code);
+      }
+    }
+  }
+
+  /** A member may be any prefix that holds the address. */
+  #isMember(set: string, packet: Packet, side: Side, withInterface: boolean): boolean {
+    const members = this.#sets.get(set);
+    const address = addressOf(packet, side);
+    const suffix = withInterface ? `,${interfaceOf(packet, side)}` : '';
+    for (let length = addressBits(familyOf(address)); length > 0; length--)
+      if (members?.has(`${networkOf(address, length)}${suffix}`)) return true;
+    return false;
+  }
+}
+
+function addressOf(packet: Packet, side: Side): Address {
+  return side === 'src' ? packet.source : packet.destination;
+}
+
+function interfaceOf(packet: Packet, side: Side): string {
+  return side === 'src' ? packet.inInterface : packet.outInterface;
+}

@@ -1,0 +1,134 @@
+/** Policies, address sets and host endpoints from the command line to packets, on the built programs, with each back end. */
+import assert from 'node:assert/strict';
+import { after, before, describe, test } from 'node:test';
+import { type Conflist, Container } from '../../lab/container.ts';
+import { Host } from '../../lab/host.ts';
+
+const conflist = (labels: Record<string, string>): Conflist => ({
+  cniVersion: '1.0.0',
+  name: 'edge',
+  plugins: [
+    {
+      type: 'netctl',
+      args: { cni: { labels: Object.entries(labels).map(([key, value]) => ({ key, value })) } },
+    },
+  ],
+});
+
+for (const backend of ['iptables', 'nftables']) {
+  describe(`policies with ${backend}`, () => {
+    let host: Host;
+    const containers: Container[] = [];
+    const addresses: string[] = [];
+
+    before(async () => {
+      host = await Host.create({ name: `po${backend[0]}${process.pid}`, address: '192.0.2.1' });
+      await host.start(['--dataplane', backend]);
+      await netctl('pool', 'add', '10.65.0.0/16');
+      for (const role of ['web', 'db']) {
+        const container = await Container.create(host, role);
+        containers.push(container);
+        const { ips } = await container.cniAdd(conflist({ role }));
+        addresses.push(ips[0]!.address.split('/')[0]!);
+        await container.serve([22, 80]);
+      }
+    });
+    after(async () => {
+      await Promise.all(containers.map((container) => container.close()));
+      await host.close();
+    });
+
+    async function netctl(...words: string[]): Promise<string> {
+      const { code, stdout, stderr } = await host.netctl(words);
+      assert.equal(code, 0, stderr);
+      return stdout;
+    }
+
+    async function apply(...documents: object[]): Promise<void> {
+      const { code, stderr } = await host.netctl(['apply', '-f', '-'], { stdin: JSON.stringify(documents) });
+      assert.equal(code, 0, stderr);
+      assert.equal(stderr, '');
+    }
+
+    /** From web to db, on the ports 22 and 80; `netctl why` must say the same. */
+    async function reaches(): Promise<boolean[]> {
+      const [web] = containers;
+      const [from, to] = addresses;
+      const ports = [22, 80];
+      const seen = await web!.connect(
+        ports.map((port) => ({ address: to!, port })),
+        400,
+      );
+      for (const [i, port] of ports.entries()) {
+        const said = JSON.parse(await netctl('why', from!, to!, `tcp:${port}`, '-o', 'json'));
+        assert.equal(said.allowed, seen[i]);
+      }
+      return seen;
+    }
+
+    test('a policy opens and closes within the answer of apply', async () => {
+      assert.deepEqual(await reaches(), [true, true]);
+      const policy = { kind: 'policy', name: 'db', selector: 'role == "db"' };
+      const rule = { action: 'allow', protocol: 'tcp', dst_ports: [80], src_selector: 'role == "web"' };
+      await apply({ ...policy, inbound_rules: [rule] });
+      assert.deepEqual(await reaches(), [false, true]);
+      assert.match(
+        await netctl('why', addresses[0]!, addresses[1]!, 'tcp:22'),
+        /dropped: no policy decided in nctl-in-edge-\S+ on/,
+      );
+      const office = { kind: 'address-set', name: 'office', nets: [`${addresses[0]}`] };
+      await apply(office, {
+        ...policy,
+        inbound_rules: [{ action: 'deny', src_set: 'office' }, { action: 'pass' }],
+      });
+      assert.deepEqual(await reaches(), [false, false]);
+      await apply({ ...office, nets: [] });
+      assert.deepEqual(await reaches(), [true, true]);
+      await netctl('endpoint', 'set', addresses[1]!, '--label', 'role=other');
+      await netctl('delete', 'address-set', 'office', '--force');
+      assert.deepEqual(await reaches(), [true, true]);
+      await netctl('endpoint', 'set', addresses[1]!, '--label', 'role=db');
+      assert.deepEqual(await reaches(), [false, false]);
+      await netctl('delete', 'policy', 'db');
+      assert.deepEqual(await reaches(), [true, true]);
+    });
+
+    test('rules show how often they applied', async () => {
+      await netctl(
+        'profile',
+        'edge',
+        'rule',
+        'add',
+        'inbound',
+        '--at',
+        '1',
+        'allow',
+        'tcp',
+        'to',
+        'ports',
+        '80',
+      );
+      assert.deepEqual(await reaches(), [true, true]);
+      const shown = await netctl('profile', 'edge', 'rule', 'show');
+      assert.match(shown, /1 allow tcp to ports 80 +\(1 packets, \d+ bytes\)/);
+    });
+
+    test('a host endpoint takes away what its profiles do not allow; failsafe ports stay', async () => {
+      const profile = { kind: 'profile', name: 'closed', tags: [], inbound_rules: [], outbound_rules: [] };
+      const hostEndpoint = {
+        kind: 'host-endpoint',
+        node: host.name,
+        name: 'all',
+        interface: '*',
+        profiles: ['closed'],
+      };
+      await apply(profile, hostEndpoint);
+      const why = async (protocol: string): Promise<boolean> =>
+        JSON.parse(await netctl('why', '203.0.113.9', 'host', protocol, '-o', 'json')).allowed;
+      assert.deepEqual([await why('tcp:22'), await why('tcp:8080')], [true, false]);
+      assert.deepEqual(await reaches(), [true, true]);
+      await netctl('delete', 'host-endpoint', `${host.name}/all`);
+      assert.equal(await why('tcp:8080'), true);
+    });
+  });
+}

@@ -1,0 +1,130 @@
+/** Why one party reaches another: hosts, rules and verdicts out of the records of the store. */
+import assert from 'node:assert/strict';
+import { describe, test } from 'node:test';
+import { Why, type WhyQuery } from '../../../src/agent/why.ts';
+import type { Entry, Json } from '../../../src/store/store.ts';
+
+const tcp = (port: number): WhyQuery['protocol'] => ({ number: 6, port });
+
+function endpoint(addresses: string[], profiles: string[], labels: Record<string, string> = {}): Json {
+  return {
+    network: 'edge',
+    containerId: `container-${profiles[0]}`,
+    interface: 'eth0',
+    kind: 'routed',
+    hostInterface: `nctl${profiles[0]}`,
+    mac: '02:00:00:00:00:01',
+    mtuBytes: 1500,
+    addresses,
+    profiles,
+    labels,
+    netns: { path: '/run/netns/a', device: 4, inode: 77 },
+    bootId: 'b',
+    createdAt: '2026-01-02T03:04:05.000Z',
+  };
+}
+
+const node = (address4: string): Json => ({
+  address4,
+  address6: null,
+  version: '0',
+  startedAt: '2026-01-02T03:04:05.000Z',
+});
+
+const records: Record<string, Json> = {
+  'nodes/node1': node('192.0.2.1'),
+  'nodes/node2': node('192.0.2.2'),
+  'endpoints/node1/aaaa1111': endpoint(['10.0.0.1', 'fd00::1'], ['web']),
+  'endpoints/node1/bbbb2222': endpoint(['10.0.0.2'], ['db']),
+  'endpoints/node2/cccc3333': endpoint(['10.0.1.3'], ['far'], { guarded: 'yes' }),
+  'profiles/web': {
+    tags: ['web'],
+    inbound_rules: [],
+    outbound_rules: [{ action: 'deny', protocol: 'udp' }, { action: 'allow' }],
+  },
+  'profiles/db': {
+    tags: [],
+    inbound_rules: [
+      { action: 'log' },
+      { action: 'allow', protocol: 'tcp', src_tag: 'web', dst_ports: [3306] },
+    ],
+    outbound_rules: [],
+  },
+  'profiles/far': { tags: [], inbound_rules: [{ action: 'allow', protocol: 'tcp' }], outbound_rules: [] },
+  'policies/guard': {
+    order: 1,
+    selector: 'has(guarded)',
+    inbound_rules: [{ action: 'deny', protocol: 'tcp', dst_ports: [22] }, { action: 'pass' }],
+  },
+  'host-endpoints/node2/uplink': { interface: '*', labels: {}, profiles: ['far'] },
+};
+const entries = Object.entries(records).map(
+  ([key, value], i) => ({ key, value, created: i, modified: i }) as unknown as Entry,
+);
+const why = new Why(entries, 'node1', { endpointToHost: 'drop', failsafe: { inbound: [], outbound: [] } });
+
+/** `node1 accept: profile db inbound 2`, or the text of what decided where no rule did. */
+function ask(source: string, destination: string, protocol: WhyQuery['protocol']): string[] {
+  const { allowed, hosts } = why.answer({ source, destination, protocol });
+  const lines = hosts.map(({ node, verdict, rules }) => {
+    const origins = rules.flatMap(({ origin }) =>
+      origin === null ? [] : [`${origin.kind} ${origin.name} ${origin.direction} ${origin.position}`],
+    );
+    const decided = rules.at(-1)?.origin === null ? [rules.at(-1)!.text] : [];
+    return `${node} ${verdict}: ${[...origins, ...decided].join(', ')}`;
+  });
+  return [allowed ? 'allowed' : 'dropped', ...lines];
+}
+
+describe('why', () => {
+  const rows: [source: string, destination: string, protocol: WhyQuery['protocol'], expected: string[]][] = [
+    [
+      'aaaa',
+      'container-db',
+      tcp(3306),
+      ['allowed', 'node1 accept: profile web outbound 2, profile db inbound 1, profile db inbound 2'],
+    ],
+    [
+      'aaaa',
+      '10.0.0.2',
+      tcp(22),
+      ['dropped', 'node1 drop: profile web outbound 2, profile db inbound 1, no profile matched'],
+    ],
+    ['aaaa', 'bbbb', { number: 17, port: 53 }, ['dropped', 'node1 drop: profile web outbound 1']],
+    ['bbbb', 'aaaa', 'icmp', ['dropped', 'node1 drop: no profile matched']],
+    [
+      'aaaa',
+      'cccc',
+      tcp(80),
+      [
+        'allowed',
+        'node1 accept: profile web outbound 2, to elsewhere',
+        'node2 accept: policy guard inbound 2, profile far inbound 1',
+      ],
+    ],
+    [
+      '10.0.0.1',
+      '10.0.1.3',
+      tcp(22),
+      ['dropped', 'node1 accept: profile web outbound 2, to elsewhere', 'node2 drop: policy guard inbound 1'],
+    ],
+    ['203.0.113.9', 'cccc', 'icmp', ['dropped', 'node2 drop: policy guard inbound 2, no profile matched']],
+    ['aaaa', 'host', tcp(80), ['dropped', 'node1 drop: profile web outbound 2']],
+    ['host', 'bbbb', tcp(80), ['allowed', 'node1 left: ']],
+    ['203.0.113.9', 'node2', { number: 17, port: 53 }, ['dropped', 'node2 drop: no profile matched']],
+    ['203.0.113.9', '192.0.2.2', tcp(53), ['allowed', 'node2 left: profile far inbound 1']],
+  ];
+  for (const [source, destination, protocol, expected] of rows)
+    test(`${source} → ${destination} ${JSON.stringify(protocol)}`, () =>
+      assert.deepEqual(ask(source, destination, protocol), expected));
+
+  const refused: [source: string, destination: string, message: RegExp][] = [
+    ['nobody', 'aaaa', /there is no endpoint or node nobody/],
+    ['203.0.113.9', '203.0.113.8', /neither 203/],
+    ['fd00::1', 'bbbb', /no addresses of the same family/],
+    ['container', 'aaaa', /may mean aaaa1111, bbbb2222, cccc3333/],
+  ];
+  for (const [source, destination, message] of refused)
+    test(`${source} → ${destination} is refused`, () =>
+      assert.throws(() => ask(source, destination, 'icmp'), { message }));
+});
