@@ -12,6 +12,7 @@
 import { EndpointWiring } from '../dataplane/endpoint-wiring.ts';
 import { PolicyDataplane } from '../dataplane/policy-dataplane.ts';
 import { AddressBook } from '../ipam/address-book.ts';
+import { Ipam } from '../ipam/ipam.ts';
 import type { Clock, Timer } from '../lib/clock.ts';
 import { asNetctlError } from '../lib/errors.ts';
 import type { Logger } from '../lib/logger.ts';
@@ -44,6 +45,8 @@ const appliedDeadlineMilliseconds = 5000;
 export class Agent {
   readonly #parts: AgentParts;
   readonly #book = new AddressBook();
+  /** The verbs of address management, for the API. */
+  readonly ipam: Ipam;
   readonly #endpoints = new EndpointTable();
   readonly #policy: PolicyDataplane;
   readonly #engine: PolicyEngine;
@@ -79,6 +82,13 @@ export class Agent {
       onFamily: (family) => this.#afterSync(() => this.#wiring.ensureForwarding(family)),
       onOwnBlock: (block, present) => this.#afterSync(() => this.#wiring.setBlockRoute(block, present)),
     });
+    this.ipam = new Ipam({
+      store,
+      picture: this.#picture,
+      book: this.#book,
+      node: config.node.name,
+      clock,
+    });
     this.#syncer = new Syncer({
       store,
       prefix: '',
@@ -109,7 +119,7 @@ export class Agent {
       node: config.node.name,
       mtuBytes: config.dataplane.mtuBytes || (await this.#wiring.mtuOf(nodeAddresses)),
       picture: this.#picture,
-      book: this.#book,
+      ipam: this.ipam,
       endpoints: this.#endpoints,
       wiring: this.#wiring,
       policy: this.#policy,
@@ -185,6 +195,7 @@ export class Agent {
 
   #onUpdates(updates: Parameters<Picture['apply']>[0], revision: Revision): void {
     this.#picture.apply(updates);
+    this.#book.onRevision(revision);
     this.#revision = revision;
     for (const waiter of this.#waiting) if (waiter.revision <= revision) waiter.resolve();
     // What changed is in the kernel when flush resolves; those who must know wait for a flush of their own.
@@ -228,6 +239,8 @@ export class Agent {
       startedAt: this.#startedAt.toISOString(),
     };
     await store.transact([], [{ kind: 'put', key: nodeKey(name), value: record as unknown as Json }]);
+    // A pool's node selector must not have to wait for the echo.
+    this.#book.onNode(name, labels);
   }
 
   /** Links with our name that no endpoint has: left by a crash, or a sign that the store is not the one it was. */

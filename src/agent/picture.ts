@@ -23,6 +23,10 @@ import {
   endpointSchema,
   nodeSchema,
   poolSchema,
+  reservationSchema,
+  settingsSchema,
+  tenantSchema,
+  tenantUseSchema,
 } from '../model/records.ts';
 import type { PolicyEngine } from '../policy/engine.ts';
 import type { Json, Revision } from '../store/store.ts';
@@ -51,6 +55,7 @@ export class Picture {
   readonly #parts: PictureParts;
   readonly #broken = new Map<string, string>();
   readonly #profiles = new Set<string>();
+  #trusts = false;
 
   constructor(parts: PictureParts) {
     this.#parts = parts;
@@ -65,10 +70,13 @@ export class Picture {
     return this.#profiles.has(name);
   }
 
-  apply(changes: readonly Change[]): void {
+  /** @param own records that this agent has just made: they are typed already */
+  apply(changes: readonly Change[], own = false): void {
+    this.#trusts = own;
     // Pools first: what follows is indexed by them.
     for (const change of changes) if (change.key.startsWith('pools/')) this.#applyOne(change);
     for (const change of changes) if (!change.key.startsWith('pools/')) this.#applyOne(change);
+    this.#trusts = false;
   }
 
   #applyOne({ key: path, entry }: Change): void {
@@ -103,7 +111,19 @@ export class Picture {
         engine.onProfile(key.profile, this.#profile(path, entry));
         return;
       case 'node':
-        this.#read(path, entry, nodeSchema);
+        book.onNode(key.node, this.#read(path, entry, nodeSchema)?.value.labels ?? null);
+        return;
+      case 'reservation':
+        book.onReservation(key.reservation, this.#read(path, entry, reservationSchema));
+        return;
+      case 'tenant':
+        book.onTenant(key.tenant, this.#read(path, entry, tenantSchema)?.value ?? null);
+        return;
+      case 'tenant-use':
+        book.onTenantUse(key.tenant, this.#read(path, entry, tenantUseSchema));
+        return;
+      case 'settings':
+        book.onSettings(this.#read(path, entry, settingsSchema)?.value ?? null);
         return;
       case 'owner':
         return;
@@ -140,6 +160,7 @@ export class Picture {
 
   #read<T>(path: string, entry: Entry | null, schema: z.ZodType<T>): Known<T> | null {
     if (entry === null) return this.#forget(path);
+    if (this.#trusts) return { value: entry.value as T, modified: entry.modified };
     const parsed = schema.safeParse(entry.value);
     if (parsed.success) {
       this.#broken.delete(path);

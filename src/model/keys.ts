@@ -19,7 +19,11 @@ export type Key =
       readonly address: Address;
     }
   | { readonly kind: 'endpoint'; readonly node: string; readonly endpoint: string }
-  | { readonly kind: 'profile'; readonly profile: string };
+  | { readonly kind: 'profile'; readonly profile: string }
+  | { readonly kind: 'settings' }
+  | { readonly kind: 'reservation'; readonly reservation: string }
+  | { readonly kind: 'tenant'; readonly tenant: string }
+  | { readonly kind: 'tenant-use'; readonly tenant: string };
 
 export type KeyKind = Key['kind'];
 
@@ -32,6 +36,10 @@ export const keyPrefix: Readonly<Record<KeyKind, string>> = {
   owner: 'owners/',
   endpoint: 'endpoints/',
   profile: 'profiles/',
+  settings: 'settings',
+  reservation: 'reservations/',
+  tenant: 'tenants/',
+  'tenant-use': 'tenant-use/',
 };
 
 export const nodeKey = (node: string): string => `nodes/${node}`;
@@ -44,6 +52,10 @@ export const ownerKey = (
   address: Address,
 ): string => `owners/${owner.tenant}/${owner.app}/${owner.instance}/${address}`;
 export const endpointKey = (node: string, endpoint: string): string => `endpoints/${node}/${endpoint}`;
+export const settingsKey = 'settings';
+export const reservationKey = (id: string): string => `reservations/${id}`;
+export const tenantKey = (tenant: string): string => `tenants/${tenant}`;
+export const tenantUseKey = (tenant: string): string => `tenant-use/${tenant}`;
 export const profileKey = (profile: string): string => `profiles/${profile}`;
 
 /** The typed key of a path, or null for one that is not ours to read (a kind that a newer version keeps). */
@@ -62,6 +74,10 @@ export function parseKey(path: string): Key | null {
     if (kind === 'endpoints' && a && b && parts.length === 2)
       return { kind: 'endpoint', node: a, endpoint: b };
     if (kind === 'profiles' && a && parts.length === 1) return { kind: 'profile', profile: a };
+    if (path === settingsKey) return { kind: 'settings' };
+    if (kind === 'reservations' && a && parts.length === 1) return { kind: 'reservation', reservation: a };
+    if (kind === 'tenants' && a && parts.length === 1) return { kind: 'tenant', tenant: a };
+    if (kind === 'tenant-use' && a && parts.length === 1) return { kind: 'tenant-use', tenant: a };
   } catch {
     return null;
   }
