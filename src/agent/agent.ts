@@ -117,7 +117,7 @@ export class Agent {
     const attachments = new Attachments({
       ...this.#parts,
       node: config.node.name,
-      mtuBytes: config.dataplane.mtuBytes || (await this.#wiring.mtuOf(nodeAddresses)),
+      mtuBytes: config.dataplane.mtuBytes || (await this.#wiring.mtuOf(config.node.interface, nodeAddresses)),
       picture: this.#picture,
       ipam: this.ipam,
       endpoints: this.#endpoints,

@@ -10,7 +10,7 @@ import { parseArgs } from 'node:util';
 import { parse as parseYaml } from 'yaml';
 import { invalid, NetctlError } from '../lib/errors.ts';
 import { type Address, familyOf, parseAddress } from '../model/ip.ts';
-import { parseNodeName } from '../model/names.ts';
+import { parseInterfaceName, parseNodeName } from '../model/names.ts';
 
 export interface Config {
   readonly node: {
@@ -18,6 +18,7 @@ export interface Config {
     readonly address4: Address | null;
     readonly address6: Address | null;
     readonly asNumber: number | null;
+    readonly interface: string | null;
     readonly labels: Readonly<Record<string, string>>;
   };
   readonly datastore: { readonly type: 'embedded' };
@@ -83,6 +84,13 @@ export const options: readonly Option[] = [
     parse: nullable(integer(1, 4294967295)),
   },
   {
+    key: 'node.interface',
+    flag: 'interface',
+    fallback: null,
+    doc: "Interface that leads to the other hosts; endpoints get its MTU. null takes the one with the node's address.",
+    parse: nullable(parseInterfaceName),
+  },
+  {
     key: 'node.labels',
     flag: 'labels',
     fallback: {},
@@ -121,7 +129,7 @@ export const options: readonly Option[] = [
     key: 'dataplane.mtuBytes',
     flag: 'mtu',
     fallback: 0,
-    doc: "MTU of endpoints; 0 takes that of the interface with the node's address.",
+    doc: 'MTU of endpoints; 0 takes that of node.interface.',
     parse: integer(0, 65535),
   },
   {

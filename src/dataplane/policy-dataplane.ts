@@ -11,7 +11,7 @@
 import { NetctlError } from '../lib/errors.ts';
 import type { Logger } from '../lib/logger.ts';
 import type { IpSetMember, Linux } from '../linux/ports.ts';
-import { type Family, families } from '../model/ip.ts';
+import type { Family } from '../model/ip.ts';
 import type { Chain } from '../policy/chain.ts';
 import type { PolicyOutput, SetSpec } from '../policy/output.ts';
 import { IpsetReconciler } from './ipset-reconciler.ts';
@@ -38,7 +38,8 @@ const LAST_RETRY_MS = 60_000;
 export class PolicyDataplane implements PolicyOutput {
   readonly #logger: Logger;
   readonly #ipsets: IpsetReconciler;
-  readonly #tables: Readonly<Record<Family, IptablesReconciler>>;
+  /** One for each family that the kernel has. */
+  readonly #tables: ReadonlyMap<Family, IptablesReconciler>;
   #isStarted = false;
   /** What we believe to be in the kernel was read, and no write has failed since. */
   #isTrusted = false;
@@ -51,13 +52,12 @@ export class PolicyDataplane implements PolicyOutput {
   #failures = 0;
   #repairs = 0;
 
-  constructor(linux: Pick<Linux, 'ipsets' | 'iptables'>, logger: Logger) {
+  constructor(linux: Pick<Linux, 'families' | 'ipsets' | 'iptables'>, logger: Logger) {
     this.#logger = logger;
     this.#ipsets = new IpsetReconciler(linux.ipsets, logger);
-    this.#tables = {
-      4: new IptablesReconciler(linux.iptables, 4),
-      6: new IptablesReconciler(linux.iptables, 6),
-    };
+    this.#tables = new Map(
+      linux.families.map((family) => [family, new IptablesReconciler(linux.iptables, family)]),
+    );
   }
 
   set(name: string, spec: SetSpec | null): void {
@@ -69,7 +69,7 @@ export class PolicyDataplane implements PolicyOutput {
   }
 
   chain(family: Family, name: string, chain: Chain | null): void {
-    this.#tables[family].chain(name, chain);
+    this.#tables.get(family)?.chain(name, chain);
   }
 
   /**
@@ -112,7 +112,7 @@ export class PolicyDataplane implements PolicyOutput {
       retryInMs: this.#failuresInARow > 0 ? retryMs : null,
       writes: {
         ipsetRequests: this.#ipsets.requests,
-        iptablesRuns: this.#tables[4].writes + this.#tables[6].writes,
+        iptablesRuns: this.#allTables.reduce((runs, table) => runs + table.writes, 0),
         repairs: this.#repairs,
         failures: this.#failures,
       },
@@ -121,9 +121,11 @@ export class PolicyDataplane implements PolicyOutput {
 
   /** Everything asked is in the kernel. True also while a resync reads. */
   get #isSettled(): boolean {
-    return (
-      this.#isTrusted && this.#ipsets.isClean && families.every((family) => this.#tables[family].isClean)
-    );
+    return this.#isTrusted && this.#ipsets.isClean && this.#allTables.every((table) => table.isClean);
+  }
+
+  get #allTables(): IptablesReconciler[] {
+    return [...this.#tables.values()];
   }
 
   #requireStart(): void {
@@ -161,8 +163,8 @@ export class PolicyDataplane implements PolicyOutput {
     try {
       const differences = this.#mustRead ? await this.#read() : [];
       this.#ipsets.write();
-      await allDone(families.map((family) => this.#tables[family].write()));
-      this.#ipsets.destroyUnwanted((set) => families.some((family) => this.#tables[family].namesSet(set)));
+      await allDone(this.#allTables.map((table) => table.write()));
+      this.#ipsets.destroyUnwanted((set) => this.#allTables.some((table) => table.namesSet(set)));
       this.#lastError = null;
       this.#failuresInARow = 0;
       return differences;
@@ -174,10 +176,7 @@ export class PolicyDataplane implements PolicyOutput {
 
   async #read(): Promise<string[]> {
     this.#mustRead = false;
-    const differences = await allDone([
-      ...families.map((family) => this.#tables[family].read()),
-      this.#ipsets.read(),
-    ]);
+    const differences = await allDone([...this.#allTables.map((table) => table.read()), this.#ipsets.read()]);
     this.#isTrusted = true;
     return differences.flat();
   }

@@ -12,6 +12,8 @@ import type { Mac } from '../model/mac.ts';
 
 /** One host as netctl sees it. `netns` absent means the namespace that the agent runs in. */
 export interface Linux {
+  /** The families that this kernel has: IPv6 may be switched off at boot, and then nothing of it can be written. */
+  readonly families: readonly Family[];
   /** Opens a namespace file. @throws NETNS_INVALID when the path is not a network namespace. Close it soon: it pins the namespace. */
   openNetns(path: string): Netns;
   /** A routing socket born in the namespace; it stays there after `netns` is closed. */

@@ -103,7 +103,11 @@ export function addressValue(address: Address): bigint {
 }
 
 export function addressFrom(family: Family, value: bigint): Address {
-  const bytes = new Uint8Array(family === 4 ? 4 : 16);
+  if (family === 4) {
+    const number = Number(value);
+    return `${number >>> 24}.${(number >>> 16) & 255}.${(number >>> 8) & 255}.${number & 255}` as Address;
+  }
+  const bytes = new Uint8Array(16);
   let rest = value;
   for (let i = bytes.length - 1; i >= 0; i--) {
     bytes[i] = Number(rest & 0xffn);

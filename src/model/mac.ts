@@ -25,7 +25,9 @@ export function macBytes(mac: Mac): Uint8Array {
 }
 
 export function macFromBytes(bytes: Uint8Array): Mac {
-  return Array.from(bytes, (octet) => octet.toString(16).padStart(2, '0')).join(':') as Mac;
+  let text = '';
+  for (const octet of bytes) text += `${text === '' ? '' : ':'}${octet < 16 ? '0' : ''}${octet.toString(16)}`;
+  return text as Mac;
 }
 
 /**

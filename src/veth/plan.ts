@@ -86,8 +86,22 @@ export function planContainer(spec: VethSpec): RoutingRequest[] {
       }),
     ),
     { kind: 'link-set', index, up: true },
+    ...spec.addresses
+      .filter((address) => familyOf(address) === 6)
+      .map((address) => planLocalRoute(index, address)),
     ...families.flatMap((family) => planDefaultRoute(index, family)),
   ];
+}
+
+/** The kernel makes an IPv6 address's local route in a worker of its own, after the answer: packets until then are lost. */
+function planLocalRoute(index: number, address: Address): RoutingRequest {
+  const route = {
+    destination: hostCidr(address),
+    type: 'local',
+    linkIndex: index,
+    protocol: routeProtocol,
+  } as const;
+  return { kind: 'route-replace', route };
 }
 
 function planDefaultRoute(index: number, family: Family): RoutingRequest[] {

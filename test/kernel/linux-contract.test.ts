@@ -5,17 +5,17 @@
  */
 import assert from 'node:assert/strict';
 import { execFileSync } from 'node:child_process';
-import { connect, isIPv6 } from 'node:net';
+import { connect } from 'node:net';
 import { after, before, describe, test } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { FakeLinux } from '../../src/linux/fake/linux.ts';
-import type { LinkEvent, Linux, Routing, RoutingRequest } from '../../src/linux/ports.ts';
+import type { LinkEvent, Linux, Routing } from '../../src/linux/ports.ts';
 import { createConntrack } from '../../src/linux/real/conntrack.ts';
 import { createIptables } from '../../src/linux/real/iptables.ts';
+import { LinkReaper } from '../../src/linux/real/link-reaper.ts';
 import { watchLinks } from '../../src/linux/real/link-watch.ts';
 import { createLinux } from '../../src/linux/real/linux.ts';
-import { type Address, hostCidr } from '../../src/model/ip.ts';
-import { planContainer, planHost, routeProtocol, type VethSpec } from '../../src/veth/plan.ts';
+import { planContainer, planHost, type VethSpec } from '../../src/veth/plan.ts';
 import { type Adapter, address, endpoint, linuxContract } from './linux-contract.ts';
 import { addNetns, enterSandbox, ip, removeNetns } from './linux-contract-sandbox.ts';
 
@@ -67,7 +67,6 @@ describe('real kernel only', () => {
     host.batch(planHost(here));
     const container = linux.openRouting(netns);
     container.batch(planContainer(here));
-    container.batch(here.addresses.filter(isIPv6).map((to) => deliverNow(to, here.containerIndex)));
     host.link({ index: spec.hostIndex });
     container.close();
     netns.close();
@@ -209,6 +208,19 @@ describe('real kernel only', () => {
     netns.close();
   });
 
+  test('a deletion settles though both its notification and its acknowledgement were lost', async () => {
+    const netns = linux.openNetns(addNetns('nct-lost'));
+    const spec = endpoint(6000, netns.fd);
+    host.batch(planHost(spec).slice(0, 1));
+    const reaper = new LinkReaper();
+    const removed = reaper.remove(spec.hostIndex);
+    await Promise.resolve();
+    reaper.close();
+    await removed;
+    assert.equal(host.link({ index: spec.hostIndex }), null);
+    netns.close();
+  });
+
   test('text that iptables does not take comes back with its own words', async () => {
     await assert.rejects(
       createIptables('nft').restore(4, '*filter\n-A FORWARD --bogus\nCOMMIT\n'),
@@ -222,12 +234,6 @@ describe('real kernel only', () => {
     }
   });
 });
-
-/** The kernel's own local route of an IPv6 address comes from a worker thread, up to milliseconds later. */
-function deliverNow(to: Address, linkIndex: number): RoutingRequest {
-  const route = { destination: hostCidr(to), type: 'local', linkIndex, protocol: routeProtocol } as const;
-  return { kind: 'route-replace', route };
-}
 
 function median(values: readonly number[]): number {
   return values.toSorted((a, b) => a - b)[values.length >> 1]!;

@@ -233,7 +233,7 @@ export function linuxContract(name: string, createAdapter: () => Promise<Adapter
       const { spec, container } = addEndpoint();
       const before = await container.routes();
       const route = {
-        destination: cidr('fd00:65::2/128'),
+        destination: cidr('fd00:65::99/128'),
         type: 'local',
         linkIndex: spec.containerIndex,
         protocol: 111,

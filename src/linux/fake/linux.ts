@@ -5,7 +5,7 @@
  * back, and printed as commands. Never: success where the kernel would refuse.
  */
 import { NetctlError } from '../../lib/errors.ts';
-import type { Address } from '../../model/ip.ts';
+import { type Address, families } from '../../model/ip.ts';
 import { describeRouting } from '../describe.ts';
 import { checkIndex, checkVeth } from '../netlink/link.ts';
 import { checkRoute } from '../netlink/route.ts';
@@ -29,6 +29,7 @@ const FIRST_INODE = 4026532000;
 const NSFS_DEVICE = 4;
 
 export class FakeLinux implements Linux {
+  readonly families = families;
   readonly ipsets: FakeIpSets;
   readonly iptables: FakeIptables;
   readonly conntrack: Conntrack;

@@ -3,6 +3,8 @@
  *
  * In: which iptables to drive. Out: the port. Never: anything but wiring.
  */
+import { existsSync } from 'node:fs';
+import { families } from '../../model/ip.ts';
 import type { Iptables, Linux } from '../ports.ts';
 import { createConntrack } from './conntrack.ts';
 import { openIpSets } from './ipsets.ts';
@@ -23,7 +25,9 @@ export async function createLinux(options: LinuxOptions): Promise<Linux & { clos
   const backend = options.iptablesBackend === 'auto' ? await detectBackend() : options.iptablesBackend;
   const reaper = new LinkReaper();
   const ipsets = openIpSets();
+  const hasIpv6 = existsSync('/proc/net/if_inet6');
   return {
+    families: families.filter((family) => family === 4 || hasIpv6),
     openNetns,
     openRouting,
     readSysctl,

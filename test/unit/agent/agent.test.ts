@@ -19,8 +19,9 @@ const { config } = loadConfig({ argv: ['--node', 'n1'], env: {}, readFile: () =>
 function override<T extends object>(target: T, replaced: Partial<T>): T {
   return new Proxy(target, {
     get(_, key) {
-      const value = Reflect.get(key in replaced ? replaced : target, key, target);
-      return typeof value === 'function' ? value.bind(target) : value;
+      const source = key in replaced ? replaced : target;
+      const value = Reflect.get(source, key, source);
+      return typeof value === 'function' ? value.bind(source) : value;
     },
   });
 }
@@ -230,6 +231,26 @@ describe('order', () => {
     await starting;
     assert.match(rig.linux.toString(), /nctl-FORWARD/);
   });
+});
+
+test('a kernel without IPv6: its tables are never touched, and policy is in sync', async () => {
+  const families: number[] = [];
+  const rig = new Rig((linux, store) => ({
+    store,
+    linux: override<Linux>(linux, {
+      families: [4],
+      iptables: override(linux.iptables, {
+        save: (family) => {
+          families.push(family);
+          return linux.iptables.save(family);
+        },
+      }),
+    }),
+  }));
+  await rig.start();
+  assert.deepEqual([...new Set(families)], [4]);
+  assert.equal(rig.agent.status().policy.inSync, true);
+  assert.doesNotMatch(rig.linux.toString(), /ip6tables/);
 });
 
 describe('restart', () => {

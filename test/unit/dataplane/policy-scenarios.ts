@@ -25,6 +25,7 @@ export class CountedLinux {
   readonly count = { lists: 0, batches: 0, saves: 0, restores: 0 };
   failing: 'batch' | 'restore' | 'save' | null = null;
   #held: Promise<void> | null = null;
+  readonly families = families;
   readonly ipsets: Linux['ipsets'];
   readonly iptables: Linux['iptables'];
 
