@@ -19,7 +19,7 @@ import type { Logger } from '../lib/logger.ts';
 import type { LinkEvent, Linux } from '../linux/ports.ts';
 import type { Cidr } from '../model/ip.ts';
 import { nodeKey } from '../model/keys.ts';
-import type { Node } from '../model/records.ts';
+import type { Endpoint, Node } from '../model/records.ts';
 import { PolicyEngine } from '../policy/engine.ts';
 import type { Json, Revision, Store } from '../store/store.ts';
 import { Syncer } from '../store/syncer.ts';
@@ -28,6 +28,16 @@ import type { Config } from './config.ts';
 import { EndpointTable } from './endpoint-table.ts';
 import { judgeDeletion } from './mass-deletion-guard.ts';
 import { Picture } from './picture.ts';
+
+/** What a store that replicates to a cluster tells (times in milliseconds since 1970). */
+export interface Replication {
+  readonly clusterReachable: boolean;
+  readonly since: number | null;
+  readonly error: string | null;
+  readonly held: string | null;
+  readonly waiting: number;
+  readonly oldest: number | null;
+}
 
 export interface AgentParts {
   readonly config: Config;
@@ -39,6 +49,8 @@ export interface AgentParts {
   readonly logger: Logger;
 }
 
+/** A namespace that ends takes its link first and is gone a moment later. */
+const repairDelayMilliseconds = 2000;
 /** How long a change may take to the kernel before the API stops waiting for it. */
 const appliedDeadlineMilliseconds = 5000;
 
@@ -64,6 +76,7 @@ export class Agent {
   #held: readonly string[] = [];
   #repairScheduled = false;
   #nextPolicyRetry = 0;
+  #isRegistered = false;
   #stopped = false;
 
   constructor(parts: AgentParts) {
@@ -80,6 +93,7 @@ export class Agent {
       engine: this.#engine,
       logger,
       onFamily: (family) => this.#afterSync(() => this.#wiring.ensureForwarding(family)),
+      onOwnEndpoint: (id, before, now) => this.#onOwnEndpoint(id, before, now),
       onOwnBlock: (block, present) => this.#afterSync(() => this.#wiring.setBlockRoute(block, present)),
     });
     this.ipam = new Ipam({
@@ -154,7 +168,8 @@ export class Agent {
     await this.#policy.flush();
   }
 
-  status() {
+  /** @param replication what the store says about the cluster; null for a host alone */
+  status(replication: Replication | null = null) {
     const { config, version } = this.#parts;
     const policy = this.#policy.status;
     const sync = this.#syncer.status();
@@ -166,6 +181,7 @@ export class Agent {
         since: sync.inSync ? null : new Date(sync.since).toISOString(),
         error: sync.inSync ? null : sync.reason,
         revision: this.#revision,
+        cluster: replication === null ? null : clusterStatus(replication),
       },
       policy: {
         backend: `iptables-${this.#parts.linux.iptables.backend}`,
@@ -227,20 +243,34 @@ export class Agent {
     }
   }
 
+  /** The node's own record is the cluster's to take; a host that is cut off starts without. */
   async #registerNode(): Promise<void> {
-    const { config, store, version } = this.#parts;
+    const { config, store, version, logger } = this.#parts;
     const { name, address4, address6, asNumber, labels } = config.node;
-    const record: Node = {
-      address4,
-      address6,
-      asNumber,
-      labels,
-      version,
-      startedAt: this.#startedAt.toISOString(),
-    };
-    await store.transact([], [{ kind: 'put', key: nodeKey(name), value: record as unknown as Json }]);
-    // A pool's node selector must not have to wait for the echo.
-    this.#book.onNode(name, labels);
+    const startedAt = this.#startedAt.toISOString();
+    const record: Node = { address4, address6, asNumber, labels, version, startedAt };
+    try {
+      await store.transact([], [{ kind: 'put', key: nodeKey(name), value: record as unknown as Json }]);
+      this.#isRegistered = true;
+    } catch (error) {
+      logger.warn({ error: asNetctlError(error).message }, 'the record of this node is not written yet');
+    }
+  }
+
+  /** What requests do themselves is theirs; the rest came through the store: an operator, a claim that is gone, a lost answer. */
+  #onOwnEndpoint(id: string, before: Endpoint | null, now: Endpoint | null): void {
+    const attachments = this.#attachments;
+    if (attachments === null || attachments.isBusy(id)) return;
+    if (now !== null) {
+      if (before === null) this.#scheduleRepair();
+      return;
+    }
+    if (before === null) return;
+    this.#parts.logger.warn(
+      { endpoint: id, containerId: before.containerId },
+      'endpoint is gone from the store: tearing it down',
+    );
+    attachments.tearDown(id, before).catch((error: unknown) => this.#report('tear-down', error));
   }
 
   /** Links with our name that no endpoint has: left by a crash, or a sign that the store is not the one it was. */
@@ -303,15 +333,20 @@ export class Agent {
 
   /** A link of ours that vanished without us: its namespace ended (a DEL follows), or somebody removed it. */
   #onLinkEvent(event: LinkEvent): void {
-    if (event.kind === 'changed' || this.#repairScheduled) return;
+    if (event.kind === 'changed') return;
     if (
       event.kind === 'gone' &&
       (!this.#endpoints.hasLink(event.name) || this.#attachments?.isBusyLink(event.name))
     )
       return;
+    this.#scheduleRepair();
+  }
+
+  #scheduleRepair(): void {
+    if (this.#repairScheduled) return;
     this.#repairScheduled = true;
     this.#timers.push(
-      this.#parts.clock.setTimer(2000, () => {
+      this.#parts.clock.setTimer(repairDelayMilliseconds, () => {
         this.#repairScheduled = false;
         this.#repairEndpoints().catch((error: unknown) => this.#report('links', error));
       }),
@@ -319,6 +354,7 @@ export class Agent {
   }
 
   async #housekeep(attachments: Attachments): Promise<void> {
+    if (!this.#isRegistered) await this.#registerNode();
     await attachments.expire();
     const { retryInMs } = this.#policy.status;
     if (retryInMs === null) {
@@ -345,4 +381,10 @@ export class Agent {
   #report(what: string, error: unknown): void {
     this.#parts.logger.error({ error: asNetctlError(error).message }, `${what}: failed, will be tried again`);
   }
+}
+
+function clusterStatus({ clusterReachable, since, error, held, waiting, oldest }: Replication) {
+  const time = (milliseconds: number | null): string | null =>
+    milliseconds === null ? null : new Date(milliseconds).toISOString();
+  return { reachable: clusterReachable, since: time(since), error, held, waiting, oldest: time(oldest) };
 }

@@ -132,6 +132,15 @@ export class Attachments implements Attacher {
     return this.#queue.run(id, () => this.#repair(id));
   }
 
+  /** Takes away what the kernel has of an endpoint whose record is gone. */
+  tearDown(id: string, endpoint: Endpoint): Promise<void> {
+    return this.#queue.run(id, async () => {
+      if (this.#parts.endpoints.get(id) !== undefined) return;
+      await this.#parts.wiring.remove(endpoint.hostInterface);
+      for (const address of endpoint.addresses) await this.#parts.linux.conntrack.flushAddress(address);
+    });
+  }
+
   /** True while a request for the endpoint runs: what it has in the kernel is not for others to judge. */
   isBusy(id: string): boolean {
     return this.#queue.has(id);

@@ -21,7 +21,16 @@ export interface Config {
     readonly interface: string | null;
     readonly labels: Readonly<Record<string, string>>;
   };
-  readonly datastore: { readonly type: 'embedded' };
+  readonly datastore: {
+    readonly type: 'embedded' | 'etcd';
+    readonly endpoints: readonly string[];
+    readonly prefix: string;
+    readonly ca: string | null;
+    readonly cert: string | null;
+    readonly key: string | null;
+    readonly username: string | null;
+    readonly passwordFile: string | null;
+  };
   readonly dataplane: {
     readonly policy: 'auto' | 'iptables';
     readonly iptablesBackend: 'auto' | 'nft' | 'legacy';
@@ -101,8 +110,57 @@ export const options: readonly Option[] = [
     key: 'datastore.type',
     flag: 'datastore',
     fallback: 'embedded',
-    doc: 'Where the state is kept: embedded is a database in the state directory.',
-    parse: oneOf('embedded'),
+    doc: 'Where the state is kept: embedded is a database in the state directory, for one host; etcd is shared by all hosts.',
+    parse: oneOf('embedded', 'etcd'),
+  },
+  {
+    key: 'datastore.endpoints',
+    flag: 'etcd-endpoints',
+    fallback: [],
+    doc: 'Addresses of the etcd members, such as https://10.0.0.1:2379; as a flag with commas between them.',
+    parse: urls,
+  },
+  {
+    key: 'datastore.prefix',
+    flag: 'etcd-prefix',
+    fallback: '/netctl/v1/',
+    doc: 'In front of every key in etcd.',
+    parse: keyPrefix,
+  },
+  {
+    key: 'datastore.ca',
+    flag: 'etcd-ca',
+    fallback: null,
+    doc: "File with the certificate authority of etcd's members.",
+    parse: nullable(absolutePath),
+  },
+  {
+    key: 'datastore.cert',
+    flag: 'etcd-cert',
+    fallback: null,
+    doc: 'File with the client certificate for etcd.',
+    parse: nullable(absolutePath),
+  },
+  {
+    key: 'datastore.key',
+    flag: 'etcd-key',
+    fallback: null,
+    doc: 'File with the key of the client certificate.',
+    parse: nullable(absolutePath),
+  },
+  {
+    key: 'datastore.username',
+    flag: 'etcd-username',
+    fallback: null,
+    doc: 'User of etcd; null where etcd has no users.',
+    parse: nullable(text),
+  },
+  {
+    key: 'datastore.passwordFile',
+    flag: 'etcd-password-file',
+    fallback: null,
+    doc: "File with the user's password.",
+    parse: nullable(absolutePath),
   },
   {
     key: 'dataplane.policy',
@@ -203,7 +261,26 @@ export function loadConfig(input: ConfigInput): { config: Config; settings: read
     ];
     return { key: option.key, value: option.parse(raw, name), source };
   });
-  return { config: nest(settings), settings };
+  const config = nest(settings);
+  checkDatastore(config);
+  return { config, settings };
+}
+
+/** What no single key can tell. */
+function checkDatastore({ datastore }: Config): void {
+  if (datastore.type === 'etcd' && datastore.endpoints.length === 0) {
+    throw invalid('datastore.endpoints', [], 'at least one address when datastore.type is etcd');
+  }
+  for (const [given, needed] of [
+    ['cert', 'key'],
+    ['key', 'cert'],
+    ['username', 'passwordFile'],
+    ['passwordFile', 'username'],
+  ] as const) {
+    if (datastore[given] !== null && datastore[needed] === null) {
+      throw invalid(`datastore.${needed}`, null, `a value, since datastore.${given} is set`);
+    }
+  }
 }
 
 function readFlags(argv: readonly string[]): Map<string, string> {
@@ -313,6 +390,26 @@ function ofFamily(family: 4 | 6) {
     if (familyOf(address) !== family) throw invalid(key, value, `an IPv${family} address`);
     return address;
   };
+}
+
+function urls(value: unknown, key: string): string[] {
+  const list = typeof value === 'string' ? value.split(',').filter(Boolean) : value;
+  const isUrl = (url: unknown): boolean => typeof url === 'string' && /^https?:\/\/[^\s/,]+$/.test(url);
+  if (!Array.isArray(list) || !list.every(isUrl)) {
+    throw invalid(key, value, 'addresses such as https://10.0.0.1:2379');
+  }
+  return list as string[];
+}
+
+function keyPrefix(value: unknown, key: string): string {
+  if (typeof value !== 'string' || !/^\/([\w.-]+\/)+$/.test(value))
+    throw invalid(key, value, 'a path such as /netctl/v1/');
+  return value;
+}
+
+function text(value: unknown, key: string): string {
+  if (typeof value !== 'string' || value === '') throw invalid(key, value, 'a text that is not empty');
+  return value;
 }
 
 function absolutePath(value: unknown, key: string): string {

@@ -47,6 +47,8 @@ export interface PictureParts {
   readonly logger: Logger;
   /** A pool of the family exists. */
   onFamily(family: Family): void;
+  /** An endpoint of this node came, went or changed; null where there was or is none. */
+  onOwnEndpoint(id: string, before: Endpoint | null, now: Endpoint | null): void;
   /** This node has, or has no longer, the block. */
   onOwnBlock(block: Cidr, present: boolean): void;
 }
@@ -142,9 +144,12 @@ export class Picture {
 
   #endpoint(key: Key & { kind: 'endpoint' }, known: Known<Endpoint> | null): void {
     const local = key.node === this.#parts.node;
+    const before = local ? this.#parts.endpoints.get(key.endpoint)?.value : undefined;
     if (local) this.#parts.endpoints.set(key.endpoint, known);
     const policy = known === null ? null : { local, ...known.value };
     this.#parts.engine.onEndpoint(`${key.node}/${key.endpoint}`, policy);
+    if (local && before !== known?.value)
+      this.#parts.onOwnEndpoint(key.endpoint, before ?? null, known?.value ?? null);
   }
 
   #profile(path: string, entry: Entry | null): Profile | null {

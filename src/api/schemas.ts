@@ -185,6 +185,17 @@ export const statusItem = z.object({
     since: z.string().nullable(),
     error: z.string().nullable(),
     revision,
+    cluster: z
+      .object({
+        reachable: z.boolean(),
+        since: z.string().nullable(),
+        error: z.string().nullable(),
+        held: z.string().nullable(),
+        waiting: count,
+        oldest: z.string().nullable(),
+      })
+      .nullable()
+      .meta({ description: 'How the local store stands with the cluster; null on a host alone' }),
   }),
   policy: z.object({
     backend: z.string(),

@@ -19,8 +19,8 @@ import { asNetctlError, NetctlError } from '../lib/errors.ts';
 import type { Logger } from '../lib/logger.ts';
 import { createLinux } from '../linux/real/linux.ts';
 import { native } from '../linux/real/native.ts';
-import { SqliteStore } from '../store/sqlite.ts';
 import { createLogger } from './logger.ts';
+import { openStore } from './open-store.ts';
 
 const queuePollMilliseconds = 5000;
 /** For the answers of requests that had begun when the end was asked for. */
@@ -40,10 +40,7 @@ async function run(config: Config, settings: readonly Setting[], logger: Logger)
   for (const directory of [config.runDir, config.stateDir])
     mkdirSync(directory, { recursive: true, mode: 0o700 });
   chmodSync(config.runDir, 0o700);
-  const store = new SqliteStore({
-    path: join(config.stateDir, 'netctl.db'),
-    onFault: (error) => logger.error({ error: error.message }, 'upkeep of the local store failed'),
-  });
+  const { store, replication } = await openStore(config, systemClock, logger);
   const linux = await createLinux({ iptablesBackend: config.dataplane.iptablesBackend });
   const bootId = readFileSync('/proc/sys/kernel/random/boot_id', 'utf8').trim();
   const agent = new Agent({
@@ -67,7 +64,7 @@ async function run(config: Config, settings: readonly Setting[], logger: Logger)
     store,
     node: config.node.name,
     version: packageJson.version,
-    status: () => agent.status(),
+    status: () => agent.status(replication()),
     config: () => settings,
     applied: (revision) => agent.applied(revision),
     onBug: (error) => logger.error({ error: error.message, stack: error.stack }, 'the API met a bug'),

@@ -13,7 +13,14 @@ import type { Json } from '../../../src/store/store.ts';
 
 export const healthy: AgentStatus = {
   agent: { version: '0.1.0', startedAt: '2026-01-02T03:04:05.000Z', pid: 4711 },
-  store: { type: 'embedded', inSync: true, since: '2026-01-02T03:04:06.000Z', error: null, revision: 12 },
+  store: {
+    type: 'embedded',
+    inSync: true,
+    since: '2026-01-02T03:04:06.000Z',
+    error: null,
+    cluster: null,
+    revision: 12,
+  },
   policy: { backend: 'iptables-nft', inSync: true, error: null, counters: { dropped: 3 } },
   endpoints: { total: 2, unhealthy: [] },
   guard: { held: [] },

@@ -48,6 +48,7 @@ export class TestNode {
       logger: silent,
       onFamily() {},
       onOwnBlock() {},
+      onOwnEndpoint() {},
     });
     this.ipam = new Ipam({
       store,
