@@ -271,6 +271,16 @@ function checkDatastore({ datastore }: Config): void {
   if (datastore.type === 'etcd' && datastore.endpoints.length === 0) {
     throw invalid('datastore.endpoints', [], 'at least one address when datastore.type is etcd');
   }
+  const kinds = new Set(datastore.endpoints.map((url) => url.startsWith('https:')));
+  if (kinds.size > 1) throw invalid('datastore.endpoints', datastore.endpoints, 'all http or all https');
+  const files = [datastore.ca, datastore.cert].filter((file) => file !== null);
+  if (files.length > 0 && !kinds.has(true)) {
+    throw invalid(
+      'datastore.endpoints',
+      datastore.endpoints,
+      'https addresses, since certificates are given',
+    );
+  }
   for (const [given, needed] of [
     ['cert', 'key'],
     ['key', 'cert'],

@@ -4,6 +4,9 @@
  * In: nothing. Out: one interface, which main or a test fills. Never: the agent's own objects, only what a request may ask of
  * them.
  */
+import type { Socket } from 'node:net';
+import type { Ipam } from '../ipam/ipam.ts';
+import type { Clock } from '../lib/clock.ts';
 import type { NetctlError } from '../lib/errors.ts';
 import type { Revision, Store } from '../store/store.ts';
 import type { AgentStatus, ConfigValue } from './status.ts';
@@ -11,6 +14,9 @@ import type { AgentStatus, ConfigValue } from './status.ts';
 export interface ApiDeps {
   /** Keys relative to the prefix. */
   readonly store: Store;
+  /** The verbs of address management, with the picture that they plan on. */
+  readonly ipam: Ipam;
+  readonly clock: Pick<Clock, 'now'>;
   /** Name of this node. */
   readonly node: string;
   readonly version: string;
@@ -19,6 +25,24 @@ export interface ApiDeps {
   config(): readonly ConfigValue[];
   /** Resolves when this host's kernel reflects the revision; rejects when it does not within 5 s. */
   applied(revision: Revision): Promise<void>;
+  /** Who is at the other end, for the log: `uid 0, process 4711`. */
+  actorOf?(socket: Socket): string;
+  /** Told of every change that only force made possible, to be logged. */
+  onForced?(change: ForcedChange): void;
   /** Told of every answer 500, with its cause. */
   onBug?(error: NetctlError): void;
+}
+
+export interface ForcedChange {
+  /** `unknown` where the agent cannot tell. */
+  readonly actor: string;
+  readonly action: 'release' | 'release-owner' | 'transfer';
+  /** An address, or an owner as `tenant/app/instance`. */
+  readonly what: string;
+  /** Who had the address: owner, node, container; null for a free one and for an owner's. */
+  readonly was: {
+    readonly owner: string;
+    readonly node: string | null;
+    readonly container: string | null;
+  } | null;
 }

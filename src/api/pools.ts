@@ -7,7 +7,7 @@
 import type { FastifyInstance } from 'fastify';
 import type { z } from 'zod';
 import { invalid, NetctlError } from '../lib/errors.ts';
-import { type Cidr, cidrBase, cidrContains, cidrsOverlap, prefixLength } from '../model/ip.ts';
+import { cidrBase, cidrContains, cidrsOverlap, prefixLength } from '../model/ip.ts';
 import { poolKey } from '../model/keys.ts';
 import { parseName } from '../model/names.ts';
 import { addressSchema, blockSchema, defaultBlockSize, type Pool, poolSchema } from '../model/records.ts';
@@ -79,16 +79,7 @@ export function poolRoutes(instance: FastifyInstance, deps: ApiDeps): void {
 
 async function addPool(store: Store, { name: wanted, ...body }: z.output<typeof poolAdd>): Promise<PoolItem> {
   refuseUnsupported(body);
-  const pool = poolSchema.safeParse({ ...body, blockSize: body.blockSize ?? defaultBlockSize(body.cidr) });
-  if (!pool.success) {
-    const [issue] = pool.error.issues;
-    throw invalid(
-      issue?.path.join('.') ?? 'pool',
-      body.blockSize,
-      (issue?.message ?? '').replace(/^expected /, ''),
-    );
-  }
-  checkExcludes(pool.data.cidr, pool.data.excludes);
+  const pool = checkedPool({ ...body, blockSize: body.blockSize ?? defaultBlockSize(body.cidr) });
   const { found } = await readAll(store, 'pool', parsePool);
   const names = new Set(found.map(({ key }) => key.pool));
   const name =
@@ -107,8 +98,8 @@ async function addPool(store: Store, { name: wanted, ...body }: z.output<typeof 
       { field: 'cidr', pool: other.key.pool },
     );
   }
-  const revision = await create(store, poolKey(name), pool.data, exists);
-  return { name, ...pool.data, revision };
+  const revision = await create(store, poolKey(name), pool, exists);
+  return { name, ...pool, revision };
 }
 
 async function setPool(
@@ -133,10 +124,7 @@ async function setPool(
     what: `pool ${name}`,
     parse: parsePool,
     serialise: (pool) => pool,
-    change: (pool): Pool => {
-      checkExcludes(pool.cidr, settable.excludes ?? []);
-      return { ...pool, ...given };
-    },
+    change: (pool) => checkedPool({ ...pool, ...given }),
     missing: () => noPool(name),
     ifMatch,
   });
@@ -177,12 +165,8 @@ async function refuseInUse(store: Store, pool: string): Promise<void> {
   );
 }
 
-type Unsupported = {
-  readonly [F in 'kind' | 'natOutgoing' | 'nodeSelector' | 'gateway']?: Pool[F] | undefined;
-};
-
 /** A later version carries these out; until then a pool that asks for them would silently be something else. */
-function refuseUnsupported(wanted: Unsupported): void {
+function refuseUnsupported(wanted: { kind?: Pool['kind'] | undefined; natOutgoing?: boolean | undefined }): void {
   const refuse = (field: string, value: unknown, accepted: string): never => {
     throw new NetctlError(
       'INVALID',
@@ -192,15 +176,24 @@ function refuseUnsupported(wanted: Unsupported): void {
   };
   if (wanted.kind !== undefined && wanted.kind !== 'routed') refuse('kind', wanted.kind, 'routed');
   if (wanted.natOutgoing === true) refuse('natOutgoing', true, 'false');
-  if (wanted.nodeSelector) refuse('nodeSelector', wanted.nodeSelector, 'none');
-  if (wanted.gateway) refuse('gateway', wanted.gateway, 'none');
 }
 
-function checkExcludes(pool: Cidr, excludes: readonly Cidr[]): void {
+/** What is right for each field by itself may be wrong for this prefix. @throws INVALID naming the field */
+function checkedPool(wanted: Readonly<Record<string, unknown>>): Pool {
+  const result = poolSchema.safeParse(wanted);
+  if (!result.success) {
+    const issue = result.error.issues[0]!;
+    const field = String(issue.path[0] ?? 'pool');
+    throw invalid(field, wanted[field], issue.message.replace(/^expected /, ''));
+  }
+  const { cidr, excludes, gateway } = result.data;
   const outside = excludes.find(
-    (cidr) => prefixLength(cidr) < prefixLength(pool) || !cidrContains(pool, cidrBase(cidr)),
+    (exclude) => prefixLength(exclude) < prefixLength(cidr) || !cidrContains(cidr, cidrBase(exclude)),
   );
-  if (outside !== undefined) throw invalid('excludes', outside, `prefixes inside the pool's ${pool}`);
+  if (outside !== undefined) throw invalid('excludes', outside, `prefixes inside the pool's ${cidr}`);
+  if (gateway !== null && !cidrContains(cidr, gateway))
+    throw invalid('gateway', gateway, `an address inside the pool's ${cidr}`);
+  return result.data;
 }
 
 function noPool(name: string): NetctlError {

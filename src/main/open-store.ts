@@ -44,18 +44,22 @@ export async function openStore(config: Config, clock: Clock, logger: Logger): P
 }
 
 function openEtcd(datastore: Config['datastore'], clock: Clock, logger: Logger): EtcdStore {
-  const { endpoints, prefix, ca, cert, key, username, passwordFile } = datastore;
+  const { endpoints, prefix, username, passwordFile } = datastore;
   return new EtcdStore({
     endpoints,
     prefix,
     clock,
     logger,
-    tls: {
-      ...(ca === null ? {} : { ca: readFileSync(ca) }),
-      ...(cert === null ? {} : { cert: readFileSync(cert) }),
-      ...(key === null ? {} : { key: readFileSync(key) }),
-    },
+    ...(endpoints.some((endpoint) => endpoint.startsWith('https:')) ? { tls: tlsFiles(datastore) } : {}),
     ...(username === null ? {} : { username }),
     ...(passwordFile === null ? {} : { password: readFileSync(passwordFile, 'utf8').trimEnd() }),
   });
+}
+
+function tlsFiles({ ca, cert, key }: Config['datastore']) {
+  return {
+    ...(ca === null ? {} : { ca: readFileSync(ca) }),
+    ...(cert === null ? {} : { cert: readFileSync(cert) }),
+    ...(key === null ? {} : { key: readFileSync(key) }),
+  };
 }
