@@ -41,16 +41,33 @@ export class PreconditionFailed extends NetctlError {
   }
 }
 
+/** The Idempotency-Key was used for another request. */
+export class IdempotencyMismatch extends NetctlError {
+  constructor(key: string) {
+    super(
+      'CONFLICT',
+      `Idempotency-Key ${key} was used for another request: repeat a request as it was, and give each new one a key of its own`,
+      { key },
+    );
+  }
+}
+
 /** The answer to a failed request. */
 export function errorAnswer(thrown: unknown): { status: number; body: ErrorBody; error: NetctlError } {
   const error = toNetctlError(thrown);
   const { code, message, kind, details } = error;
-  const status = error instanceof PreconditionFailed ? 412 : (CODE_STATUS[code] ?? STATUS[kind]);
+  const status = statusOf(error);
   return {
     status,
     error,
     body: { error: { code, message, retryable: kind === 'transient', details: { ...details } } },
   };
+}
+
+function statusOf(error: NetctlError): number {
+  if (error instanceof PreconditionFailed) return 412;
+  if (error instanceof IdempotencyMismatch) return 422;
+  return CODE_STATUS[error.code] ?? STATUS[error.kind];
 }
 
 /** Fastify's own refusals (not JSON, too large, wrong content type) are the caller's fault; what else we did not foresee is ours. */

@@ -100,7 +100,9 @@ export const reservedItem = z.object({
       generation: count,
     }),
   ),
-  requested: count.meta({ description: 'More than there are addresses only in mode best-effort (status 202)' }),
+  requested: count.meta({
+    description: 'More than there are addresses only in mode best-effort (status 202)',
+  }),
 });
 export type ReservedItem = z.output<typeof reservedItem>;
 
@@ -168,7 +170,9 @@ export const transferBody = exactObject({
 export const transferred = z.object({
   address,
   generation: count,
-  was: z.object(addressSchema.shape).meta({ description: 'Whose container must be torn down, if it has one' }),
+  was: z
+    .object(addressSchema.shape)
+    .meta({ description: 'Whose container must be torn down, if it has one' }),
 });
 export const releaseBody = exactObject({
   generation: generation.optional().meta({ description: 'May be absent with force only' }),

@@ -166,7 +166,10 @@ async function refuseInUse(store: Store, pool: string): Promise<void> {
 }
 
 /** A later version carries these out; until then a pool that asks for them would silently be something else. */
-function refuseUnsupported(wanted: { kind?: Pool['kind'] | undefined; natOutgoing?: boolean | undefined }): void {
+function refuseUnsupported(wanted: {
+  kind?: Pool['kind'] | undefined;
+  natOutgoing?: boolean | undefined;
+}): void {
   const refuse = (field: string, value: unknown, accepted: string): never => {
     throw new NetctlError(
       'INVALID',

@@ -7,12 +7,14 @@ import { agentCommands } from './agent-commands.ts';
 import type { Command } from './command.ts';
 import { completionCommands } from './completion.ts';
 import { endpointCommands } from './endpoint-commands.ts';
+import { ipamCommands } from './ipam-commands.ts';
 import { poolCommands } from './pool-commands.ts';
 import { profileCommands } from './profile-commands.ts';
 
 export const commands: readonly Command[] = [
   ...profileCommands,
   ...poolCommands,
+  ...ipamCommands,
   ...endpointCommands,
   ...agentCommands,
   ...completionCommands,

@@ -62,11 +62,18 @@ async function run(config: Config, settings: readonly Setting[], logger: Logger)
 
   const api = buildApi({
     store,
+    ipam: agent.ipam,
+    clock: systemClock,
     node: config.node.name,
     version: packageJson.version,
     status: () => agent.status(replication()),
     config: () => settings,
     applied: (revision) => agent.applied(revision),
+    actorOf: (socket) => {
+      const { uid, pid } = native.peerCredentials(descriptorOf(socket));
+      return `uid ${uid}, process ${pid}`;
+    },
+    onForced: (change) => logger.warn({ ...change }, 'forced change of an address'),
     onBug: (error) => logger.error({ error: error.message, stack: error.stack }, 'the API met a bug'),
   });
   await api.ready();

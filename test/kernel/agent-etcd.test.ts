@@ -3,7 +3,7 @@
  * through a restart of its agent, and catches up afterwards.
  */
 import assert from 'node:assert/strict';
-import { createConnection, createServer, type Server } from 'node:net';
+import { createConnection, createServer, type Server, type Socket } from 'node:net';
 import { after, before, describe, test } from 'node:test';
 import { type Conflist, Container } from '../../lab/container.ts';
 import { Host } from '../../lab/host.ts';
@@ -20,6 +20,7 @@ interface EndpointRow {
 describe('agents on etcd', () => {
   let etcd: Cluster;
   let gate: Server;
+  const open = new Set<Socket>();
   const hosts: Host[] = [];
   const containers: Container[] = [];
   let one: Host;
@@ -29,6 +30,7 @@ describe('agents on etcd', () => {
     etcd = await startEtcd();
     const port = Number(new URL(etcd.endpoints[0]!).port);
     gate = createServer((socket) => {
+      open.add(socket.once('close', () => open.delete(socket)));
       const onward = createConnection(port, '127.0.0.1');
       for (const [from, to] of [
         [socket, onward],
@@ -52,6 +54,7 @@ describe('agents on etcd', () => {
     await Promise.all(containers.map((container) => container.close()));
     await Promise.all(hosts.map((host) => host.close()));
     gate.close();
+    for (const socket of open) socket.destroy();
     await etcd.dispose();
   });
 
