@@ -6,7 +6,7 @@
  */
 import type { FastifyInstance, FastifyRequest } from 'fastify';
 import { textOf } from '../ipam/address-book.ts';
-import { invalid } from '../lib/errors.ts';
+import { invalid, NetctlError } from '../lib/errors.ts';
 import type { Address } from '../model/ip.ts';
 import type { AddressRecord } from '../model/records.ts';
 import type { ApiDeps, ForcedChange } from './deps.ts';
@@ -49,6 +49,7 @@ export function allocationRoutes(instance: FastifyInstance, deps: ApiDeps): void
     { schema: { params, body: bindBody, response: { 200: bound } } },
     async (request) => {
       const { address } = request.params;
+      refuseElsewhere(deps, address);
       const { tenant = null, node = deps.node, ...fence } = request.body;
       return { address, ...(await ipam.bind({ address, tenant, node, endpoint: null, ...fence })) };
     },
@@ -59,6 +60,7 @@ export function allocationRoutes(instance: FastifyInstance, deps: ApiDeps): void
     { schema: { params, body: activateBody, response: { 200: activated } } },
     async (request) => {
       const { address } = request.params;
+      refuseElsewhere(deps, address);
       const { tenant = null, generation, mac } = request.body;
       return { address, ...(await ipam.activate({ address, tenant, generation, mac })) };
     },
@@ -69,6 +71,7 @@ export function allocationRoutes(instance: FastifyInstance, deps: ApiDeps): void
     { schema: { params, body: unbindBody, response: { 200: unbound } } },
     async (request) => {
       const { address } = request.params;
+      refuseElsewhere(deps, address);
       const { tenant = null, container, generation } = request.body;
       return { address, outcome: await ipam.unbind({ address, tenant, container, generation }) };
     },
@@ -94,6 +97,7 @@ export function allocationRoutes(instance: FastifyInstance, deps: ApiDeps): void
     { schema: { params, body: releaseBody, response: { 200: released } } },
     async (request) => {
       const { address } = request.params;
+      refuseElsewhere(deps, address);
       const { tenant = null, force = false, generation } = request.body;
       refuseForceOfTenant(force, tenant);
       if (generation === undefined && !force)
@@ -128,6 +132,7 @@ export function allocationRoutes(instance: FastifyInstance, deps: ApiDeps): void
     { schema: { params, body: quarantineBody, response: { 200: quarantined } } },
     async (request) => {
       const { address } = request.params;
+      refuseElsewhere(deps, address);
       const { mac, node = deps.node } = request.body;
       const seenAt = new Date(clock.now());
       return { address, ...(await ipam.quarantine({ address, mac, node, seenAt })) };
@@ -177,6 +182,21 @@ function positionIn(sorted: readonly Address[], address: Address): number {
     else high = middle;
   }
   return low;
+}
+
+/**
+ * The node of an exclusive block writes its addresses without asking anybody, so nobody else may; a transfer by force ends that first.
+ * @throws AFFINITY_MISMATCH naming the node
+ */
+function refuseElsewhere({ ipam: { book }, node }: ApiDeps, address: Address): void {
+  const view = book.viewOf(address);
+  const block = view?.pool.kind === 'routed' ? book.blockAt(view.pool, address)?.value : undefined;
+  if (block === undefined || block.shared || block.node === node) return;
+  throw new NetctlError(
+    'AFFINITY_MISMATCH',
+    `address ${address} is in a block about which node ${block.node} decides alone: ask its agent, or, if the node is down, transfer the address by force first`,
+    { address, node: block.node },
+  );
 }
 
 function refuseForceOfTenant(force: boolean, tenant: string | null): void {

@@ -18,6 +18,7 @@ import {
   cidr,
   endpointSchema,
   name,
+  nodeName,
   nodeSchema,
   ownerPart,
   poolSchema,
@@ -183,7 +184,7 @@ export const usageList = listOf(usageItem);
 
 // endpoints and nodes
 
-export const endpointItem = z.object({ id: z.string(), node: name, ...endpointSchema.shape, revision });
+export const endpointItem = z.object({ id: z.string(), node: nodeName, ...endpointSchema.shape, revision });
 export type EndpointItem = z.output<typeof endpointItem>;
 export const endpointList = listOf(endpointItem);
 export const endpointChanged = changed(endpointItem);
@@ -193,19 +194,19 @@ export const endpointProfiles = exactObject({
 });
 export type EndpointProfiles = z.input<typeof endpointProfiles>;
 
-export const nodeItem = z.object({ name, ...nodeSchema.shape, revision });
+export const nodeItem = z.object({ name: nodeName, ...nodeSchema.shape, revision });
 export type NodeItem = z.output<typeof nodeItem>;
 export const nodeList = listOf(nodeItem);
 
 // the agent
 
-export const versionItem = z.object({ version: z.string(), node: name });
+export const versionItem = z.object({ version: z.string(), node: nodeName });
 export type VersionItem = z.output<typeof versionItem>;
 export const configList = z.object({
   items: z.array(z.object({ key: z.string(), value: z.unknown(), source: z.string() })),
 });
 export const statusItem = z.object({
-  node: name,
+  node: nodeName,
   healthy: z.boolean(),
   problems: z.array(z.string()).meta({ description: 'Why it is not healthy, a sentence each' }),
   agent: z.object({ version: z.string(), startedAt: z.string(), pid: z.int() }),

@@ -10,7 +10,8 @@ import { createConnection, type Server, type Socket } from 'node:net';
 import { join } from 'node:path';
 import packageJson from '../../package.json' with { type: 'json' };
 import { Agent } from '../agent/agent.ts';
-import { type Config, defaultConfigPath, loadConfig, options, type Setting } from '../agent/config.ts';
+import { type Config, defaultConfigPath, loadConfig, type Setting } from '../agent/config.ts';
+import { options } from '../agent/config-options.ts';
 import { buildApi } from '../api/server.ts';
 import { DeleteQueue } from '../cni/delete-queue.ts';
 import { createCniServer } from '../cni/server.ts';
@@ -23,6 +24,7 @@ import { createLogger } from './logger.ts';
 import { openStore } from './open-store.ts';
 
 const queuePollMilliseconds = 5000;
+const holdMilliseconds = 60_000;
 /** For the answers of requests that had begun when the end was asked for. */
 const answerMilliseconds = 1000;
 
@@ -37,6 +39,8 @@ async function main(argv: readonly string[]): Promise<void> {
 }
 
 async function run(config: Config, settings: readonly Setting[], logger: Logger): Promise<void> {
+  // Until the sockets listen nothing else may: a start that waits for a cluster would end, since timers alone do not hold Node.
+  setInterval(() => undefined, holdMilliseconds);
   for (const directory of [config.runDir, config.stateDir])
     mkdirSync(directory, { recursive: true, mode: 0o700 });
   chmodSync(config.runDir, 0o700);

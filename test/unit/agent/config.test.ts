@@ -2,7 +2,8 @@
 import assert from 'node:assert/strict';
 import { readFileSync } from 'node:fs';
 import { describe, test } from 'node:test';
-import { loadConfig, options } from '../../../src/agent/config.ts';
+import { loadConfig } from '../../../src/agent/config.ts';
+import { options } from '../../../src/agent/config-options.ts';
 
 const load = (argv: string[], env: Record<string, string> = {}, file: string | null = null) =>
   loadConfig({

@@ -228,6 +228,37 @@ describe('the life of an address', () => {
   });
 });
 
+describe('an address about which another node decides alone', () => {
+  test('is left to that node’s agent; transferred by force, it is everybody’s', async () => {
+    const fixture = await withPool();
+    await put(fixture.store, 'blocks/10.1.0.0-26', { ...(block as object), node: 'node2' });
+    const record = addressRecord({ owner, node: 'node2', endpoint: null, container: 'c1' });
+    await put(fixture.store, 'addresses/10.1.0.7', record);
+    await fixture.node.settled();
+    const path = '/v1/allocations/10.1.0.7';
+    const fence = { generation: 1 };
+    for (const [verb, body] of Object.entries({
+      bind: { ...fence, container: 'c1' },
+      activate: fence,
+      unbind: { container: 'c1' },
+      transfer: fence,
+      release: { ...fence, force: true },
+      quarantine: { mac: '02:00:00:00:00:99' },
+    })) {
+      const answer = await refused(fixture, 'POST', `${path}/${verb}`, body);
+      assert.deepEqual(answer, [409, 'AFFINITY_MISMATCH'], verb);
+    }
+    assert.deepEqual((await fixture.store.get('addresses/10.1.0.7'))?.value, record);
+    assert.deepEqual(fixture.forced, []);
+    await ok(fixture, 'POST', `${path}/transfer`, { ...fence, force: true });
+    assert.equal((await ok(fixture, 'POST', `${path}/release`, { generation: 2 })).outcome, 'cooldown');
+    assert.deepEqual(
+      fixture.forced.map(({ action, what }) => [action, what]),
+      [['transfer', '10.1.0.7']],
+    );
+  });
+});
+
 describe('allocations', () => {
   test('filtered by each of its fields, an address in cooldown is nobody’s', async () => {
     const fixture = await withPool();
