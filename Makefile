@@ -43,6 +43,7 @@ demo: build
 	@scripts/sandbox node_modules/.bin/node lab/demo.ts
 
 test: build
+	@scripts/setup etcd-server etcd-client
 	scripts/sandbox node_modules/.bin/node --test --test-timeout=120000 'test/unit/**/*.test.ts' 'test/kernel/**/*.test.ts'
 
 check: setup

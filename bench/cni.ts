@@ -13,7 +13,8 @@ import { Host, programs } from '../lab/host.ts';
 import { run as execute, mustRun } from '../lab/run.ts';
 
 const runs = 200;
-const warmUps = 50;
+/** An agent runs for weeks: what is measured is one that has served a few hundred requests, not one whose code is still cold. */
+const warmUps = 300;
 const stopwatch = resolve(import.meta.dirname, '../dist/bench/spawn-time');
 
 interface Contestant {

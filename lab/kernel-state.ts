@@ -5,6 +5,7 @@
  * counter or a time in what is compared as state (counters are read apart, to prove that a rule was not written anew).
  */
 import type { Host } from './host.ts';
+import { eventually } from './run.ts';
 
 const readings: readonly (readonly string[])[] = [
   ['ip', '-o', 'link'],
@@ -22,9 +23,17 @@ const readings: readonly (readonly string[])[] = [
 
 /** Every line that a reading prints, with the reading's name in front. Interface indexes are part of it. */
 export async function readState(host: Host): Promise<string[]> {
-  const texts = await Promise.all(readings.map((command) => host.mustExec(command)));
-  return texts.flatMap((text, at) =>
-    unwrapped(text)
+  // iptables-save reads in steps: it fails where a set goes between two of them.
+  const texts = await Promise.all(
+    readings.map((command) =>
+      eventually(command.join(' '), 2000, async () => {
+        const { code, stdout } = await host.exec(command);
+        return code === 0 && { stdout };
+      }),
+    ),
+  );
+  return texts.flatMap(({ stdout }, at) =>
+    unwrapped(stdout)
       .split('\n')
       .filter((line) => line !== '' && !line.startsWith('#'))
       // Chains carry a counter, and an address how long it stays.

@@ -4,14 +4,14 @@
  * In: the table. Out: the page; run as a program, it writes it. Never: a key that the page lacks (test/unit/docs.test.ts).
  */
 import { writeFileSync } from 'node:fs';
-import { type Option, options } from '../src/agent/config.ts';
+import { type Option, options } from '../src/agent/config-options.ts';
 
 export const configDocPath = new URL('../docs/config.md', import.meta.url);
 
 export function configDoc(): string {
   return `# Configuration of netctld
 
-Made by \`node scripts/config-doc.ts\` from \`src/agent/config.ts\`. A flag wins over the environment, that over the file
+Made by \`node scripts/config-doc.ts\` from \`src/agent/config-options.ts\`. A flag wins over the environment, that over the file
 (\`/etc/netctl/netctld.yaml\`, or \`--config\`), that over the default. \`netctl config show\` prints the effective values and where each
 came from. An unknown key or a bad value ends the start with one line that names it.
 

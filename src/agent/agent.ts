@@ -14,6 +14,7 @@ import { chooseBackend } from '../dataplane/choose-backend.ts';
 import { EndpointWiring } from '../dataplane/endpoint-wiring.ts';
 import { PolicyDataplane } from '../dataplane/policy-dataplane.ts';
 import { AddressBook } from '../ipam/address-book.ts';
+import { Ipam } from '../ipam/ipam.ts';
 import type { Clock, Timer } from '../lib/clock.ts';
 import { asNetctlError } from '../lib/errors.ts';
 import type { Logger } from '../lib/logger.ts';
@@ -21,7 +22,7 @@ import type { LinkEvent, Linux } from '../linux/ports.ts';
 import type { Cidr } from '../model/ip.ts';
 import { nodeKey } from '../model/keys.ts';
 import { type ProtocolPort, parseProtocolPort } from '../model/protocol-port.ts';
-import type { Node } from '../model/records.ts';
+import type { Endpoint, Node } from '../model/records.ts';
 import { PolicyEngine } from '../policy/engine.ts';
 import type { Json, Revision, Store } from '../store/store.ts';
 import { Syncer } from '../store/syncer.ts';
@@ -30,6 +31,7 @@ import type { Config } from './config.ts';
 import { EndpointTable } from './endpoint-table.ts';
 import { judgeDeletion } from './mass-deletion-guard.ts';
 import { Picture } from './picture.ts';
+import { agentStatus, type Replication } from './status.ts';
 import { Why, type WhyAnswer, type WhyQuery } from './why.ts';
 
 export interface AgentParts {
@@ -42,6 +44,8 @@ export interface AgentParts {
   readonly logger: Logger;
 }
 
+/** A namespace that ends takes its link first and is gone a moment later. */
+const repairDelayMilliseconds = 2000;
 /** How long a change may take to the kernel before the API stops waiting for it. */
 const appliedDeadlineMilliseconds = 5000;
 
@@ -51,6 +55,8 @@ const foreignChangeMilliseconds = 100;
 export class Agent {
   readonly #parts: AgentParts;
   readonly #book = new AddressBook();
+  /** The verbs of address management, for the API. */
+  readonly ipam: Ipam;
   readonly #endpoints = new EndpointTable();
   readonly #policy: PolicyDataplane;
   readonly #engine: PolicyEngine;
@@ -70,6 +76,7 @@ export class Agent {
   #repairScheduled = false;
   #policyCheckScheduled = false;
   #nextPolicyRetry = 0;
+  #isRegistered = false;
   #stopped = false;
 
   constructor(parts: AgentParts) {
@@ -86,8 +93,15 @@ export class Agent {
       engine: this.#engine,
       logger,
       onFamily: (family) => this.#afterSync(() => this.#wiring.ensureForwarding(family)),
-      onOwnEndpoint: (endpoint) => this.#afterSync(() => this.#wiring.loosenReversePath(endpoint)),
+      onOwnEndpoint: (id, before, now) => this.#onOwnEndpoint(id, before, now),
       onOwnBlock: (block, present) => this.#afterSync(() => this.#wiring.setBlockRoute(block, present)),
+    });
+    this.ipam = new Ipam({
+      store,
+      picture: this.#picture,
+      book: this.#book,
+      node: config.node.name,
+      clock,
     });
     this.#syncer = new Syncer({
       store,
@@ -118,9 +132,9 @@ export class Agent {
     const attachments = new Attachments({
       ...this.#parts,
       node: config.node.name,
-      mtuBytes: config.dataplane.mtuBytes || (await this.#wiring.mtuOf(nodeAddresses)),
+      mtuBytes: config.dataplane.mtuBytes || (await this.#wiring.mtuOf(config.node.interface, nodeAddresses)),
       picture: this.#picture,
-      book: this.#book,
+      ipam: this.ipam,
       endpoints: this.#endpoints,
       wiring: this.#wiring,
       policy: this.#policy,
@@ -168,42 +182,27 @@ export class Agent {
     return this.#policy.countsOf({ kind, name }, this.#engine.chains());
   }
 
-  status() {
+  /** @param replication what the store says about the cluster; null for a host alone */
+  status(replication: Replication | null = null) {
     const { config, version } = this.#parts;
-    const policy = this.#policy.status;
-    const sync = this.#syncer.status();
-    return {
-      agent: { version, startedAt: this.#startedAt.toISOString(), pid: process.pid },
-      store: {
-        type: config.datastore.type,
-        inSync: sync.inSync,
-        since: sync.inSync ? null : new Date(sync.since).toISOString(),
-        error: sync.inSync ? null : sync.reason,
-        revision: this.#revision,
-      },
-      policy: {
-        backend: policy.backend,
-        inSync: policy.inSync,
-        error: policy.lastError,
-        counters: policy.writes,
-      },
-      endpoints: {
-        total: this.#endpoints.size,
-        unhealthy: [...this.#missing].map(([endpoint, reason]) => ({ endpoint, reason })),
-      },
-      records: { broken: [...this.#picture.broken()].map(([key, reason]) => ({ key, reason })) },
-      guard: {
-        held: this.#held.map((what) => ({
-          what,
-          reason:
-            'the store does not know this link, nor most others: start netctld with --confirm-mass-deletion to remove them',
-        })),
-      },
-    };
+    return agentStatus({
+      version,
+      startedAt: this.#startedAt,
+      storeType: config.datastore.type,
+      sync: this.#syncer.status(),
+      revision: this.#revision,
+      replication,
+      policy: this.#policy.status,
+      endpoints: this.#endpoints.size,
+      missing: this.#missing,
+      broken: this.#picture.broken(),
+      heldLinks: this.#held,
+    });
   }
 
   #onUpdates(updates: Parameters<Picture['apply']>[0], revision: Revision): void {
     this.#picture.apply(updates);
+    this.#book.onRevision(revision);
     this.#revision = revision;
     for (const waiter of this.#waiting) if (waiter.revision <= revision) waiter.resolve();
     // What changed is in the kernel when flush resolves; those who must know wait for a flush of their own.
@@ -235,18 +234,35 @@ export class Agent {
     }
   }
 
+  /** The node's own record is the cluster's to take; a host that is cut off starts without. */
   async #registerNode(): Promise<void> {
-    const { config, store, version } = this.#parts;
+    const { config, store, version, logger } = this.#parts;
     const { name, address4, address6, asNumber, labels } = config.node;
-    const record: Node = {
-      address4,
-      address6,
-      asNumber,
-      labels,
-      version,
-      startedAt: this.#startedAt.toISOString(),
-    };
-    await store.transact([], [{ kind: 'put', key: nodeKey(name), value: record as unknown as Json }]);
+    const startedAt = this.#startedAt.toISOString();
+    const record: Node = { address4, address6, asNumber, labels, version, startedAt };
+    try {
+      await store.transact([], [{ kind: 'put', key: nodeKey(name), value: record as unknown as Json }]);
+      this.#isRegistered = true;
+    } catch (error) {
+      logger.warn({ error: asNetctlError(error).message }, 'the record of this node is not written yet');
+    }
+  }
+
+  /** What requests do themselves is theirs; the rest came through the store: an operator, a claim that is gone, a lost answer. */
+  #onOwnEndpoint(id: string, before: Endpoint | null, now: Endpoint | null): void {
+    if (now !== null) this.#afterSync(() => this.#wiring.loosenReversePath(now));
+    const attachments = this.#attachments;
+    if (attachments === null || attachments.isBusy(id)) return;
+    if (now !== null) {
+      if (before === null) this.#scheduleRepair();
+      return;
+    }
+    if (before === null) return;
+    this.#parts.logger.warn(
+      { endpoint: id, containerId: before.containerId },
+      'endpoint is gone from the store: tearing it down',
+    );
+    attachments.tearDown(id, before).catch((error: unknown) => this.#report('tear-down', error));
   }
 
   /** Links with our name that no endpoint has: left by a crash, or a sign that the store is not the one it was. */
@@ -309,15 +325,20 @@ export class Agent {
 
   /** A link of ours that vanished without us: its namespace ended (a DEL follows), or somebody removed it. */
   #onLinkEvent(event: LinkEvent): void {
-    if (event.kind === 'changed' || this.#repairScheduled) return;
+    if (event.kind === 'changed') return;
     if (
       event.kind === 'gone' &&
       (!this.#endpoints.hasLink(event.name) || this.#attachments?.isBusyLink(event.name))
     )
       return;
+    this.#scheduleRepair();
+  }
+
+  #scheduleRepair(): void {
+    if (this.#repairScheduled) return;
     this.#repairScheduled = true;
     this.#timers.push(
-      this.#parts.clock.setTimer(2000, () => {
+      this.#parts.clock.setTimer(repairDelayMilliseconds, () => {
         this.#repairScheduled = false;
         this.#repairEndpoints().catch((error: unknown) => this.#report('links', error));
       }),
@@ -337,6 +358,7 @@ export class Agent {
   }
 
   async #housekeep(attachments: Attachments): Promise<void> {
+    if (!this.#isRegistered) await this.#registerNode();
     await attachments.expire();
     const { retryInMs } = this.#policy.status;
     if (retryInMs === null) {

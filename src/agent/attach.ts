@@ -8,9 +8,8 @@
 
 import type { EndpointWiring } from '../dataplane/endpoint-wiring.ts';
 import type { PolicyDataplane } from '../dataplane/policy-dataplane.ts';
-import type { AddressBook } from '../ipam/address-book.ts';
-import { Assigner } from '../ipam/assign.ts';
-import { planExpiry, planGiveBack, planRelease } from '../ipam/release.ts';
+import type { Ipam } from '../ipam/ipam.ts';
+import { planRelease } from '../ipam/release.ts';
 import { asNetctlError, NetctlError } from '../lib/errors.ts';
 import { KeyedQueue } from '../lib/keyed-queue.ts';
 import type { Logger } from '../lib/logger.ts';
@@ -29,9 +28,8 @@ import { endpointKey, profileKey } from '../model/keys.ts';
 import { parseName } from '../model/names.ts';
 import { newProfile, profileRecord } from '../model/profile.ts';
 import type { Endpoint } from '../model/records.ts';
-import type { Json, Store } from '../store/store.ts';
+import type { Json } from '../store/store.ts';
 import { gateways, hostMac } from '../veth/plan.ts';
-import { commit } from './commit.ts';
 import type { EndpointTable } from './endpoint-table.ts';
 import type { Picture } from './picture.ts';
 
@@ -40,9 +38,8 @@ export interface AttachParts {
   readonly bootId: string;
   /** MTU of endpoints that do not ask for one. */
   readonly mtuBytes: number;
-  readonly store: Store;
   readonly picture: Picture;
-  readonly book: AddressBook;
+  readonly ipam: Ipam;
   readonly endpoints: EndpointTable;
   readonly linux: Linux;
   readonly wiring: EndpointWiring;
@@ -53,12 +50,10 @@ export interface AttachParts {
 
 export class Attachments implements Attacher {
   readonly #parts: AttachParts;
-  readonly #assigner: Assigner;
   readonly #queue = new KeyedQueue();
 
   constructor(parts: AttachParts) {
     this.#parts = parts;
-    this.#assigner = new Assigner(parts.book);
   }
 
   attach(request: AttachRequest): Promise<Attachment> {
@@ -123,7 +118,7 @@ export class Attachments implements Attacher {
         reason: `policy is not in the kernel: ${policy.lastError ?? 'starting'}`,
         existingAffected: true,
       };
-    const pools = this.#parts.book.pools().filter(([, pool]) => !pool.disabled);
+    const pools = this.#parts.ipam.book.pools().filter(([, pool]) => !pool.disabled);
     if (pools.length === 0)
       return {
         reason: 'there is no enabled pool: add one with `netctl pool add CIDR`',
@@ -137,6 +132,15 @@ export class Attachments implements Attacher {
     return this.#queue.run(id, () => this.#repair(id));
   }
 
+  /** Takes away what the kernel has of an endpoint whose record is gone. */
+  tearDown(id: string, endpoint: Endpoint): Promise<void> {
+    return this.#queue.run(id, async () => {
+      if (this.#parts.endpoints.get(id) !== undefined) return;
+      await this.#parts.wiring.remove(endpoint.hostInterface);
+      for (const address of endpoint.addresses) await this.#parts.linux.conntrack.flushAddress(address);
+    });
+  }
+
   /** True while a request for the endpoint runs: what it has in the kernel is not for others to judge. */
   isBusy(id: string): boolean {
     return this.#queue.has(id);
@@ -146,17 +150,15 @@ export class Attachments implements Attacher {
     return [...this.#queue.keys()].some((id) => hostInterfaceName(id) === hostInterface);
   }
 
-  /** Frees addresses whose cooldown is over, then blocks of this node that have none left. */
-  async expire(): Promise<void> {
-    const { book, node, now } = this.#parts;
-    while (planExpiry(book, node, now()) !== null)
-      await this.#commit(() => planExpiry(book, node, now()) ?? nothing);
-    while (planGiveBack(book, node) !== null) await this.#commit(() => planGiveBack(book, node) ?? nothing);
+  /** Frees what is over (cooldowns, reservations, retentions), then blocks of this node that have none left. */
+  expire(): Promise<void> {
+    return this.#parts.ipam.expire();
   }
 
   /** Connections of released addresses, once more: the agent may have died between the link's end and the flush. */
   async flushCooling(): Promise<void> {
-    for (const address of this.#parts.book.cooling()) await this.#parts.linux.conntrack.flushAddress(address);
+    const { ipam, node } = this.#parts;
+    for (const address of ipam.book.cooling(node)) await this.#parts.linux.conntrack.flushAddress(address);
   }
 
   /** Resolves when no request runs. */
@@ -192,7 +194,7 @@ export class Attachments implements Attacher {
 
   /** Address, owner index and endpoint (and, on its first use, the network's own profile) in one transaction. */
   async #register(id: string, request: AttachRequest, netns: Netns): Promise<Endpoint> {
-    const { store, picture, node, now } = this.#parts;
+    const { ipam, picture, node, now } = this.#parts;
     const profiles =
       request.profiles.length > 0
         ? [...new Set(request.profiles)]
@@ -206,8 +208,16 @@ export class Attachments implements Attacher {
     };
     const key = endpointKey(node, id);
     let endpoint: Endpoint | undefined;
-    await commit(store, picture, () => {
-      const proposal = this.#assigner.propose({ ...request, node, endpoint: id, owner, now: now() });
+    await ipam.commit(() => {
+      const container = request.containerId;
+      const proposal = ipam.assigner.propose({
+        ...request,
+        node,
+        endpoint: id,
+        container,
+        owner,
+        now: now(),
+      });
       const record: Endpoint = {
         network: request.network,
         containerId: request.containerId,
@@ -248,7 +258,7 @@ export class Attachments implements Attacher {
         ],
         settle: () => proposal.settle(),
       };
-    });
+    }, owner.tenant);
     if (endpoint === undefined) throw new NetctlError('BUG', `endpoint ${id} was committed but not planned`);
     for (const address of endpoint.addresses) this.#parts.wiring.ensureForwarding(familyOf(address));
     for (const profile of profiles) {
@@ -289,11 +299,11 @@ export class Attachments implements Attacher {
 
   /** One transaction gives back the addresses and forgets the endpoint; its policy members go with it. */
   async #unregister(id: string, endpoint: Endpoint, used: boolean): Promise<void> {
-    const { book, node, now, policy, endpoints } = this.#parts;
-    await this.#commit(() => {
+    const { ipam, node, now, policy, endpoints } = this.#parts;
+    await ipam.commit(() => {
       const known = endpoints.get(id);
       if (known === undefined) return nothing;
-      const release = planRelease(book, id, endpoint.addresses, now(), used);
+      const release = planRelease(ipam.book, id, endpoint.addresses, now(), used);
       const key = endpointKey(node, id);
       return {
         compares: [...release.compares, { kind: 'modified', key, revision: known.modified }],
@@ -344,10 +354,6 @@ export class Attachments implements Attacher {
     if (device === endpoint.netns.device && inode === endpoint.netns.inode) return netns;
     netns.close();
     return null;
-  }
-
-  #commit(plan: Parameters<typeof commit>[2]): Promise<number> {
-    return commit(this.#parts.store, this.#parts.picture, plan);
   }
 }
 

@@ -5,13 +5,11 @@
  * In: argv, the environment, the text of the YAML file. Out: Config and its explanation for `netctl config show`. Never: a key
  * that nobody reads, a value unchecked, another reader of the environment.
  */
-import { hostname } from 'node:os';
 import { parseArgs } from 'node:util';
 import { parse as parseYaml } from 'yaml';
 import { invalid, NetctlError } from '../lib/errors.ts';
-import { type Address, familyOf, parseAddress } from '../model/ip.ts';
-import { parseNodeName } from '../model/names.ts';
-import { parseProtocolPort, protocolPortText } from '../model/protocol-port.ts';
+import type { Address } from '../model/ip.ts';
+import { options } from './config-options.ts';
 
 export interface Config {
   readonly node: {
@@ -19,9 +17,19 @@ export interface Config {
     readonly address4: Address | null;
     readonly address6: Address | null;
     readonly asNumber: number | null;
+    readonly interface: string | null;
     readonly labels: Readonly<Record<string, string>>;
   };
-  readonly datastore: { readonly type: 'embedded' };
+  readonly datastore: {
+    readonly type: 'embedded' | 'etcd';
+    readonly endpoints: readonly string[];
+    readonly prefix: string;
+    readonly ca: string | null;
+    readonly cert: string | null;
+    readonly key: string | null;
+    readonly username: string | null;
+    readonly passwordFile: string | null;
+  };
   readonly dataplane: {
     readonly policy: 'auto' | 'nftables' | 'iptables';
     readonly iptablesBackend: 'auto' | 'nft' | 'legacy';
@@ -44,147 +52,6 @@ export interface Setting {
   readonly value: unknown;
   readonly source: 'flag' | 'environment' | 'file' | 'default';
 }
-
-export interface Option {
-  /** Path in the file. */
-  readonly key: string;
-  /** Name of the flag; the environment variable is NETCTL_ and the flag in capitals. */
-  readonly flag: string;
-  readonly fallback: unknown;
-  readonly doc: string;
-  /** @throws INVALID naming the key, from a YAML value or (flag, environment) a text */
-  readonly parse: (value: unknown, key: string) => unknown;
-}
-
-/** Every key there is; docs/config.md is made from it. */
-export const options: readonly Option[] = [
-  {
-    key: 'node.name',
-    flag: 'node',
-    fallback: hostname(),
-    doc: 'Name of this host, unique in the cluster.',
-    parse: parseNodeName,
-  },
-  {
-    key: 'node.address4',
-    flag: 'address',
-    fallback: null,
-    doc: 'IPv4 address by which other hosts reach this one.',
-    parse: nullable(ofFamily(4)),
-  },
-  {
-    key: 'node.address6',
-    flag: 'address6',
-    fallback: null,
-    doc: 'IPv6 address by which other hosts reach this one.',
-    parse: nullable(ofFamily(6)),
-  },
-  {
-    key: 'node.asNumber',
-    flag: 'as-number',
-    fallback: null,
-    doc: 'BGP AS number of this host; null for the cluster default.',
-    parse: nullable(integer(1, 4294967295)),
-  },
-  {
-    key: 'node.labels',
-    flag: 'labels',
-    fallback: {},
-    doc: 'Labels of this host, for selectors; as a flag rack=r1,zone=a.',
-    parse: labels,
-  },
-  {
-    key: 'datastore.type',
-    flag: 'datastore',
-    fallback: 'embedded',
-    doc: 'Where the state is kept: embedded is a database in the state directory.',
-    parse: oneOf('embedded'),
-  },
-  {
-    key: 'dataplane.policy',
-    flag: 'dataplane',
-    fallback: 'auto',
-    doc: 'What enforces policy; auto takes nftables where the kernel has it.',
-    parse: oneOf('auto', 'nftables', 'iptables'),
-  },
-  {
-    key: 'dataplane.iptablesBackend',
-    flag: 'iptables-backend',
-    fallback: 'auto',
-    doc: 'Variant of iptables; auto takes what the command iptables is on this host.',
-    parse: oneOf('auto', 'nft', 'legacy'),
-  },
-  {
-    key: 'dataplane.endpointToHost',
-    flag: 'endpoint-to-host',
-    fallback: 'drop',
-    doc: "What a container may send to its own host, after its profile's outbound rules; return leaves it to the host's own rules.",
-    parse: oneOf('drop', 'accept', 'return'),
-  },
-  {
-    key: 'dataplane.failsafeInbound',
-    flag: 'failsafe-inbound',
-    fallback: ['tcp:22', 'udp:68', 'tcp:179', 'udp:546', 'tcp:2379', 'tcp:2380'],
-    doc: 'Ports of this host that no host endpoint closes: ssh, DHCP, BGP, etcd; as a flag tcp:22,udp:68.',
-    parse: ports,
-  },
-  {
-    key: 'dataplane.failsafeOutbound',
-    flag: 'failsafe-outbound',
-    fallback: ['tcp:22', 'tcp:53', 'udp:53', 'udp:67', 'tcp:179', 'udp:547', 'tcp:2379', 'tcp:2380'],
-    doc: 'Ports elsewhere that this host reaches in spite of its host endpoints: the same, and DNS.',
-    parse: ports,
-  },
-  {
-    key: 'dataplane.mtuBytes',
-    flag: 'mtu',
-    fallback: 0,
-    doc: "MTU of endpoints; 0 takes that of the interface with the node's address.",
-    parse: integer(0, 65535),
-  },
-  {
-    key: 'dataplane.resyncSeconds',
-    flag: 'resync-seconds',
-    fallback: 60,
-    doc: 'How often everything in the kernel is read back and compared.',
-    parse: integer(1, 86400),
-  },
-  {
-    key: 'dataplane.confirmMassDeletion',
-    flag: 'confirm-mass-deletion',
-    fallback: false,
-    doc: 'Lets this start remove many endpoints that the store does not know (held back otherwise).',
-    parse: boolean,
-  },
-  {
-    key: 'log.level',
-    flag: 'log-level',
-    fallback: 'info',
-    doc: 'Least severity that is logged.',
-    parse: oneOf('debug', 'info', 'warn', 'error'),
-  },
-  {
-    key: 'log.format',
-    flag: 'log-format',
-    fallback: 'json',
-    doc: 'json, one object a line, or text for people.',
-    parse: oneOf('json', 'text'),
-  },
-  {
-    key: 'runDir',
-    flag: 'run-dir',
-    fallback: '/run/netctl',
-    doc: 'Sockets; made with mode 0700.',
-    parse: absolutePath,
-  },
-  {
-    key: 'stateDir',
-    flag: 'state-dir',
-    fallback: '/var/lib/netctl',
-    doc: 'The embedded store and the delete queue; survives a reboot.',
-    parse: absolutePath,
-  },
-];
 
 export interface ConfigInput {
   readonly argv: readonly string[];
@@ -213,7 +80,36 @@ export function loadConfig(input: ConfigInput): { config: Config; settings: read
     ];
     return { key: option.key, value: option.parse(raw, name), source };
   });
-  return { config: nest(settings), settings };
+  const config = nest(settings);
+  checkDatastore(config);
+  return { config, settings };
+}
+
+/** What no single key can tell. */
+function checkDatastore({ datastore }: Config): void {
+  if (datastore.type === 'etcd' && datastore.endpoints.length === 0) {
+    throw invalid('datastore.endpoints', [], 'at least one address when datastore.type is etcd');
+  }
+  const kinds = new Set(datastore.endpoints.map((url) => url.startsWith('https:')));
+  if (kinds.size > 1) throw invalid('datastore.endpoints', datastore.endpoints, 'all http or all https');
+  const files = [datastore.ca, datastore.cert].filter((file) => file !== null);
+  if (files.length > 0 && !kinds.has(true)) {
+    throw invalid(
+      'datastore.endpoints',
+      datastore.endpoints,
+      'https addresses, since certificates are given',
+    );
+  }
+  for (const [given, needed] of [
+    ['cert', 'key'],
+    ['key', 'cert'],
+    ['username', 'passwordFile'],
+    ['passwordFile', 'username'],
+  ] as const) {
+    if (datastore[given] !== null && datastore[needed] === null) {
+      throw invalid(`datastore.${needed}`, null, `a value, since datastore.${given} is set`);
+    }
+  }
 }
 
 function readFlags(argv: readonly string[]): Map<string, string> {
@@ -287,72 +183,4 @@ function nest(settings: readonly Setting[]): Config {
     at[last] = value;
   }
   return root as unknown as Config;
-}
-
-function oneOf(...accepted: readonly string[]) {
-  return (value: unknown, key: string): string => {
-    if (typeof value !== 'string' || !accepted.includes(value))
-      throw invalid(key, value, accepted.join(' or '));
-    return value;
-  };
-}
-
-function integer(least: number, most: number) {
-  return (value: unknown, key: string): number => {
-    const number = typeof value === 'string' && /^\d+$/.test(value) ? Number(value) : value;
-    if (typeof number !== 'number' || !Number.isInteger(number) || number < least || number > most) {
-      throw invalid(key, value, `a whole number from ${least} to ${most}`);
-    }
-    return number;
-  };
-}
-
-function boolean(value: unknown, key: string): boolean {
-  if (value === true || value === 'true') return true;
-  if (value === false || value === 'false') return false;
-  throw invalid(key, value, 'true or false');
-}
-
-function nullable<T>(parse: (value: unknown, key: string) => T) {
-  return (value: unknown, key: string): T | null => (value === null ? null : parse(value, key));
-}
-
-function ofFamily(family: 4 | 6) {
-  return (value: unknown, key: string): Address => {
-    const address = parseAddress(value, key);
-    if (familyOf(address) !== family) throw invalid(key, value, `an IPv${family} address`);
-    return address;
-  };
-}
-
-function absolutePath(value: unknown, key: string): string {
-  // A unix socket's path has at most 107 bytes, and names of up to 16 are made below it.
-  if (typeof value !== 'string' || !/^\/[^\0\n]{0,89}$/.test(value))
-    throw invalid(key, value, 'an absolute path of at most 90 bytes');
-  return value.length > 1 ? value.replace(/\/+$/, '') : value;
-}
-
-function ports(value: unknown, key: string): string[] {
-  const list = typeof value === 'string' ? value.split(',').filter(Boolean) : value;
-  if (!Array.isArray(list)) throw invalid(key, value, 'a list such as [tcp:22, udp:68]');
-  return list.map((text) => protocolPortText(parseProtocolPort(text, key)));
-}
-
-function labels(value: unknown, key: string): Record<string, string> {
-  const expected = 'labels such as {rack: r1} (a flag: rack=r1,zone=a)';
-  if (Array.isArray(value) || (typeof value !== 'string' && typeof value !== 'object'))
-    throw invalid(key, value, expected);
-  const entries =
-    typeof value === 'string'
-      ? value
-          .split(',')
-          .filter(Boolean)
-          .map((pair) => pair.split('='))
-      : Object.entries(value ?? {});
-  for (const entry of entries) {
-    if (entry.length !== 2 || !entry.every((part) => /^[\w./-]{1,253}$/.test(String(part)))) {
-      throw invalid(key, value, expected);
-    }
-  }
-  return Object.fromEntries(entries.map(([name, text]) => [name, String(text)]));
 }

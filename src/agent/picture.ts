@@ -28,6 +28,10 @@ import {
   endpointSchema,
   nodeSchema,
   poolSchema,
+  reservationSchema,
+  settingsSchema,
+  tenantSchema,
+  tenantUseSchema,
 } from '../model/records.ts';
 import type { PolicyEngine } from '../policy/engine.ts';
 import type { Json, Revision } from '../store/store.ts';
@@ -48,10 +52,10 @@ export interface PictureParts {
   readonly logger: Logger;
   /** A pool of the family exists. */
   onFamily(family: Family): void;
+  /** An endpoint of this node came, went or changed; null where there was or is none. */
+  onOwnEndpoint(id: string, before: Endpoint | null, now: Endpoint | null): void;
   /** This node has, or has no longer, the block. */
   onOwnBlock(block: Cidr, present: boolean): void;
-  /** An endpoint of this node is new or has changed. */
-  onOwnEndpoint(endpoint: Endpoint): void;
 }
 
 export class Picture {
@@ -126,7 +130,19 @@ export class Picture {
         return;
       }
       case 'node':
-        this.#read(path, entry, nodeSchema);
+        book.onNode(key.node, this.#read(path, entry, nodeSchema)?.value.labels ?? null);
+        return;
+      case 'reservation':
+        book.onReservation(key.reservation, this.#read(path, entry, reservationSchema));
+        return;
+      case 'tenant':
+        book.onTenant(key.tenant, this.#read(path, entry, tenantSchema)?.value ?? null);
+        return;
+      case 'tenant-use':
+        book.onTenantUse(key.tenant, this.#read(path, entry, tenantUseSchema));
+        return;
+      case 'settings':
+        book.onSettings(this.#read(path, entry, settingsSchema)?.value ?? null);
         return;
       case 'owner':
         return;
@@ -145,10 +161,12 @@ export class Picture {
 
   #endpoint(key: Key & { kind: 'endpoint' }, known: Known<Endpoint> | null): void {
     const local = key.node === this.#parts.node;
+    const before = local ? this.#parts.endpoints.get(key.endpoint)?.value : undefined;
     if (local) this.#parts.endpoints.set(key.endpoint, known);
     const policy = known === null ? null : { local, ...known.value };
-    if (local && known !== null) this.#parts.onOwnEndpoint(known.value);
     this.#parts.engine.onEndpoint(`${key.node}/${key.endpoint}`, policy);
+    if (local && before !== known?.value)
+      this.#parts.onOwnEndpoint(key.endpoint, before ?? null, known?.value ?? null);
   }
 
   #policy(path: string, entry: Entry | null): Policy | BrokenPolicy | null {

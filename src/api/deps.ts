@@ -4,6 +4,9 @@
  * In: nothing. Out: one interface, which main or a test fills. Never: the agent's own objects, only what a request may ask of
  * them.
  */
+import type { Socket } from 'node:net';
+import type { Ipam } from '../ipam/ipam.ts';
+import type { Clock } from '../lib/clock.ts';
 import type { NetctlError } from '../lib/errors.ts';
 import type { Revision, Store } from '../store/store.ts';
 import type { RuleCounts, WhyAnswer } from './schemas.ts';
@@ -20,6 +23,9 @@ export interface WhyQuery {
 export interface ApiDeps {
   /** Keys relative to the prefix. */
   readonly store: Store;
+  /** The verbs of address management, with the picture that they plan on. */
+  readonly ipam: Ipam;
+  readonly clock: Pick<Clock, 'now'>;
   /** Name of this node. */
   readonly node: string;
   readonly version: string;
@@ -32,6 +38,24 @@ export interface ApiDeps {
   why(query: WhyQuery): Promise<WhyAnswer>;
   /** How often each rule applied on this host. */
   ruleCounts(kind: 'profile' | 'policy', name: string): Promise<RuleCounts>;
+  /** Who is at the other end, for the log: `uid 0, process 4711`. */
+  actorOf?(socket: Socket): string;
+  /** Told of every change that only force made possible, to be logged. */
+  onForced?(change: ForcedChange): void;
   /** Told of every answer 500, with its cause. */
   onBug?(error: NetctlError): void;
+}
+
+export interface ForcedChange {
+  /** `unknown` where the agent cannot tell. */
+  readonly actor: string;
+  readonly action: 'release' | 'release-owner' | 'transfer';
+  /** An address, or an owner as `tenant/app/instance`. */
+  readonly what: string;
+  /** Who had the address: owner, node, container; null for a free one and for an owner's. */
+  readonly was: {
+    readonly owner: string;
+    readonly node: string | null;
+    readonly container: string | null;
+  } | null;
 }

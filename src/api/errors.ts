@@ -1,11 +1,11 @@
 /**
- * Errors as HTTP: kind → status, and the body that every failed request has.
+ * Errors as HTTP: code or kind → status, and the body that every failed request has.
  *
  * In: anything thrown by a handler, a validator or fastify. Out: status and `{"error":{code,message,retryable,details}}`.
  * Never: a stack trace, a message without the field that it is about.
  */
 import type { FastifyError } from 'fastify';
-import { asNetctlError, type ErrorKind, NetctlError } from '../lib/errors.ts';
+import { asNetctlError, type ErrorCode, type ErrorKind, NetctlError } from '../lib/errors.ts';
 
 const STATUS: Readonly<Record<ErrorKind, number>> = {
   invalid: 400,
@@ -15,6 +15,15 @@ const STATUS: Readonly<Record<ErrorKind, number>> = {
   transient: 503,
   kernel: 500,
   bug: 500,
+};
+
+/** Codes for which HTTP has a status that says more than their kind's. */
+const CODE_STATUS: Partial<Readonly<Record<ErrorCode, number>>> = {
+  STALE_GENERATION: 412,
+  NOT_OWNER: 403,
+  QUOTA_EXCEEDED: 403,
+  RESERVATION_EXPIRED: 410,
+  NODE_LIMIT: 409,
 };
 
 export interface ErrorBody {
@@ -32,16 +41,33 @@ export class PreconditionFailed extends NetctlError {
   }
 }
 
+/** The Idempotency-Key was used for another request. */
+export class IdempotencyMismatch extends NetctlError {
+  constructor(key: string) {
+    super(
+      'CONFLICT',
+      `Idempotency-Key ${key} was used for another request: repeat a request as it was, and give each new one a key of its own`,
+      { key },
+    );
+  }
+}
+
 /** The answer to a failed request. */
 export function errorAnswer(thrown: unknown): { status: number; body: ErrorBody; error: NetctlError } {
   const error = toNetctlError(thrown);
   const { code, message, kind, details } = error;
-  const status = error instanceof PreconditionFailed ? 412 : STATUS[kind];
+  const status = statusOf(error);
   return {
     status,
     error,
     body: { error: { code, message, retryable: kind === 'transient', details: { ...details } } },
   };
+}
+
+function statusOf(error: NetctlError): number {
+  if (error instanceof PreconditionFailed) return 412;
+  if (error instanceof IdempotencyMismatch) return 422;
+  return CODE_STATUS[error.code] ?? STATUS[error.kind];
 }
 
 /** Fastify's own refusals (not JSON, too large, wrong content type) are the caller's fault; what else we did not foresee is ours. */

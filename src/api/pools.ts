@@ -7,7 +7,7 @@
 import type { FastifyInstance } from 'fastify';
 import type { z } from 'zod';
 import { invalid, NetctlError } from '../lib/errors.ts';
-import { type Cidr, cidrBase, cidrContains, cidrsOverlap, prefixLength } from '../model/ip.ts';
+import { cidrBase, cidrContains, cidrsOverlap, prefixLength } from '../model/ip.ts';
 import { poolKey } from '../model/keys.ts';
 import { parseName } from '../model/names.ts';
 import { addressSchema, blockSchema, defaultBlockSize, type Pool, poolSchema } from '../model/records.ts';
@@ -88,15 +88,7 @@ export function poolRoutes(instance: FastifyInstance, deps: ApiDeps): void {
 
 async function addPool(store: Store, { name: wanted, ...body }: z.output<typeof poolAdd>): Promise<PoolItem> {
   refuseUnsupported(body);
-  const pool = poolSchema.safeParse({ ...body, blockSize: body.blockSize ?? defaultBlockSize(body.cidr) });
-  if (!pool.success) {
-    const [issue] = pool.error.issues;
-    throw invalid(
-      issue?.path.join('.') ?? 'pool',
-      body.blockSize,
-      (issue?.message ?? '').replace(/^expected /, ''),
-    );
-  }
+  const pool = checkedPool({ ...body, blockSize: body.blockSize ?? defaultBlockSize(body.cidr) });
   const { found } = await readAll(store, 'pool', parsePool);
   const names = new Set(found.map(({ key }) => key.pool));
   const name =
@@ -107,15 +99,14 @@ async function addPool(store: Store, { name: wanted, ...body }: z.output<typeof 
       `pool ${name} exists already: choose another name, or change it with \`netctl pool set ${name}\``,
     );
   if (names.has(name)) throw exists();
-  checkNewPool(pool.data, new Map(found.map(({ key, value }) => [key.pool, value])));
-  const revision = await create(store, poolKey(name), pool.data, exists);
-  return { name, ...pool.data, revision };
+  checkNewPool(pool, new Map(found.map(({ key, value }) => [key.pool, value])));
+  const revision = await create(store, poolKey(name), pool, exists);
+  return { name, ...pool, revision };
 }
 
 /** @param others by name @throws INVALID, CONFLICT */
 export function checkNewPool(pool: Pool, others: ReadonlyMap<string, Pool>): void {
-  refuseUnsupported(pool);
-  checkExcludes(pool.cidr, pool.excludes);
+  checkedPool(pool);
   for (const [name, other] of others) {
     if (!cidrsOverlap(other.cidr, pool.cidr)) continue;
     throw new NetctlError(
@@ -130,8 +121,7 @@ export function checkNewPool(pool: Pool, others: ReadonlyMap<string, Pool>): voi
 export function checkPoolChange(name: string, current: Pool, wanted: Pool): void {
   for (const field of ['cidr', 'kind', 'blockSize'] as const)
     if (current[field] !== wanted[field]) throw isFixed(`pool ${name}: ${field}`, field);
-  refuseUnsupported(wanted);
-  checkExcludes(wanted.cidr, wanted.excludes);
+  checkedPool(wanted);
 }
 
 async function setPool(
@@ -145,17 +135,13 @@ async function setPool(
     if (value === undefined) continue;
     throw isFixed(field, field);
   }
-  refuseUnsupported(settable);
   const given = Object.fromEntries(Object.entries(settable).filter(([, value]) => value !== undefined));
   const { value, revision } = await rewrite(store, {
     key: poolKey(name),
     what: `pool ${name}`,
     parse: parsePool,
     serialise: (pool) => pool,
-    change: (pool): Pool => {
-      checkExcludes(pool.cidr, settable.excludes ?? []);
-      return { ...pool, ...given };
-    },
+    change: (pool) => checkedPool({ ...pool, ...given }),
     missing: () => noPool(name),
     ifMatch,
   });
@@ -200,29 +186,33 @@ async function refuseInUse(store: Store, pool: string): Promise<void> {
   );
 }
 
-type Unsupported = {
-  readonly [F in 'kind' | 'nodeSelector' | 'gateway']?: Pool[F] | undefined;
-};
-
 /** A later version carries these out; until then a pool that asks for them would silently be something else. */
-function refuseUnsupported(wanted: Unsupported): void {
-  const refuse = (field: string, value: unknown, accepted: string): never => {
-    throw new NetctlError(
-      'INVALID',
-      `${field}: ${JSON.stringify(value)} is not supported yet: expected ${accepted}`,
-      { field, value, accepted },
-    );
-  };
-  if (wanted.kind !== undefined && wanted.kind !== 'routed') refuse('kind', wanted.kind, 'routed');
-  if (wanted.nodeSelector) refuse('nodeSelector', wanted.nodeSelector, 'none');
-  if (wanted.gateway) refuse('gateway', wanted.gateway, 'none');
+function refuseUnsupported({ kind }: { kind?: Pool['kind'] | undefined }): void {
+  if (kind === undefined || kind === 'routed') return;
+  throw new NetctlError('INVALID', `kind: "${kind}" is not supported yet: expected routed`, {
+    field: 'kind',
+    value: kind,
+    accepted: 'routed',
+  });
 }
 
-function checkExcludes(pool: Cidr, excludes: readonly Cidr[]): void {
+/** What is right for each field by itself may be wrong for this prefix. @throws INVALID naming the field */
+function checkedPool(wanted: Readonly<Record<string, unknown>>): Pool {
+  const result = poolSchema.safeParse(wanted);
+  if (!result.success) {
+    const issue = result.error.issues[0]!;
+    const field = String(issue.path[0] ?? 'pool');
+    throw invalid(field, wanted[field], issue.message.replace(/^expected /, ''));
+  }
+  refuseUnsupported(result.data);
+  const { cidr, excludes, gateway } = result.data;
   const outside = excludes.find(
-    (cidr) => prefixLength(cidr) < prefixLength(pool) || !cidrContains(pool, cidrBase(cidr)),
+    (exclude) => prefixLength(exclude) < prefixLength(cidr) || !cidrContains(cidr, cidrBase(exclude)),
   );
-  if (outside !== undefined) throw invalid('excludes', outside, `prefixes inside the pool's ${pool}`);
+  if (outside !== undefined) throw invalid('excludes', outside, `prefixes inside the pool's ${cidr}`);
+  if (gateway !== null && !cidrContains(cidr, gateway))
+    throw invalid('gateway', gateway, `an address inside the pool's ${cidr}`);
+  return result.data;
 }
 
 function isFixed(what: string, field: string): NetctlError {

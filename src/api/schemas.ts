@@ -6,11 +6,12 @@
  * file as a value by the command line (zod costs it 30 ms of start-up: it takes the types only).
  */
 import { z } from 'zod';
+import { type AddressRange, parseAddressRange } from '../model/address-range.ts';
 import { exactObject, textOf } from '../model/check.ts';
 import { documentKinds } from '../model/document.ts';
 import { labelsSchema } from '../model/host-endpoint.ts';
 import { type Address, type Cidr, parseAddress, parseAddressOrCidr, parseCidr } from '../model/ip.ts';
-import { parseName } from '../model/names.ts';
+import { parseName, parseNodeName } from '../model/names.ts';
 import { profileSchema } from '../model/profile.ts';
 import {
   address,
@@ -19,13 +20,16 @@ import {
   cidr,
   endpointSchema,
   name,
+  nodeName,
   nodeSchema,
+  ownerPart,
   poolSchema,
 } from '../model/records.ts';
 import { ruleSchema } from '../model/rule.ts';
+import { parseSelector } from '../model/selector.ts';
 
-const revision = z.int().min(0).meta({ description: 'Store revision that last wrote it' });
-const count = z.int().min(0);
+export const revision = z.int().min(0).meta({ description: 'Store revision that last wrote it' });
+export const count = z.int().min(0);
 
 /** Every failed request. */
 export const errorBody = z.object({
@@ -45,7 +49,7 @@ const inForce = z.boolean().meta({ description: 'In force on this host when the 
 export const removed = z.object({ revision, applied: inForce });
 export type Removed = z.output<typeof removed>;
 
-function listOf<T extends z.ZodType>(item: T) {
+export function listOf<T extends z.ZodType>(item: T) {
   return z.object({ revision, items: z.array(item) });
 }
 
@@ -66,16 +70,43 @@ export const poolList = readableListOf(poolItem);
 export const poolChanged = changed(poolItem);
 
 const SECONDS = 'a number of seconds from 0 to 86400';
-const SWITCH = 'true or false';
-const nameText = textOf<string>(parseName, 'web');
+export const SWITCH = 'true or false';
+export const nameText = textOf<string>(parseName, 'web');
+export const nodeText = textOf<string>(parseNodeName, 'node1');
+export const addressText = textOf<Address>(parseAddress, '10.0.0.1');
+export const rangeText = textOf<AddressRange>(parseAddressRange, '10.0.0.10-10.0.0.99');
+const OWNER_PART = '1 to 128 letters, digits or _ . : @ -';
+export const ownerText = z
+  .string(OWNER_PART)
+  .refine((text) => ownerPart.safeParse(text).success, OWNER_PART)
+  .meta({ example: 'web' });
+const selectorText = textOf<string>((text, field) => {
+  parseSelector(text, field);
+  return text as string;
+}, 'rack == "r1"');
+const LIMIT = 'a number from 1 on, or null for no limit';
+const limit = z.int(LIMIT).min(1, LIMIT).nullish();
 /** What can be given when a pool is added, and changed afterwards. */
 const settable = {
   excludes: z.array(textOf<Cidr>(parseAddressOrCidr, '10.0.0.0/28'), 'a list of prefixes').optional(),
   cooldownSeconds: z.number(SECONDS).min(0, SECONDS).max(86400, SECONDS).optional(),
   disabled: z.boolean(SWITCH).optional(),
   natOutgoing: z.boolean(SWITCH).optional(),
-  nodeSelector: z.string('a selector').nullish(),
-  gateway: textOf<Address>(parseAddress, '10.0.0.1').nullish(),
+  nodeSelector: selectorText
+    .nullish()
+    .meta({ description: 'Only for nodes whose labels match; null for all' }),
+  gateway: addressText.nullish(),
+  ranges: z
+    .array(rangeText, 'a list of ranges')
+    .max(256, 'at most 256 ranges')
+    .optional()
+    .meta({ description: 'Only these parts are given out; empty for the whole prefix' }),
+  tenants: z
+    .array(ownerText, 'a list of tenants')
+    .optional()
+    .meta({ description: 'Only for these; empty for all' }),
+  maxBlocksPerNode: limit,
+  maxAddressesPerNode: limit,
 };
 const POOL_KIND = 'routed or macvlan';
 const blockSize = z.int('a prefix length');
@@ -202,7 +233,7 @@ export const usageList = listOf(usageItem);
 
 // endpoints and nodes
 
-export const endpointItem = z.object({ id: z.string(), node: name, ...endpointSchema.shape, revision });
+export const endpointItem = z.object({ id: z.string(), node: nodeName, ...endpointSchema.shape, revision });
 export type EndpointItem = z.output<typeof endpointItem>;
 export const endpointList = readableListOf(endpointItem);
 export const endpointChanged = changed(endpointItem);
@@ -223,19 +254,19 @@ export const endpointSet = exactObject({
 });
 export type EndpointSet = z.input<typeof endpointSet>;
 
-export const nodeItem = z.object({ name, ...nodeSchema.shape, revision });
+export const nodeItem = z.object({ name: nodeName, ...nodeSchema.shape, revision });
 export type NodeItem = z.output<typeof nodeItem>;
 export const nodeList = listOf(nodeItem);
 
 // the agent
 
-export const versionItem = z.object({ version: z.string(), node: name });
+export const versionItem = z.object({ version: z.string(), node: nodeName });
 export type VersionItem = z.output<typeof versionItem>;
 export const configList = z.object({
   items: z.array(z.object({ key: z.string(), value: z.unknown(), source: z.string() })),
 });
 export const statusItem = z.object({
-  node: name,
+  node: nodeName,
   healthy: z.boolean(),
   problems: z.array(z.string()).meta({ description: 'Why it is not healthy, a sentence each' }),
   agent: z.object({ version: z.string(), startedAt: z.string(), pid: z.int() }),
@@ -245,6 +276,17 @@ export const statusItem = z.object({
     since: z.string().nullable(),
     error: z.string().nullable(),
     revision,
+    cluster: z
+      .object({
+        reachable: z.boolean(),
+        since: z.string().nullable(),
+        error: z.string().nullable(),
+        held: z.string().nullable(),
+        waiting: count,
+        oldest: z.string().nullable(),
+      })
+      .nullable()
+      .meta({ description: 'How the local store stands with the cluster; null on a host alone' }),
   }),
   policy: z.object({
     backend: z.string(),
@@ -313,6 +355,6 @@ const ENDPOINT = '1 to 1024 characters: an id, a container id or an address';
 export const endpointParams = exactObject({
   endpoint: z.string(ENDPOINT).min(1, ENDPOINT).max(1024, ENDPOINT),
 });
-export const addressParams = exactObject({ address: textOf<Address>(parseAddress, '10.0.0.1') });
-export const nodeQuery = exactObject({ node: nameText.optional() });
+export const addressParams = exactObject({ address: addressText });
+export const nodeQuery = exactObject({ node: nodeText.optional() });
 export const forceQuery = exactObject({ force: z.enum(['true', 'false'], SWITCH).optional() });

@@ -10,14 +10,19 @@ import { jsonSchemaTransform, serializerCompiler } from 'fastify-type-provider-z
 import type { z } from 'zod';
 import { NetctlError } from '../lib/errors.ts';
 import { checkJson } from '../model/check.ts';
+import { allocationRoutes } from './allocations.ts';
+import { capacityRoutes } from './capacity.ts';
 import type { ApiDeps } from './deps.ts';
 import { documentRoutes } from './documents.ts';
 import { endpointRoutes } from './endpoints.ts';
 import { errorAnswer } from './errors.ts';
 import { explainRoutes } from './explain.ts';
+import { keepAnswers } from './idempotency.ts';
 import { ipamRoutes } from './ipam.ts';
+import { ipamCheckRoutes } from './ipam-check.ts';
 import { poolRoutes } from './pools.ts';
 import { profileRoutes } from './profiles.ts';
+import { reservationRoutes } from './reservations.ts';
 import { errorBody } from './schemas.ts';
 import { systemRoutes } from './system.ts';
 
@@ -45,16 +50,12 @@ export function buildApi(deps: ApiDeps): FastifyInstance {
     v1.addHook('onRoute', ({ schema }) => {
       if (schema?.response) Object.assign(schema.response, { '4xx': errorBody, '5xx': errorBody });
     });
-    for (const routes of [
-      systemRoutes,
-      poolRoutes,
-      profileRoutes,
-      documentRoutes,
-      endpointRoutes,
-      explainRoutes,
-      ipamRoutes,
-    ])
-      routes(v1, deps);
+    const areas = [systemRoutes, poolRoutes, profileRoutes, documentRoutes, endpointRoutes, explainRoutes];
+    for (const routes of [...areas, ipamRoutes, capacityRoutes, ipamCheckRoutes]) routes(v1, deps);
+    v1.register(async (repeatable) => {
+      keepAnswers(repeatable, deps);
+      for (const routes of [reservationRoutes, allocationRoutes]) routes(repeatable, deps);
+    });
   });
   return api;
 }

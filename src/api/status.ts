@@ -15,6 +15,18 @@ export interface AgentStatus {
     readonly since: string | null;
     readonly error: string | null;
     readonly revision: number;
+    /** How it stands with the cluster; null for a host alone. */
+    readonly cluster: {
+      readonly reachable: boolean;
+      /** RFC 3339; since when it has not been. */
+      readonly since: string | null;
+      readonly error: string | null;
+      /** Why nothing is taken over from a cluster that answers. */
+      readonly held: string | null;
+      /** Changes of this node that the cluster does not have yet, and since when the first of them. */
+      readonly waiting: number;
+      readonly oldest: string | null;
+    } | null;
   };
   readonly policy: {
     /** `nftables`, `iptables-nft` or `iptables-legacy`. */
@@ -45,11 +57,23 @@ export function problemsOf(status: AgentStatus): string[] {
   const { store, policy, endpoints, records, guard } = status;
   return [
     ...(store.inSync ? [] : [`store: not in sync${because(store.error)}`]),
+    ...(store.cluster === null ? [] : clusterProblems(store.cluster)),
     ...(policy.inSync ? [] : [`policy: not in sync with the kernel${because(policy.error)}`]),
     ...endpoints.unhealthy.map(({ endpoint, reason }) => `endpoint ${endpoint}: ${reason}`),
     ...records.broken.map(({ key, reason }) => `record ${key} in the store is not valid: ${reason}`),
     ...guard.held.map(({ what, reason }) => `held back: ${what}: ${reason}`),
   ];
+}
+
+function clusterProblems({
+  reachable,
+  since,
+  error,
+  held,
+  waiting,
+}: NonNullable<AgentStatus['store']['cluster']>): string[] {
+  const cutOff = `cluster: not reachable since ${since}${because(error)}; ${waiting} changes wait for it`;
+  return [...(reachable ? [] : [cutOff]), ...(held === null ? [] : [`cluster: held back: ${held}`])];
 }
 
 function because(error: string | null): string {

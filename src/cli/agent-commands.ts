@@ -104,6 +104,7 @@ function printStatus(output: Output, status: StatusItem): void {
       'Store',
       `${store.type}, ${good(store.inSync, 'in sync', 'not in sync')}${since}, revision ${store.revision}`,
     ],
+    ...(store.cluster === null ? [] : [clusterLine(store.cluster, good)]),
     [
       'Policy',
       [`${policy.backend}, ${good(policy.inSync, 'in sync', 'not in sync')}`, ...counters].join(', '),
@@ -116,4 +117,15 @@ function printStatus(output: Output, status: StatusItem): void {
   output.line('');
   output.line(output.paint('bold', 'Problems:'));
   for (const problem of problems) output.line(`  ${output.paint('red', problem)}`);
+}
+
+function clusterLine(
+  { reachable, since, held, waiting }: NonNullable<StatusItem['store']['cluster']>,
+  good: (ok: boolean, yes: string, no: string) => string,
+): [string, string] {
+  const state =
+    held === null
+      ? good(reachable, 'reachable', `not reachable since ${since}`)
+      : good(false, '', 'held back');
+  return ['Cluster', `${state}, ${waiting} changes wait for it`];
 }

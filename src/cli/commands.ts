@@ -8,6 +8,7 @@ import type { Command } from './command.ts';
 import { completionCommands } from './completion.ts';
 import { documentCommands } from './document-commands.ts';
 import { endpointCommands } from './endpoint-commands.ts';
+import { ipamCommands } from './ipam-commands.ts';
 import { poolCommands } from './pool-commands.ts';
 import { profileCommands } from './profile-commands.ts';
 import { whyCommands } from './why-command.ts';
@@ -15,6 +16,7 @@ import { whyCommands } from './why-command.ts';
 export const commands: readonly Command[] = [
   ...profileCommands,
   ...poolCommands,
+  ...ipamCommands,
   ...endpointCommands,
   ...documentCommands,
   ...whyCommands,

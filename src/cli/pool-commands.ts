@@ -1,21 +1,13 @@
 /**
- * `netctl pool …` and `netctl ipam …`: the prefixes that addresses come from, and who has which.
+ * `netctl pool …`: the prefixes that addresses come from, and who may take which of them.
  *
  * In: arguments. Out: requests to the API and what they answer. Never: an option swallowed: what the agent does not support, the
  * agent refuses.
  */
-import type {
-  AddressItem,
-  BlockItem,
-  PoolAdd,
-  PoolItem,
-  PoolSet,
-  Removed,
-  UsageItem,
-} from '../api/schemas.ts';
+import type { PoolAdd, PoolItem, PoolSet, Removed } from '../api/schemas.ts';
 import { type Changed, printChange } from './change.ts';
 import { segment } from './client.ts';
-import { type Arguments, type Command, type Context, type Option, UsageError } from './command.ts';
+import { type Arguments, type Command, type Option, UsageError } from './command.ts';
 import type { View } from './output.ts';
 import { joined } from './table.ts';
 
@@ -32,34 +24,17 @@ const poolView: View<PoolItem> = {
     { header: 'STATE', value: ({ disabled }) => (disabled ? 'disabled' : 'enabled') },
     { header: 'NAT', value: ({ natOutgoing }) => (natOutgoing ? 'yes' : 'no'), wide: true },
     { header: 'GATEWAY', value: ({ gateway }) => gateway, wide: true },
+    { header: 'RANGES', value: ({ ranges }) => joined(ranges), wide: true },
+    { header: 'TENANTS', value: ({ tenants }) => joined(tenants), wide: true },
+    { header: 'MAX-BLOCKS', value: ({ maxBlocksPerNode }) => maxBlocksPerNode, wide: true, alignRight: true },
+    {
+      header: 'MAX-ADDRESSES',
+      value: ({ maxAddressesPerNode }) => maxAddressesPerNode,
+      wide: true,
+      alignRight: true,
+    },
     { header: 'NODE-SELECTOR', value: ({ nodeSelector }) => nodeSelector, wide: true },
     { header: 'REVISION', value: ({ revision }) => revision, wide: true, alignRight: true },
-  ],
-};
-
-const usageView: View<UsageItem> = {
-  kind: 'pool',
-  name: ({ pool }) => pool,
-  columns: [
-    { header: 'POOL', value: ({ pool }) => pool },
-    { header: 'CIDR', value: ({ cidr }) => cidr },
-    { header: 'SIZE', value: ({ size }) => shortSize(size), alignRight: true },
-    { header: 'USED', value: ({ used }) => used, alignRight: true },
-    { header: 'COOLDOWN', value: ({ cooldown }) => cooldown, alignRight: true },
-    { header: 'BLOCKS', value: ({ blocks }) => blocks, alignRight: true },
-    { header: 'NODES', value: ({ nodes }) => nodes, alignRight: true },
-  ],
-};
-
-const blockView: View<BlockItem> = {
-  kind: 'block',
-  name: ({ cidr }) => cidr,
-  columns: [
-    { header: 'BLOCK', value: ({ cidr }) => cidr },
-    { header: 'POOL', value: ({ pool }) => pool },
-    { header: 'NODE', value: ({ node }) => node },
-    { header: 'USED', value: ({ used, size }) => `${used}/${shortSize(size)}`, alignRight: true },
-    { header: 'CLAIMED', value: ({ claimedAt }) => claimedAt },
   ],
 };
 
@@ -75,7 +50,20 @@ const settable: Readonly<Record<string, Option>> = {
     help: 'how long a released address is not given out again (default 60)',
   },
   'nat-outgoing': { type: 'flag', help: 'translate what leaves the pools to the address of the host' },
-  'node-selector': { type: 'text', value: 'SELECTOR', help: 'only for nodes whose labels match' },
+  'node-selector': {
+    type: 'text',
+    value: 'SELECTOR',
+    help: 'only for nodes whose labels match, such as \'rack == "r1"\'',
+  },
+  gateway: { type: 'text', value: 'ADDRESS', help: 'told to reservations, and never given out' },
+  range: {
+    type: 'list',
+    value: 'FIRST-LAST',
+    help: 'part that is given out (default: the whole prefix); may be repeated',
+  },
+  tenant: { type: 'list', value: 'TENANT', help: 'only for this tenant; may be repeated' },
+  'max-blocks': { type: 'number', value: 'N', help: 'how many blocks a node may claim' },
+  'max-addresses': { type: 'number', value: 'N', help: 'how many addresses a node may have in use' },
 };
 
 export const poolCommands: readonly Command[] = [
@@ -137,7 +125,7 @@ export const poolCommands: readonly Command[] = [
       exclude: {
         type: 'list',
         value: 'CIDR',
-        help: 'the new list of what is never given out; `none` empties it',
+        help: 'the new list of what is never given out',
       },
       disabled: { type: 'flag', help: 'give out no more addresses of it' },
       enabled: { type: 'flag', help: 'give out addresses of it again' },
@@ -145,7 +133,7 @@ export const poolCommands: readonly Command[] = [
       kind: { type: 'text', help: 'refused: fixed when the pool is added', hidden: true },
       'block-size': { type: 'number', help: 'refused: fixed when the pool is added', hidden: true },
     },
-    help: 'Change a pool; what is not named stays.',
+    help: 'Change a pool; what is not named stays, and `none` clears a list, a limit, a selector or a gateway.',
     async run({ args, api, output }) {
       const name = args.text('NAME');
       const changed = await api().send<Changed<PoolItem>>(
@@ -156,54 +144,7 @@ export const poolCommands: readonly Command[] = [
       await printChange(output, 'pool', name, `pool ${name} set`, changed);
     },
   },
-  {
-    words: 'ipam show',
-    options: {
-      ip: { type: 'text', value: 'ADDRESS', help: 'who has this address' },
-      blocks: { type: 'flag', help: 'the blocks and the nodes that claimed them' },
-    },
-    help: 'Show how full the pools are.',
-    async run(context) {
-      const { args, api, output } = context;
-      const ip = args.optionalText('ip');
-      if (ip !== undefined && args.flag('blocks'))
-        throw new UsageError('--ip and --blocks exclude each other');
-      if (ip !== undefined) return showAddress(context, ip);
-      if (args.flag('blocks'))
-        return output.list(
-          blockView,
-          (await api().send<{ items: BlockItem[] }>('GET', '/v1/ipam/blocks')).items,
-        );
-      return output.list(
-        usageView,
-        (await api().send<{ items: UsageItem[] }>('GET', '/v1/ipam/usage')).items,
-      );
-    },
-  },
 ];
-
-/** Sizes are powers of two; long ones say so. */
-function shortSize(size: string): string {
-  return size.length > 10 ? `2^${BigInt(size).toString(2).length - 1}` : size;
-}
-
-async function showAddress({ api, output }: Context, ip: string): Promise<void> {
-  const item = await api().send<AddressItem>('GET', `/v1/ipam/addresses/${segment(ip)}`);
-  const { tenant, app, instance } = item.owner;
-  await output.one('address', item.address, item, [
-    ['Address', item.address],
-    ['Pool', item.pool],
-    ['State', item.state],
-    ['Owner', `${tenant}/${app}/${instance}`],
-    ['Node', item.node],
-    ['Endpoint', item.endpoint],
-    ['MAC', item.mac],
-    ['On release', item.onRelease],
-    ['Generation', item.generation],
-    ['Allocated', item.allocatedAt],
-    ['Cooldown until', item.cooldownUntil],
-  ]);
-}
 
 function changes(args: Arguments): PoolSet {
   if (args.flag('disabled') && args.flag('enabled'))
@@ -221,11 +162,29 @@ function changes(args: Arguments): PoolSet {
 
 /** What `add` and `set` share; absent options stay absent. */
 function settings(args: Arguments): PoolSet {
-  const excludes = args.list('exclude');
   return {
-    excludes: excludes?.length === 1 && excludes[0] === 'none' ? [] : excludes,
+    excludes: listOf(args, 'exclude'),
     cooldownSeconds: args.number('cooldown'),
     natOutgoing: args.flag('nat-outgoing'),
-    nodeSelector: args.optionalText('node-selector'),
+    nodeSelector: textOrNone(args, 'node-selector'),
+    gateway: textOrNone(args, 'gateway'),
+    ranges: listOf(args, 'range'),
+    tenants: listOf(args, 'tenant'),
+    maxBlocksPerNode: numberOrNone(args, 'max-blocks'),
+    maxAddressesPerNode: numberOrNone(args, 'max-addresses'),
   };
+}
+
+function listOf(args: Arguments, option: string): string[] | undefined {
+  const given = args.list(option);
+  return given?.length === 1 && given[0] === 'none' ? [] : given;
+}
+
+function textOrNone(args: Arguments, option: string): string | null | undefined {
+  const given = args.optionalText(option);
+  return given === 'none' ? null : given;
+}
+
+function numberOrNone(args: Arguments, option: string): number | null | undefined {
+  return textOrNone(args, option) === null ? null : args.number(option);
 }

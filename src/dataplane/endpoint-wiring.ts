@@ -144,8 +144,17 @@ export class EndpointWiring {
     this.#forwarding.add(family);
   }
 
-  /** MTU of the interface that has one of the addresses; 1500 where none has. */
-  async mtuOf(nodeAddresses: readonly Address[]): Promise<number> {
+  /**
+   * MTU of the named interface; without a name, of the one that has one of the addresses; 1500 where there is none.
+   * @throws NOT_FOUND for a name that no interface has
+   */
+  async mtuOf(name: string | null, nodeAddresses: readonly Address[]): Promise<number> {
+    if (name !== null) {
+      const named = this.#host.link({ name });
+      if (named === null)
+        throw new NetctlError('NOT_FOUND', `node.interface: this host has no interface ${name}`);
+      return named.mtuBytes;
+    }
     const holder = (await this.#host.addresses()).find(({ address }) => nodeAddresses.includes(address));
     const link = holder === undefined ? null : this.#host.link({ index: holder.linkIndex });
     return link?.mtuBytes ?? 1500;

@@ -1,5 +1,5 @@
 /**
- * What this node knows of pools, blocks and addresses: the picture that assignments are planned on, so that planning reads
+ * What this node knows of pools, blocks, addresses and reservations: the picture that plans are made on, so that planning reads
  * nothing from the store.
  *
  * In: records with their revisions, from the syncer and from our own transactions, in any order and repeatedly; holds of
@@ -7,73 +7,152 @@
  * decide, the book only proposes.
  */
 import { type Address, type Cidr, cidrContains } from '../model/ip.ts';
-import type { AddressRecord, Block, Pool } from '../model/records.ts';
+import type {
+  AddressRecord,
+  Block,
+  Owner,
+  Pool,
+  Reservation,
+  Settings,
+  Tenant,
+  TenantUse,
+} from '../model/records.ts';
+import type { Labels } from '../model/selector.ts';
 import type { Revision } from '../store/store.ts';
 import { blockOf } from './blocks.ts';
+import { AddressCounts } from './counts.ts';
+import { IndexBy } from './index-by.ts';
+import { PoolView } from './pool-view.ts';
 
 export interface Known<T> {
   readonly value: T;
   readonly modified: Revision;
 }
 
+const defaults: Settings = { strictAffinity: true };
+
 export class AddressBook {
-  readonly #pools = new Map<string, Pool>();
+  readonly counts = new AddressCounts();
+  readonly #views = new Map<string, PoolView>();
+  #sorted: readonly PoolView[] | null = null;
   readonly #blocks = new Map<Cidr, Known<Block>>();
   readonly #addresses = new Map<Address, Known<AddressRecord>>();
-  readonly #blocksByOwner = new Index<Cidr>();
-  readonly #addressesByPool = new Index<Address>();
-  readonly #addressesByBlock = new Index<Address>();
-  readonly #cooling = new Set<Address>();
-  /** How many transactions in flight want the address or block. */
+  readonly #reservations = new Map<string, Known<Reservation>>();
+  readonly #nodes = new Map<string, Labels>();
+  readonly #tenants = new Map<string, Tenant>();
+  readonly #uses = new Map<string, Known<TenantUse>>();
+  readonly #blocksByClaim = new IndexBy<Cidr>();
+  readonly #blocksByPool = new IndexBy<Cidr>();
+  readonly #addressesByPool = new IndexBy<Address>();
+  readonly #addressesByBlock = new IndexBy<Address>();
+  readonly #addressesByOwner = new IndexBy<Address>();
+  readonly #coolingByNode = new IndexBy<Address>();
+  readonly #expiring = new Set<Address>();
+  /** Addresses with a record that the pool would give out, by pool and by block. */
+  readonly #taken = new Map<string, number>();
+  /** How many transactions in flight want the address or block, and how many addresses they want for a node. */
   readonly #held = new Map<string, number>();
+  #settings = defaults;
+  #revision: Revision = 0;
 
   onPool(name: string, pool: Pool | null): void {
     const members = this.#addressesByPool.of(name);
-    for (const address of members) this.#indexInBlock(address, name, false);
-    if (pool === null) this.#pools.delete(name);
-    else this.#pools.set(name, pool);
-    for (const address of members) this.#indexInBlock(address, name, true);
+    for (const address of members) this.#indexInPool(address, name, -1);
+    if (pool === null) this.#views.delete(name);
+    else this.#views.set(name, new PoolView(name, pool));
+    this.#sorted = null;
+    for (const address of members) this.#indexInPool(address, name, 1);
   }
 
   onBlock(cidr: Cidr, block: Known<Block> | null): void {
     const before = this.#blocks.get(cidr);
     if (block !== null && before !== undefined && before.modified > block.modified) return;
-    if (before !== undefined) this.#blocksByOwner.delete(ownerOf(before.value), cidr);
+    if (before !== undefined) {
+      this.#blocksByClaim.delete(claimOf(before.value), cidr);
+      this.#blocksByPool.delete(before.value.pool, cidr);
+    }
     if (block === null) this.#blocks.delete(cidr);
     else {
       this.#blocks.set(cidr, block);
-      this.#blocksByOwner.add(ownerOf(block.value), cidr);
+      this.#blocksByClaim.add(claimOf(block.value), cidr);
+      this.#blocksByPool.add(block.value.pool, cidr);
+      // Counted now, so that nobody waits for it who asks about ten thousand of them.
+      this.#views.get(block.value.pool)?.assignableIn(cidr);
     }
   }
 
   onAddress(address: Address, record: Known<AddressRecord> | null): void {
     const before = this.#addresses.get(address);
     if (record !== null && before !== undefined && before.modified > record.modified) return;
-    if (before !== undefined) {
-      this.#addressesByPool.delete(before.value.pool, address);
-      this.#indexInBlock(address, before.value.pool, false);
-    }
-    if (record?.value.state === 'cooldown') this.#cooling.add(address);
-    else this.#cooling.delete(address);
+    if (before !== undefined) this.#index(address, before.value, -1);
     if (record === null) this.#addresses.delete(address);
     else {
       this.#addresses.set(address, record);
-      this.#addressesByPool.add(record.value.pool, address);
-      this.#indexInBlock(address, record.value.pool, true);
+      this.#index(address, record.value, 1);
     }
   }
 
+  onReservation(id: string, reservation: Known<Reservation> | null): void {
+    const before = this.#reservations.get(id);
+    if (reservation !== null && before !== undefined && before.modified > reservation.modified) return;
+    if (reservation === null) this.#reservations.delete(id);
+    else this.#reservations.set(id, reservation);
+  }
+
+  onNode(node: string, labels: Labels | null): void {
+    if (labels === null) this.#nodes.delete(node);
+    else this.#nodes.set(node, labels);
+  }
+
+  onTenant(tenant: string, record: Tenant | null): void {
+    if (record === null) this.#tenants.delete(tenant);
+    else this.#tenants.set(tenant, record);
+  }
+
+  onTenantUse(tenant: string, use: Known<TenantUse> | null): void {
+    const before = this.#uses.get(tenant);
+    if (use !== null && before !== undefined && before.modified > use.modified) return;
+    if (use === null) this.#uses.delete(tenant);
+    else this.#uses.set(tenant, use);
+  }
+
+  onSettings(settings: Settings | null): void {
+    this.#settings = settings ?? defaults;
+  }
+
+  /** Everything up to the revision has arrived, in order. */
+  onRevision(revision: Revision): void {
+    this.#revision = revision;
+  }
+
+  get revision(): Revision {
+    return this.#revision;
+  }
+
+  get settings(): Settings {
+    return this.#settings;
+  }
+
   /** Pools in the order of their names. */
+  views(): readonly PoolView[] {
+    this.#sorted ??= [...this.#views.values()].sort((a, b) => (a.name < b.name ? -1 : 1));
+    return this.#sorted;
+  }
+
+  view(name: string): PoolView | undefined {
+    return this.#views.get(name);
+  }
+
   pools(): [string, Pool][] {
-    return [...this.#pools].sort(([a], [b]) => (a < b ? -1 : 1));
+    return this.views().map(({ name, pool }) => [name, pool]);
   }
 
   pool(name: string): Pool | undefined {
-    return this.#pools.get(name);
+    return this.#views.get(name)?.pool;
   }
 
-  poolOf(address: Address): [string, Pool] | undefined {
-    return this.pools().find(([, pool]) => cidrContains(pool.cidr, address));
+  viewOf(address: Address): PoolView | undefined {
+    return this.views().find(({ pool }) => cidrContains(pool.cidr, address));
   }
 
   block(cidr: Cidr): Known<Block> | undefined {
@@ -85,16 +164,73 @@ export class AddressBook {
   }
 
   blocksOf(node: string, pool: string): ReadonlySet<Cidr> {
-    return this.#blocksByOwner.of(ownerOf({ node, pool }));
+    return this.#blocksByClaim.of(claimOf({ node, pool }));
+  }
+
+  blocksInPool(pool: string): ReadonlySet<Cidr> {
+    return this.#blocksByPool.of(pool);
+  }
+
+  /** The claimed block that the address of the pool lies in. */
+  blockAt(pool: Pool, address: Address): Known<Block> | undefined {
+    return this.#blocks.get(blockOf(pool, address));
   }
 
   address(address: Address): Known<AddressRecord> | undefined {
     return this.#addresses.get(address);
   }
 
-  /** Released addresses that are kept back for a while. */
-  cooling(): ReadonlySet<Address> {
-    return this.#cooling;
+  addresses(): ReadonlyMap<Address, Known<AddressRecord>> {
+    return this.#addresses;
+  }
+
+  /** Addresses of the owner, those in cooldown excepted. */
+  addressesOf(owner: Owner): ReadonlySet<Address> {
+    return this.#addressesByOwner.of(textOf(owner));
+  }
+
+  reservation(id: string): Known<Reservation> | undefined {
+    return this.#reservations.get(id);
+  }
+
+  reservations(): ReadonlyMap<string, Known<Reservation>> {
+    return this.#reservations;
+  }
+
+  /** Retained addresses that are not kept for ever. */
+  expiring(): ReadonlySet<Address> {
+    return this.#expiring;
+  }
+
+  nodes(): ReadonlyMap<string, Labels> {
+    return this.#nodes;
+  }
+
+  labelsOf(node: string): Labels {
+    return this.#nodes.get(node) ?? {};
+  }
+
+  tenant(tenant: string): Tenant | undefined {
+    return this.#tenants.get(tenant);
+  }
+
+  tenantUse(tenant: string): Known<TenantUse> | undefined {
+    return this.#uses.get(tenant);
+  }
+
+  /** Released addresses that are kept back for a while: the node's, or (`''`) those that were on no node. */
+  cooling(node: string): ReadonlySet<Address> {
+    return this.#coolingByNode.of(node);
+  }
+
+  /** Addresses of the pool, or of the block, that it would give out if they had no record. */
+  takenIn(poolOrBlock: string): number {
+    return this.#taken.get(poolOrBlock) ?? 0;
+  }
+
+  /** Addresses of the block that have no record, those in flight included. */
+  freeIn(view: PoolView, block: Cidr): number {
+    return view.assignableIn(block) - this.takenIn(block);
   }
 
   /** Has a record or is wanted by a transaction in flight. */
@@ -102,58 +238,57 @@ export class AddressBook {
     return this.#addresses.has(address) || this.#held.has(address);
   }
 
-  /** No address of the block has a record or is wanted. */
+  /** No address of the block has a record or is wanted (who wants one holds its block too). */
   isEmpty(block: Cidr): boolean {
-    if (this.#addressesByBlock.of(block).size > 0) return false;
-    return ![...this.#held.keys()].some((key) =>
-      key.includes('/') ? key === block : cidrContains(block, key as Address),
-    );
+    return !this.#addressesByBlock.has(block) && !this.#held.has(block);
   }
 
   /** Keeps others of this process from proposing the same address or block until `unhold`. */
-  hold(keys: Iterable<Address | Cidr>): void {
-    for (const key of keys) this.#held.set(key, (this.#held.get(key) ?? 0) + 1);
+  hold(keys: Iterable<string>): void {
+    for (const key of keys) this.#held.set(key, this.heldBy(key) + 1);
   }
 
-  unhold(keys: Iterable<Address | Cidr>): void {
+  unhold(keys: Iterable<string>): void {
     for (const key of keys) {
-      const others = (this.#held.get(key) ?? 0) - 1;
+      const others = this.heldBy(key) - 1;
       if (others > 0) this.#held.set(key, others);
       else this.#held.delete(key);
     }
   }
 
-  isHeld(key: Address | Cidr): boolean {
+  isHeld(key: string): boolean {
     return this.#held.has(key);
   }
 
-  #indexInBlock(address: Address, poolName: string, present: boolean): void {
-    const pool = this.#pools.get(poolName);
-    if (pool === undefined) return;
-    if (present) this.#addressesByBlock.add(blockOf(pool, address), address);
-    else this.#addressesByBlock.delete(blockOf(pool, address), address);
+  /** How many transactions in flight want it. */
+  heldBy(key: string): number {
+    return this.#held.get(key) ?? 0;
+  }
+
+  #index(address: Address, record: AddressRecord, by: 1 | -1): void {
+    this.counts.add(record, by);
+    const change = by === 1 ? 'add' : 'delete';
+    this.#addressesByPool[change](record.pool, address);
+    this.#indexInPool(address, record.pool, by);
+    if (record.state === 'cooldown') this.#coolingByNode[change](record.node ?? '', address);
+    else this.#addressesByOwner[change](textOf(record.owner), address);
+    if (record.expiresAt !== null) this.#expiring[change](address);
+  }
+
+  #indexInPool(address: Address, poolName: string, by: 1 | -1): void {
+    const view = this.#views.get(poolName);
+    if (view === undefined) return;
+    const block = blockOf(view.pool, address);
+    this.#addressesByBlock[by === 1 ? 'add' : 'delete'](block, address);
+    if (!view.isAssignable(address)) return;
+    for (const key of [poolName, block]) {
+      const taken = this.takenIn(key) + by;
+      if (taken === 0) this.#taken.delete(key);
+      else this.#taken.set(key, taken);
+    }
   }
 }
 
-const ownerOf = (block: { node: string; pool: string }): string => `${block.node}/${block.pool}`;
+const claimOf = (block: { node: string; pool: string }): string => `${block.node}/${block.pool}`;
 
-/** Sets by key; a key without members takes no memory. */
-class Index<T> {
-  readonly #sets = new Map<string, Set<T>>();
-  static readonly #none: ReadonlySet<never> = new Set();
-
-  of(key: string): ReadonlySet<T> {
-    return this.#sets.get(key) ?? Index.#none;
-  }
-
-  add(key: string, member: T): void {
-    const set = this.#sets.get(key);
-    if (set === undefined) this.#sets.set(key, new Set([member]));
-    else set.add(member);
-  }
-
-  delete(key: string, member: T): void {
-    const set = this.#sets.get(key);
-    if (set?.delete(member) && set.size === 0) this.#sets.delete(key);
-  }
-}
+export const textOf = (owner: Owner): string => `${owner.tenant}/${owner.app}/${owner.instance}`;

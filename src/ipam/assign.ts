@@ -3,26 +3,39 @@
  *
  * In: the address book, a request. Out: a proposal: addresses, compares and writes; the caller adds the endpoint's own writes,
  * commits, and tells how it went. A lost race (`committed: false`) is answered by proposing anew. Never: an address whose
- * absence the transaction does not compare, an address of a pool that is being removed, one family without the other when both were asked for.
+ * record the transaction does not compare, an address of a pool that is being removed, one family without the other when both were asked for.
  */
 import { NetctlError } from '../lib/errors.ts';
-import { type Address, type Cidr, families, familyOf } from '../model/ip.ts';
-import { addressKey, blockKey, ownerKey, poolKey } from '../model/keys.ts';
+import { type Address, families, familyOf } from '../model/ip.ts';
 import { type Mac, macOf } from '../model/mac.ts';
-import type { AddressRecord, Block, Owner, Pool } from '../model/records.ts';
-import type { Compare, Json, Write } from '../store/store.ts';
-import type { AddressBook } from './address-book.ts';
-import { blockOf, candidateBlocks, isAssignable, nextFree } from './blocks.ts';
+import type { AddressRecord, Owner, Pool, ReleasePolicy } from '../model/records.ts';
+import type { Compare, Write } from '../store/store.ts';
+import { admitKept, chargeTenant, poolsFor } from './access.ts';
+import type { AddressBook, Known } from './address-book.ts';
+import { Draft } from './draft.ts';
+import { heldForOwner, heldForReservation, takeable } from './kept.ts';
+import { enterPlace, holdsOf, type Place, Places, type Wish } from './places.ts';
+import type { PoolView } from './pool-view.ts';
 
 export interface AssignRequest {
   readonly node: string;
   readonly endpoint: string;
+  readonly container?: string | null;
   readonly owner: Owner;
-  /** Pool names in order of preference; empty means any enabled routed pool. */
+  /** Default: routed. */
+  readonly kind?: Pool['kind'];
+  /** Pool names in order of preference; empty means any enabled pool of the kind. */
   readonly pools: readonly string[];
   /** Exactly these, or empty for one of each family that has a pool. */
   readonly addresses: readonly Address[];
-  /** null: the one that goes with the first address. */
+  /** Take what this reservation holds, and nothing else. */
+  readonly reservation?: string | null;
+  /** What becomes of the addresses when the endpoint goes; those that were reserved or retained keep what they have. */
+  readonly onRelease?: ReleasePolicy;
+  readonly ttlSeconds?: number | null;
+  /** Not these: another machine answered for them a moment ago. */
+  readonly skip?: readonly Address[];
+  /** null: the one that goes with the first address, or that was kept with it. */
   readonly mac: Mac | null;
   readonly now: Date;
 }
@@ -30,174 +43,197 @@ export interface AssignRequest {
 export interface Proposal {
   readonly addresses: readonly Address[];
   readonly mac: Mac;
+  /** Of each address, in their order: what a release or an unbind has to name. */
+  readonly generations: readonly number[];
   readonly compares: readonly Compare[];
   readonly writes: readonly Write[];
   /** Must be called once when the transaction's outcome is known (or it was given up). */
   settle(): void;
 }
 
+/** `before`: the record that a reserved or retained address has. */
 interface Choice {
-  readonly address: Address;
-  readonly poolName: string;
-  readonly block: Cidr;
+  readonly place: Place;
+  readonly before: Known<AddressRecord> | undefined;
 }
 
-/**
- * @throws POOL_NOT_FOUND, POOL_EXHAUSTED, ADDRESS_UNAVAILABLE, each naming what was asked for
- */
 export class Assigner {
   readonly #book: AddressBook;
-  /** Where the next search in a block begins, so that a released address is the last one to be given again. */
-  readonly #cursors = new Map<Cidr, number>();
+  readonly #places: Places;
 
-  constructor(book: AddressBook) {
+  /** @param self the node of this process @param random as Math.random */
+  constructor(book: AddressBook, self: string, random?: () => number) {
     this.#book = book;
+    this.#places = new Places(book, self, random);
   }
 
+  /**
+   * What the owner has reserved or kept comes first, with its MAC, wherever it was used before; the rest is new.
+   * @throws POOL_NOT_FOUND, POOL_EXHAUSTED, ADDRESS_UNAVAILABLE, ADDRESS_QUARANTINED, AFFINITY_MISMATCH, NODE_LIMIT, QUOTA_EXCEEDED,
+   *   RESERVATION_EXPIRED, each naming what was asked for
+   */
   propose(request: AssignRequest): Proposal {
+    const wish = wishOf(request);
     const choices: Choice[] = [];
-    const held = (): (Address | Cidr)[] => choices.flatMap(({ address, block }) => [address, block]);
+    const held: string[] = [];
+    const settle = (): void => this.#book.unhold(held);
     try {
-      for (const choose of this.#choosers(request)) {
+      for (const choose of this.#choosers(request, wish)) {
         const choice = choose();
         choices.push(choice);
-        this.#book.hold([choice.address, choice.block]);
+        const holds = holdsOf(choice.place, request.node);
+        this.#book.hold(holds);
+        held.push(...holds);
       }
+      return { ...this.#transaction(request, choices), settle };
     } catch (error) {
-      this.#book.unhold(held());
+      settle();
       throw error;
     }
-    return { ...this.#transaction(request, choices), settle: () => this.#book.unhold(held()) };
   }
 
-  #choosers(request: AssignRequest): (() => Choice)[] {
+  #choosers(request: AssignRequest, wish: Wish): (() => Choice)[] {
+    if (request.reservation) {
+      const kept = heldForReservation(this.#book, request.reservation, request);
+      return families
+        .filter((family) => kept.some((address) => familyOf(address) === family))
+        .map((family) => () => this.#kept(request, this.#firstFree(request, kept, family)));
+    }
     if (request.addresses.length > 0)
-      return request.addresses.map((address) => () => this.#explicit(request, address));
-    const pools = this.#poolsFor(request);
+      return request.addresses.map((address) => () => this.#explicit(request, wish, address));
+    const kept = heldForOwner(this.#book, request).filter((address) => this.#isWanted(request, address));
+    const views = this.#viewsFor(wish, kept);
     return families
-      .map((family) => pools.filter(([, pool]) => familyOf(pool.cidr) === family))
-      .filter((candidates) => candidates.length > 0)
-      .map((candidates) => () => this.#automatic(request, candidates));
+      .map((family) => ({
+        kept: kept.filter((address) => familyOf(address) === family),
+        views: views.filter((view) => view.family === family),
+      }))
+      .filter((candidates) => candidates.kept.length + candidates.views.length > 0)
+      .map((candidates) => () => this.#automatic(request, wish, candidates.kept, candidates.views));
   }
 
-  #poolsFor(request: AssignRequest): [string, Pool][] {
-    if (request.pools.length === 0) {
-      const pools = this.#book.pools().filter(([, pool]) => pool.kind === 'routed' && !pool.disabled);
-      if (pools.length > 0) return pools;
+  /** What the owner keeps of other kinds or other pools is for other endpoints of its. */
+  #isWanted(request: AssignRequest, address: Address): boolean {
+    const { pool } = this.#book.address(address)!.value;
+    if (request.pools.length > 0 && !request.pools.includes(pool)) return false;
+    return this.#book.pool(pool)?.kind === (request.kind ?? 'routed');
+  }
+
+  /** Who has kept addresses needs no pool that gives new ones. */
+  #viewsFor(wish: Wish, kept: readonly Address[]): readonly PoolView[] {
+    try {
+      return poolsFor(this.#book, wish);
+    } catch (error) {
+      if (kept.length > 0) return [];
+      throw error;
+    }
+  }
+
+  #automatic(
+    request: AssignRequest,
+    wish: Wish,
+    kept: readonly Address[],
+    views: readonly PoolView[],
+  ): Choice {
+    for (const address of kept) {
+      const record = this.#book.address(address)!.value;
+      if (this.#book.isHeld(address)) continue;
+      if (takeable(record)) return this.#kept(request, address);
       throw new NetctlError(
-        'POOL_NOT_FOUND',
-        'there is no enabled pool: add one with `netctl pool add CIDR`',
+        'ADDRESS_UNAVAILABLE',
+        `address ${address} of ${request.owner.tenant}/${request.owner.app}/${request.owner.instance} is still in use on node ${record.node}: unbind or transfer it first`,
+        { address, node: record.node },
       );
     }
-    return request.pools.map((name) => [name, this.#usablePool(name)]);
+    return { place: this.#places.automatic(wish, views), before: undefined };
   }
 
-  #usablePool(name: string): Pool {
-    const pool = this.#book.pool(name);
-    if (pool === undefined)
-      throw new NetctlError('POOL_NOT_FOUND', `there is no pool ${name}: see \`netctl pool show\``, {
-        pool: name,
-      });
-    if (pool.disabled) throw new NetctlError('POOL_NOT_FOUND', `pool ${name} is disabled`, { pool: name });
-    if (pool.kind !== 'routed')
-      throw new NetctlError('POOL_NOT_FOUND', `pool ${name} is not for routed endpoints`, { pool: name });
-    return pool;
-  }
-
-  #automatic(request: AssignRequest, pools: readonly [string, Pool][]): Choice {
-    for (const [poolName, pool] of pools) {
-      for (const block of this.#book.blocksOf(request.node, poolName)) {
-        const choice = this.#inBlock(poolName, pool, block);
-        if (choice !== null) return choice;
-      }
-      for (const block of candidateBlocks(pool, request.node, (cidr) => this.#isUnclaimed(cidr))) {
-        const choice = this.#inBlock(poolName, pool, block);
-        if (choice !== null) return choice;
-      }
-    }
-    const names = pools.map(([name]) => name).join(', ');
-    throw new NetctlError('POOL_EXHAUSTED', `no free address for node ${request.node} in pool ${names}`, {
-      pools: names,
-    });
-  }
-
-  #isUnclaimed(block: Cidr): boolean {
-    return this.#book.block(block) === undefined;
-  }
-
-  #inBlock(poolName: string, pool: Pool, block: Cidr): Choice | null {
-    const found = nextFree(pool, block, this.#cursors.get(block) ?? 0, (address) =>
-      this.#book.isTaken(address),
-    );
-    if (found === null) return null;
-    this.#cursors.set(block, found.cursor);
-    return { address: found.address, poolName, block };
-  }
-
-  #explicit(request: AssignRequest, address: Address): Choice {
-    const refuse = (why: string): NetctlError =>
-      new NetctlError('ADDRESS_UNAVAILABLE', `address ${address} ${why}`, { address });
-    const [poolName] = this.#book.poolOf(address) ?? [];
-    if (poolName === undefined) throw refuse('is in no pool: see `netctl pool show`');
-    if (request.pools.length > 0 && !request.pools.includes(poolName)) {
-      throw refuse(`is in pool ${poolName}, not in ${request.pools.join(', ')}`);
-    }
-    const pool = this.#usablePool(poolName);
-    if (!isAssignable(pool, address))
-      throw refuse(`is kept out of pool ${poolName} (excluded, gateway, or the pool's first or last)`);
+  #explicit(request: AssignRequest, wish: Wish, address: Address): Choice {
     const record = this.#book.address(address)?.value;
-    if (record?.state === 'cooldown')
-      throw refuse(`was released a moment ago and is free again at ${record.cooldownUntil}`);
-    if (record !== undefined) {
-      const { tenant, app, instance } = record.owner;
-      throw refuse(
-        `is taken by ${tenant}/${app}/${instance}${record.node === null ? '' : ` on node ${record.node}`}`,
-      );
+    const isOwn = record !== undefined && takeable(record) && isSame(record.owner, request.owner);
+    if (isOwn && !this.#book.isHeld(address)) {
+      if (request.pools.length === 0 || request.pools.includes(record.pool))
+        return this.#kept(request, address);
     }
-    if (this.#book.isHeld(address)) throw refuse('is being given to another endpoint right now');
-    const block = blockOf(pool, address);
-    const owner = this.#book.block(block)?.value.node;
-    if (owner !== undefined && owner !== request.node) throw refuse(`is in block ${block} of node ${owner}`);
-    return { address, poolName, block };
+    return { place: this.#places.explicit(wish, address), before: undefined };
+  }
+
+  #firstFree(request: AssignRequest, kept: readonly Address[], family: 4 | 6): Address {
+    const free = kept.find((address) => familyOf(address) === family && !this.#book.isHeld(address));
+    if (free !== undefined) return free;
+    throw new NetctlError(
+      'RESERVATION_EXPIRED',
+      `reservation ${request.reservation} has no IPv${family} address left`,
+      { reservation: request.reservation },
+    );
+  }
+
+  #kept(request: AssignRequest, address: Address): Choice {
+    const before = this.#book.address(address)!;
+    const view = this.#book.view(before.value.pool);
+    if (view === undefined)
+      throw new NetctlError('POOL_NOT_FOUND', `there is no pool ${before.value.pool} of address ${address}`);
+    admitKept(this.#book, view, before.value, request.node);
+    return { place: this.#places.existing(view, address, request.node, request.now), before };
   }
 
   #transaction(request: AssignRequest, choices: readonly Choice[]): Omit<Proposal, 'settle'> {
-    const poolNames = new Set(choices.map((choice) => choice.poolName));
-    const compares: Compare[] = [...poolNames].map((name) => ({ kind: 'present', key: poolKey(name) }));
-    const writes: Write[] = [];
-    for (const block of new Set(choices.map((choice) => choice.block))) {
-      const key = blockKey(block);
-      const known = this.#book.block(block);
-      if (known !== undefined) {
-        compares.push({ kind: 'modified', key, revision: known.modified });
-      } else {
-        const pool = choices.find((choice) => choice.block === block)?.poolName ?? '';
-        const claim: Block = { pool, node: request.node, claimedAt: request.now.toISOString() };
-        compares.push({ kind: 'absent', key });
-        writes.push({ kind: 'put', key, value: claim });
-      }
-    }
     const [primary] = choices;
     if (primary === undefined)
       throw new NetctlError('POOL_NOT_FOUND', 'no pool has addresses for this endpoint');
-    const mac = request.mac ?? macOf(primary.address);
-    for (const { address, poolName } of choices) {
-      const record: AddressRecord = {
-        pool: poolName,
-        state: 'active',
-        owner: request.owner,
-        node: request.node,
-        endpoint: request.endpoint,
-        mac,
-        onRelease: 'delete',
-        generation: 1,
-        allocatedAt: request.now.toISOString(),
-        cooldownUntil: null,
-      };
-      compares.push({ kind: 'absent', key: addressKey(address) });
-      writes.push({ kind: 'put', key: addressKey(address), value: record as unknown as Json });
-      writes.push({ kind: 'put', key: ownerKey(request.owner, address), value: { pool: poolName } });
+    const draft = new Draft();
+    const mac = request.mac ?? primary.before?.value.mac ?? macOf(primary.place.address);
+    const generations: number[] = [];
+    for (const { place, before } of choices) {
+      enterPlace(draft, place);
+      const record = recordOf(request, place, before?.value, mac);
+      generations.push(record.generation);
+      draft.setAddress(place.address, before, record);
     }
-    return { addresses: choices.map(({ address }) => address), mac, compares, writes };
+    const fresh = choices.filter(({ before }) => before === undefined).length;
+    chargeTenant(this.#book, draft, request.owner.tenant, fresh);
+    return { addresses: choices.map(({ place }) => place.address), mac, generations, ...draft.step() };
   }
 }
+
+function wishOf(request: AssignRequest): Wish {
+  return {
+    node: request.node,
+    tenant: request.owner.tenant,
+    kind: request.kind ?? 'routed',
+    pools: request.pools,
+    shared: (request.onRelease ?? 'delete') !== 'delete',
+    ranges: [],
+    skip: new Set(request.skip),
+    now: request.now,
+  };
+}
+
+function recordOf(
+  request: AssignRequest,
+  place: Place,
+  kept: AddressRecord | undefined,
+  mac: Mac,
+): AddressRecord {
+  return {
+    pool: place.view.name,
+    state: 'active',
+    owner: kept?.owner ?? request.owner,
+    node: request.node,
+    endpoint: request.endpoint,
+    container: request.container ?? null,
+    mac,
+    onRelease: kept?.onRelease ?? request.onRelease ?? 'delete',
+    ttlSeconds: kept === undefined ? (request.ttlSeconds ?? null) : kept.ttlSeconds,
+    generation: (kept?.generation ?? 0) + 1,
+    allocatedAt: kept?.allocatedAt ?? request.now.toISOString(),
+    cooldownUntil: null,
+    reservation: kept?.reservation ?? null,
+    expiresAt: null,
+    borrowed: place.borrowed,
+    conflict: null,
+  };
+}
+
+const isSame = (a: Owner, b: Owner): boolean =>
+  a.tenant === b.tenant && a.app === b.app && a.instance === b.instance;

@@ -18,7 +18,8 @@ import {
   networkOf,
   prefixLength,
 } from '../model/ip.ts';
-import { type Pool, poolContains } from '../model/records.ts';
+import type { Pool } from '../model/records.ts';
+import type { PoolView } from './pool-view.ts';
 
 /** The block of the pool that holds the address. */
 export function blockOf(pool: Pool, address: Address): Cidr {
@@ -58,14 +59,9 @@ export function* candidateBlocks(
   }
 }
 
-/** True for an address that the pool may give out. Its first and (IPv4) last address stay free: much software refuses them. */
-export function isAssignable(pool: Pool, address: Address): boolean {
-  return poolContains(pool, address) && !isPoolEdge(pool, address) && address !== pool.gateway;
-}
-
 /** A free assignable address of the block, from `cursor` (an offset in the block) on and around; null when there is none. */
 export function nextFree(
-  pool: Pool,
+  pool: PoolView,
   block: Cidr,
   cursor: number,
   isTaken: (address: Address) => boolean,
@@ -76,15 +72,7 @@ export function nextFree(
   for (let step = 0; step < size; step++) {
     const offset = (cursor + step) % size;
     const address = addressFrom(family, base + BigInt(offset));
-    if (!isTaken(address) && isAssignable(pool, address)) return { address, cursor: (offset + 1) % size };
+    if (!isTaken(address) && pool.isAssignable(address)) return { address, cursor: (offset + 1) % size };
   }
   return null;
-}
-
-function isPoolEdge(pool: Pool, address: Address): boolean {
-  const family = familyOf(pool.cidr);
-  const size = cidrSize(pool.cidr);
-  if (size <= 2n) return false;
-  const offset = addressValue(address) - addressValue(cidrBase(pool.cidr));
-  return offset === 0n || (family === 4 && offset === size - 1n);
 }

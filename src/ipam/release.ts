@@ -1,24 +1,23 @@
 /**
- * Release: the half of a transaction that gives addresses back, and what happens to them afterwards (cooldown, then free;
- * a block without addresses goes back to its pool).
+ * Giving addresses back: when an endpoint goes (release of what it holds), when a container is unbound, when an owner or an
+ * operator wants an address free.
  *
- * In: the address book. Out: compares and writes. Never: an address released by its number alone (the record's revision fences
- * it), an address free before its cooldown is over.
+ * In: the address book. Out: compares and writes, and what became of the addresses. Never: an address released by its number alone
+ * (generation and revision fence it), an address free before its cooldown is over, one taken from a container without `force`.
  */
-import type { Address, Cidr } from '../model/ip.ts';
-import { addressKey, blockKey, ownerKey } from '../model/keys.ts';
-import type { AddressRecord } from '../model/records.ts';
-import type { Compare, Json, Write } from '../store/store.ts';
-import type { AddressBook } from './address-book.ts';
+import { NetctlError } from '../lib/errors.ts';
+import type { Address } from '../model/ip.ts';
+import type { AddressRecord, Owner } from '../model/records.ts';
+import { type AddressBook, type Known, textOf } from './address-book.ts';
+import type { Planned } from './commit.ts';
+import { Draft, type Step } from './draft.ts';
+import { type Fence, fenced, owned, refuseStale } from './fenced.ts';
 
-export interface Step {
-  readonly compares: readonly Compare[];
-  readonly writes: readonly Write[];
-}
+export type Outcome = 'free' | 'cooldown' | 'retained' | 'reserved' | 'quarantined';
 
 /**
  * Gives back the addresses that the endpoint holds; others in the list (already released, given to somebody else) are left
- * alone. `used`: false for addresses that were never on a wire, which are free at once.
+ * alone. `used`: false for addresses that were never on a wire, which are free at once, or held by their reservation again.
  */
 export function planRelease(
   book: AddressBook,
@@ -27,57 +26,189 @@ export function planRelease(
   now: Date,
   used = true,
 ): Step {
-  const compares: Compare[] = [];
-  const writes: Write[] = [];
+  const draft = new Draft();
   for (const address of addresses) {
     const known = book.address(address);
     if (known === undefined || known.value.endpoint !== endpoint || known.value.state === 'cooldown')
       continue;
-    const key = addressKey(address);
-    const seconds = used ? (book.pool(known.value.pool)?.cooldownSeconds ?? 0) : 0;
-    compares.push({ kind: 'modified', key, revision: known.modified });
-    writes.push({ kind: 'delete', key: ownerKey(known.value.owner, address) });
-    if (seconds === 0) {
-      writes.push({ kind: 'delete', key });
-    } else {
-      const cooling: AddressRecord = {
-        ...known.value,
-        state: 'cooldown',
-        node: known.value.node,
-        endpoint: null,
-        generation: known.value.generation + 1,
-        cooldownUntil: new Date(now.getTime() + seconds * 1000).toISOString(),
-      };
-      writes.push({ kind: 'put', key, value: cooling as unknown as Json });
+    leave(book, draft, address, known, now, used);
+  }
+  return draft.step();
+}
+
+/** `container`: whoever holds the address by now, it is left alone unless that is this container. */
+export interface UnbindRequest {
+  readonly address: Address;
+  readonly container: string;
+  /** null: whatever it is. */
+  readonly generation: number | null;
+  readonly tenant: string | null;
+  readonly now: Date;
+}
+
+/** A container that the address does not know is no error: the result is `unknown`. @throws STALE_GENERATION, NOT_OWNER */
+export function planUnbind(book: AddressBook, request: UnbindRequest): Planned<Outcome | 'unknown'> {
+  const { address, container, generation, now } = request;
+  const known = book.address(address);
+  if (known?.value.container !== container) return { result: 'unknown', compares: [], writes: [] };
+  owned(book, request);
+  if (generation !== null) refuseStale(known, { address, generation });
+  const draft = new Draft();
+  const result = leave(book, draft, address, known, now, true);
+  return { result, ...draft.step() };
+}
+
+export interface ReleaseRequest extends Fence {
+  /** Whatever generation, policy and use: for operators, who are named in the log by the caller. */
+  readonly force: boolean;
+  readonly now: Date;
+}
+
+/**
+ * Frees an address that no container has. `forced`: it would have been refused without `force`.
+ * @throws STALE_GENERATION, NOT_OWNER, IN_USE, ADDRESS_QUARANTINED
+ */
+export function planReleaseAddress(
+  book: AddressBook,
+  request: ReleaseRequest,
+): Planned<{ outcome: Outcome; forced: boolean; was: AddressRecord | null }> {
+  const { address, now } = request;
+  let known: Known<AddressRecord> | undefined;
+  let forced = false;
+  try {
+    known = fenced(book, request);
+    refuseRelease(address, known.value, request.tenant);
+  } catch (error) {
+    if (!request.force || request.tenant !== null) throw error;
+    known = book.address(address);
+    forced = true;
+  }
+  if (known === undefined)
+    return { result: { outcome: 'free', forced, was: null }, compares: [], writes: [] };
+  if (known.value.state === 'cooldown')
+    return { result: { outcome: 'cooldown', forced, was: known.value }, compares: [], writes: [] };
+  const draft = new Draft();
+  const outcome = cool(book, draft, address, known, now, known.value.state !== 'reserved');
+  return { result: { outcome, forced, was: known.value }, ...draft.step() };
+}
+
+/**
+ * The owner is no more (its app was deleted or scaled down): what it keeps is freed, and what its containers still have is freed
+ * when they go. Addresses of policy `never` are `kept` unless `force`d.
+ * @throws nothing: an owner without addresses has none to free
+ */
+export function planReleaseOwner(
+  book: AddressBook,
+  request: { readonly owner: Owner; readonly force: boolean; readonly now: Date },
+): Planned<{ freed: readonly Address[]; later: readonly Address[]; kept: readonly Address[] }> {
+  const draft = new Draft();
+  const result = { freed: [] as Address[], later: [] as Address[], kept: [] as Address[] };
+  for (const address of book.addressesOf(request.owner)) {
+    const known = book.address(address)!;
+    const { state, onRelease } = known.value;
+    if (onRelease === 'never' && !request.force) result.kept.push(address);
+    else if (state === 'retained') {
+      cool(book, draft, address, known, request.now, true);
+      result.freed.push(address);
+    } else if (state === 'bound' || state === 'active') {
+      draft.setAddress(address, known, { ...known.value, onRelease: 'delete' });
+      result.later.push(address);
     }
   }
-  return { compares, writes };
+  return { result, ...draft.step() };
 }
 
-/** Frees what has cooled down on this node; null when there is nothing. At most `limit` addresses a step. */
-export function planExpiry(book: AddressBook, node: string, now: Date, limit = 256): Step | null {
-  const compares: Compare[] = [];
-  const writes: Write[] = [];
-  for (const address of book.cooling()) {
-    const known = book.address(address);
-    if (known?.value.node !== node || Date.parse(known.value.cooldownUntil ?? '') > now.getTime()) continue;
-    compares.push({ kind: 'modified', key: addressKey(address), revision: known.modified });
-    writes.push({ kind: 'delete', key: addressKey(address) });
-    if (writes.length >= limit) break;
+/** A container leaves its address: by policy the address stays its owner's, or cools down. */
+function leave(
+  book: AddressBook,
+  draft: Draft,
+  address: Address,
+  known: Known<AddressRecord>,
+  now: Date,
+  used: boolean,
+): Outcome {
+  const record = known.value;
+  const left = { ...record, endpoint: null, container: null, generation: record.generation + 1 };
+  if (record.state === 'quarantined') {
+    draft.setAddress(address, known, left);
+    return 'quarantined';
   }
-  return writes.length > 0 ? { compares, writes } : null;
+  if (!used && isStillReserved(book, address, record, now)) {
+    draft.setAddress(address, known, { ...left, state: 'reserved' });
+    return 'reserved';
+  }
+  if (record.onRelease === 'delete') return cool(book, draft, address, known, now, used);
+  const seconds = record.onRelease === 'ttl' ? (record.ttlSeconds ?? defaultRetainSeconds) : null;
+  const expiresAt = seconds === null ? null : later(now, seconds);
+  draft.setAddress(address, known, { ...left, state: 'retained', expiresAt });
+  return 'retained';
 }
 
-/** Gives an empty block of this node back to its pool; null when none is empty. */
-export function planGiveBack(book: AddressBook, node: string): (Step & { readonly block: Cidr }) | null {
-  for (const [block, { value, modified }] of book.blocks()) {
-    if (value.node !== node || !book.isEmpty(block)) continue;
-    const key = blockKey(block);
-    return {
-      block,
-      compares: [{ kind: 'modified', key, revision: modified }],
-      writes: [{ kind: 'delete', key }],
-    };
+/** Of the policy ttl, for a record that does not say. */
+export const defaultRetainSeconds = 86400;
+
+/** The address is nobody's any more, and free when the pool's cooldown is over. */
+export function cool(
+  book: AddressBook,
+  draft: Draft,
+  address: Address,
+  known: Known<AddressRecord>,
+  now: Date,
+  used: boolean,
+  node = known.value.node,
+): 'free' | 'cooldown' {
+  const seconds = used ? (book.pool(known.value.pool)?.cooldownSeconds ?? 0) : 0;
+  if (seconds === 0) {
+    draft.deleteAddress(address, known);
+    return 'free';
   }
-  return null;
+  draft.setAddress(address, known, {
+    ...known.value,
+    state: 'cooldown',
+    node,
+    endpoint: null,
+    container: null,
+    generation: known.value.generation + 1,
+    cooldownUntil: later(now, seconds),
+    reservation: null,
+    expiresAt: null,
+    conflict: null,
+  });
+  return 'cooldown';
+}
+
+export const later = (now: Date, seconds: number): string =>
+  new Date(now.getTime() + seconds * 1000).toISOString();
+
+function isStillReserved(book: AddressBook, address: Address, record: AddressRecord, now: Date): boolean {
+  const reservation = book.reservation(record.reservation ?? '')?.value;
+  if (reservation === undefined || Date.parse(reservation.expiresAt) <= now.getTime()) return false;
+  return reservation.addresses.includes(address);
+}
+
+function refuseRelease(address: Address, record: AddressRecord, tenant: string | null): void {
+  const { state, onRelease, node, container, endpoint } = record;
+  if (container !== null || endpoint !== null || state === 'bound' || state === 'active')
+    throw new NetctlError(
+      'IN_USE',
+      `address ${address} is in use by ${container ?? endpoint ?? textOf(record.owner)} on node ${node}: unbind it first`,
+      { address, node, container, endpoint },
+    );
+  if (state === 'quarantined' && tenant !== null)
+    throw new NetctlError(
+      'ADDRESS_QUARANTINED',
+      `address ${address} is kept back until an operator releases it`,
+      {
+        address,
+        ...record.conflict,
+      },
+    );
+  if (onRelease === 'never' && state === 'retained')
+    throw new NetctlError(
+      'IN_USE',
+      `address ${address} is kept for ${textOf(record.owner)} until an operator forces its release`,
+      {
+        address,
+      },
+    );
 }

@@ -12,12 +12,15 @@ export interface Timer {
 export interface Clock {
   /** Milliseconds since 1970 (UTC). It may jump when the machine's clock is set. */
   now(): number;
+  /** Milliseconds since some moment; it never jumps, whatever is done to the machine's clock. */
+  monotonic(): number;
   /** Calls once after the delay, never before `setTimer` has returned. */
   setTimer(delayMilliseconds: number, call: () => void): Timer;
 }
 
 export const systemClock: Clock = {
   now: Date.now,
+  monotonic: () => performance.now(),
   setTimer(delayMilliseconds, call) {
     const timer = setTimeout(call, delayMilliseconds);
     timer.unref();

@@ -10,7 +10,8 @@ import { createConnection, type Server, type Socket } from 'node:net';
 import { join } from 'node:path';
 import packageJson from '../../package.json' with { type: 'json' };
 import { Agent } from '../agent/agent.ts';
-import { type Config, defaultConfigPath, loadConfig, options, type Setting } from '../agent/config.ts';
+import { type Config, defaultConfigPath, loadConfig, type Setting } from '../agent/config.ts';
+import { options } from '../agent/config-options.ts';
 import { buildApi } from '../api/server.ts';
 import { DeleteQueue } from '../cni/delete-queue.ts';
 import { createCniServer } from '../cni/server.ts';
@@ -19,10 +20,11 @@ import { asNetctlError, NetctlError } from '../lib/errors.ts';
 import type { Logger } from '../lib/logger.ts';
 import { createLinux } from '../linux/real/linux.ts';
 import { native } from '../linux/real/native.ts';
-import { SqliteStore } from '../store/sqlite.ts';
 import { createLogger } from './logger.ts';
+import { openStore } from './open-store.ts';
 
 const queuePollMilliseconds = 5000;
+const holdMilliseconds = 60_000;
 /** For the answers of requests that had begun when the end was asked for. */
 const answerMilliseconds = 1000;
 
@@ -37,13 +39,12 @@ async function main(argv: readonly string[]): Promise<void> {
 }
 
 async function run(config: Config, settings: readonly Setting[], logger: Logger): Promise<void> {
+  // Until the sockets listen nothing else may: a start that waits for a cluster would end, since timers alone do not hold Node.
+  setInterval(() => undefined, holdMilliseconds);
   for (const directory of [config.runDir, config.stateDir])
     mkdirSync(directory, { recursive: true, mode: 0o700 });
   chmodSync(config.runDir, 0o700);
-  const store = new SqliteStore({
-    path: join(config.stateDir, 'netctl.db'),
-    onFault: (error) => logger.error({ error: error.message }, 'upkeep of the local store failed'),
-  });
+  const { store, replication } = await openStore(config, systemClock, logger);
   const linux = await createLinux({ iptablesBackend: config.dataplane.iptablesBackend });
   const bootId = readFileSync('/proc/sys/kernel/random/boot_id', 'utf8').trim();
   const agent = new Agent({
@@ -65,13 +66,20 @@ async function run(config: Config, settings: readonly Setting[], logger: Logger)
 
   const api = buildApi({
     store,
+    ipam: agent.ipam,
+    clock: systemClock,
     node: config.node.name,
     version: packageJson.version,
-    status: () => agent.status(),
+    status: () => agent.status(replication()),
     config: () => settings,
     applied: (revision) => agent.applied(revision),
     why: (query) => agent.why(query),
     ruleCounts: (kind, name) => agent.ruleCounts(kind, name),
+    actorOf: (socket) => {
+      const { uid, pid } = native.peerCredentials(descriptorOf(socket));
+      return `uid ${uid}, process ${pid}`;
+    },
+    onForced: (change) => logger.warn({ ...change }, 'forced change of an address'),
     onBug: (error) => logger.error({ error: error.message, stack: error.stack }, 'the API met a bug'),
   });
   await api.ready();

@@ -22,7 +22,11 @@ export type Key =
   | { readonly kind: 'profile'; readonly profile: string }
   | { readonly kind: 'policy'; readonly policy: string }
   | { readonly kind: 'address-set'; readonly set: string }
-  | { readonly kind: 'host-endpoint'; readonly node: string; readonly name: string };
+  | { readonly kind: 'host-endpoint'; readonly node: string; readonly name: string }
+  | { readonly kind: 'settings' }
+  | { readonly kind: 'reservation'; readonly reservation: string }
+  | { readonly kind: 'tenant'; readonly tenant: string }
+  | { readonly kind: 'tenant-use'; readonly tenant: string };
 
 export type KeyKind = Key['kind'];
 
@@ -38,6 +42,10 @@ export const keyPrefix: Readonly<Record<KeyKind, string>> = {
   policy: 'policies/',
   'address-set': 'address-sets/',
   'host-endpoint': 'host-endpoints/',
+  settings: 'settings',
+  reservation: 'reservations/',
+  tenant: 'tenants/',
+  'tenant-use': 'tenant-use/',
 };
 
 export const nodeKey = (node: string): string => `nodes/${node}`;
@@ -50,6 +58,10 @@ export const ownerKey = (
   address: Address,
 ): string => `owners/${owner.tenant}/${owner.app}/${owner.instance}/${address}`;
 export const endpointKey = (node: string, endpoint: string): string => `endpoints/${node}/${endpoint}`;
+export const settingsKey = 'settings';
+export const reservationKey = (id: string): string => `reservations/${id}`;
+export const tenantKey = (tenant: string): string => `tenants/${tenant}`;
+export const tenantUseKey = (tenant: string): string => `tenant-use/${tenant}`;
 export const profileKey = (profile: string): string => `profiles/${profile}`;
 export const policyKey = (policy: string): string => `policies/${policy}`;
 export const addressSetKey = (set: string): string => `address-sets/${set}`;
@@ -75,6 +87,10 @@ export function parseKey(path: string): Key | null {
     if (kind === 'host-endpoints' && a && b && parts.length === 2)
       return { kind: 'host-endpoint', node: a, name: b };
     if (kind === 'address-sets' && a && parts.length === 1) return { kind: 'address-set', set: a };
+    if (path === settingsKey) return { kind: 'settings' };
+    if (kind === 'reservations' && a && parts.length === 1) return { kind: 'reservation', reservation: a };
+    if (kind === 'tenants' && a && parts.length === 1) return { kind: 'tenant', tenant: a };
+    if (kind === 'tenant-use' && a && parts.length === 1) return { kind: 'tenant-use', tenant: a };
   } catch {
     return null;
   }

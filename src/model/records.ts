@@ -5,6 +5,7 @@
  * In: JSON from the store, the API or a file. Out: typed values. Never: a value that reaches a kernel or a rule unchecked.
  */
 import { z } from 'zod';
+import { type AddressRange, parseAddressRange, rangeEnds } from './address-range.ts';
 import {
   type Address,
   addressBits,
@@ -17,6 +18,7 @@ import {
 } from './ip.ts';
 import { type Mac, parseMac } from './mac.ts';
 import { parseInterfaceName, parseName, parseNodeName } from './names.ts';
+import { parseSelector } from './selector.ts';
 
 /** A zod type out of one of the model's parsers, so that a text has one rule wherever it comes from. */
 function parsed<T extends string>(parse: (text: unknown, field: string) => T, example: string): z.ZodType<T> {
@@ -35,12 +37,20 @@ function parsed<T extends string>(parse: (text: unknown, field: string) => T, ex
 
 export const address = parsed<Address>(parseAddress, '10.0.0.1');
 export const cidr = parsed<Cidr>(parseCidr, '10.0.0.0/16');
+export const addressRange = parsed<AddressRange>(parseAddressRange, '10.0.0.10-10.0.0.99');
 export const mac = parsed<Mac>(parseMac, '02:42:0a:00:00:01');
 export const name = parsed<string>(parseName, 'web');
-const nodeName = parsed<string>(parseNodeName, 'node1');
+export const nodeName = parsed<string>(parseNodeName, 'node1');
 const interfaceName = parsed<string>(parseInterfaceName, 'eth0');
 const time = z.iso.datetime();
 const path = z.string().max(4096);
+const selector = z.string().superRefine((text, context) => {
+  try {
+    parseSelector(text, 'value');
+  } catch (error) {
+    context.addIssue((error as Error).message.replace(/^value: /, ''));
+  }
+});
 /** A part of an owner: no slash, since it stands in a key. */
 export const ownerPart = z
   .string()
@@ -54,8 +64,16 @@ export const poolSchema = z
     blockSize: z.int().min(1).max(128),
     /** Never given out. */
     excludes: z.array(cidr).default([]),
+    /** Only these parts are given out; empty means the whole prefix. */
+    ranges: z.array(addressRange).max(256).default([]),
     gateway: address.nullable().default(null),
-    nodeSelector: z.string().max(1024).nullable().default(null),
+    /** Only for nodes whose labels match; null means for all. */
+    nodeSelector: selector.nullable().default(null),
+    /** Only for these tenants, others do not see it; empty means for all. */
+    tenants: z.array(ownerPart).default([]),
+    maxBlocksPerNode: z.int().min(1).nullable().default(null),
+    /** Counts what the node's endpoints have, and what is reserved for it. */
+    maxAddressesPerNode: z.int().min(1).nullable().default(null),
     natOutgoing: z.boolean().default(false),
     /** A released address is not given out again for this long. */
     cooldownSeconds: z.number().min(0).max(86400).default(60),
@@ -71,6 +89,16 @@ export const poolSchema = z
         message: `expected ${smallest} to ${bits} for the pool ${pool.cidr}`,
       });
     }
+    const outside = pool.ranges.find(
+      (range) => !rangeEnds(range).every((end) => cidrContains(pool.cidr, end)),
+    );
+    if (outside !== undefined) {
+      context.addIssue({
+        code: 'custom',
+        path: ['ranges'],
+        message: `expected ranges inside the pool ${pool.cidr}, not ${outside}`,
+      });
+    }
   });
 export type Pool = z.infer<typeof poolSchema>;
 
@@ -79,29 +107,95 @@ export function defaultBlockSize(pool: Cidr): number {
   return Math.max(prefixLength(pool), addressBits(familyOf(pool)) - 6);
 }
 
-/** A slice of a routed pool that one node claims and announces. */
-export const blockSchema = z.strictObject({ pool: name, node: nodeName, claimedAt: time });
+/**
+ * A slice of a routed pool that one node claims and announces. The addresses of an exclusive block are decided by its node alone;
+ * those of a shared one by the whole store, so that others may reserve, move and borrow them.
+ */
+export const blockSchema = z.strictObject({
+  pool: name,
+  node: nodeName,
+  claimedAt: time,
+  shared: z.boolean().default(false),
+  /** Of a shared block: its node is about to give it back, nobody takes an address of it any more. */
+  closing: z.boolean().default(false),
+});
 export type Block = z.infer<typeof blockSchema>;
 
 export const ownerSchema = z.strictObject({ tenant: ownerPart, app: ownerPart, instance: ownerPart });
 export type Owner = z.infer<typeof ownerSchema>;
 
+export const releasePolicies = ['delete', 'immutable', 'never', 'ttl'] as const;
+/**
+ * What becomes of an address when its container goes: `delete` it is free after its cooldown; `immutable` its owner keeps it until
+ * the owner is released; `never` the same, and only an operator can release it; `ttl` the owner keeps it for `ttlSeconds`.
+ */
+export type ReleasePolicy = (typeof releasePolicies)[number];
+const longestTtlSeconds = 366 * 86400;
+
 /** The record of one allocated address. There is no record for a free one. */
 export const addressSchema = z.strictObject({
   pool: name,
+  /**
+   * reserved: held by a reservation. bound: a container's, not yet known to work. active: in use. retained: kept for its owner
+   * without a container. cooldown: released, not yet free. quarantined: seen with a foreign MAC.
+   */
   state: z.enum(['reserved', 'bound', 'active', 'retained', 'cooldown', 'quarantined']),
   owner: ownerSchema,
+  /** Where it is in use, or was last. */
   node: nodeName.nullable(),
   endpoint: z.string().nullable(),
+  /** Id of the container it is bound to. */
+  container: z.string().max(1024).nullable().default(null),
   mac: mac.nullable(),
-  onRelease: z.enum(['delete', 'immutable', 'never', 'ttl']).default('delete'),
+  onRelease: z.enum(releasePolicies).default('delete'),
+  ttlSeconds: z.int().min(1).max(longestTtlSeconds).nullable().default(null),
   /** Goes up by one whenever the address changes hands; a release names the generation that it means. */
   generation: z.int().min(1),
   allocatedAt: time,
   /** Set with state cooldown: may be given out again from then on. */
   cooldownUntil: time.nullable().default(null),
+  /** The one that holds it (state reserved), or that it came from. */
+  reservation: z.string().nullable().default(null),
+  /** Set with state retained when it is not kept for ever. */
+  expiresAt: time.nullable().default(null),
+  /** In use on another node than the one that has its block: announced singly. */
+  borrowed: z.boolean().default(false),
+  /** Set with state quarantined: who else was seen to answer for it. */
+  conflict: z.strictObject({ mac, node: nodeName, seenAt: time }).nullable().default(null),
 });
 export type AddressRecord = z.infer<typeof addressSchema>;
+
+/** Addresses that a scheduler holds for containers to come; they are free again at `expiresAt` unless bound by then. */
+export const reservationSchema = z.strictObject({
+  tenant: ownerPart,
+  app: ownerPart,
+  /** Where they will be used, once that is decided. */
+  node: nodeName.nullable(),
+  addresses: z.array(address),
+  requested: z.strictObject({ ipv4: z.int().min(0), ipv6: z.int().min(0) }),
+  ttlSeconds: z.int().min(1).max(86400),
+  createdAt: time,
+  expiresAt: time,
+});
+export type Reservation = z.infer<typeof reservationSchema>;
+
+/** A tenant with a limit; one without a record has none. */
+export const tenantSchema = z.strictObject({ maxAddresses: z.int().min(0).nullable().default(null) });
+export type Tenant = z.infer<typeof tenantSchema>;
+
+/**
+ * Written by every transaction that takes addresses for a tenant with a limit, so that two of them cannot both take the last one.
+ * `used`: what the tenant had after it, at most (releases do not write here).
+ */
+export const tenantUseSchema = z.strictObject({ used: z.int().min(0) });
+export type TenantUse = z.infer<typeof tenantUseSchema>;
+
+/** Of the whole cluster. */
+export const settingsSchema = z.strictObject({
+  /** True: a node takes addresses of its own blocks only. False: blocks are shared, and a node without room borrows from others'. */
+  strictAffinity: z.boolean().default(true),
+});
+export type Settings = z.infer<typeof settingsSchema>;
 
 /** One interface of one container. */
 export const endpointSchema = z.strictObject({
@@ -138,8 +232,3 @@ export const nodeSchema = z.strictObject({
   startedAt: time,
 });
 export type Node = z.infer<typeof nodeSchema>;
-
-/** True when the pool could hold the address (it may still be excluded or taken). */
-export function poolContains(pool: Pool, wanted: Address): boolean {
-  return cidrContains(pool.cidr, wanted) && !pool.excludes.some((exclude) => cidrContains(exclude, wanted));
-}

@@ -6,7 +6,10 @@
  * skipped or repeated on one watch. One contract (test/unit/store/store-contract.ts) runs on every adapter.
  */
 
-/** Counts the committed transactions that changed something, in the whole store; 0 is the store that was never written. */
+/**
+ * Counts the committed transactions that changed something, in the whole store; 0 is the store that was never written (on etcd,
+ * which others may share and which begins at 1: the revision of the cluster).
+ */
 export type Revision = number;
 
 export type Json = null | boolean | number | string | readonly Json[] | { readonly [key: string]: Json };
@@ -68,6 +71,7 @@ export interface Store {
   list(prefix: string): Promise<Snapshot>;
   /**
    * All compares hold and all writes are durable, or nothing happens. A key may be written once per transaction.
+   * Transactions under way together are decided in the order of the calls by a local store, in any order by etcd.
    * Deleting an absent key is allowed and changes nothing.
    * @throws STORE_UNAVAILABLE when it is not known whether the transaction was carried out: read again to learn it
    */

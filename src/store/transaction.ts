@@ -75,7 +75,8 @@ export function checkPrefix(prefix: string): void {
   if (prefix !== '') checkKey(prefix);
 }
 
-function holds(compare: Compare, versions: Versions | undefined): boolean {
+/** Whether a compare holds for a key with these versions; undefined: it is absent. */
+export function holds(compare: Compare, versions: Versions | undefined): boolean {
   switch (compare.kind) {
     case 'absent':
       return versions === undefined;

@@ -275,6 +275,21 @@ describe('agent', () => {
     await ok(['pool', 'add', '10.65.0.0/16', '--cooldown', '0']);
   });
 
+  test('endpoints get the MTU of the interface that leads to other hosts; an interface that is not there is refused', async () => {
+    await host.mustExec(['ip', 'link', 'set', 'eth0', 'mtu', '1400']);
+    await host.kill('SIGTERM');
+    await host.start(['--interface', 'eth0']);
+    const a = await container('a');
+    await a.cniAdd(conflist);
+    assert.match(await a.mustExec(['ip', '-o', 'link', 'show', 'eth0']), /mtu 1400/);
+    const b = await container('b');
+    await b.cniAdd({ ...conflist, plugins: [{ type: 'netctl', mtu: 1300 }] });
+    assert.match(await b.mustExec(['ip', '-o', 'link', 'show', 'eth0']), /mtu 1300/);
+    await host.kill('SIGTERM');
+    await assert.rejects(host.start(['--interface', 'nope']), /this host has no interface nope/);
+    await host.kill('SIGTERM');
+  });
+
   test('a second agent on the same directories is refused', async () => {
     await assert.rejects(
       mustRun(

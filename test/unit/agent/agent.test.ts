@@ -322,6 +322,28 @@ describe('restart', () => {
     assert.deepEqual(await rig.keys('endpoints/'), []);
   });
 
+  test('an endpoint whose record others removed is torn down; its policy goes with it', async () => {
+    const rig = new Rig();
+    const attachments = await rig.start();
+    await attachments.attach(request('a'));
+    const [key = ''] = await rig.keys('endpoints/');
+    await rig.store.transact([], [{ kind: 'delete', key }]);
+    for (let i = 0; i < 20; i++) await new Promise((next) => setImmediate(next));
+    assert.doesNotMatch(settled(rig.linux), /nctl[0-9a-f]{11}/);
+    assert.equal(rig.linux.flushedAddresses.length, 2);
+  });
+
+  test('an endpoint that came by the store alone, its answer lost, is wired', async () => {
+    const rig = new Rig();
+    const attachments = await rig.start();
+    rig.store.failNext('transact', 'ambiguous');
+    await assert.rejects(attachments.attach(request('a')));
+    for (let i = 0; i < 20; i++) await new Promise((next) => setImmediate(next));
+    rig.clock.advance(2500);
+    for (let i = 0; i < 50; i++) await new Promise((next) => setImmediate(next));
+    assert.match(settled(rig.linux), /nctl[0-9a-f]{11}/);
+  });
+
   test('extra sources loosen a strict reverse path filter, on their interface only', async () => {
     const rig = new Rig();
     const attachments = await rig.start();

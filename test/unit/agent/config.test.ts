@@ -2,7 +2,8 @@
 import assert from 'node:assert/strict';
 import { readFileSync } from 'node:fs';
 import { describe, test } from 'node:test';
-import { loadConfig, options } from '../../../src/agent/config.ts';
+import { loadConfig } from '../../../src/agent/config.ts';
+import { options } from '../../../src/agent/config-options.ts';
 
 const load = (argv: string[], env: Record<string, string> = {}, file: string | null = null) =>
   loadConfig({
@@ -46,7 +47,28 @@ describe('precedence', () => {
 
 describe('refusals name the key, the value and what is accepted', () => {
   const rows: [string[], Record<string, string>, string | null, RegExp][] = [
-    [['--datastore', 'consul'], {}, null, /--datastore: "consul" is not valid: expected embedded/],
+    [['--datastore', 'consul'], {}, null, /--datastore: "consul" is not valid: expected embedded or etcd/],
+    [
+      ['--datastore', 'etcd'],
+      {},
+      null,
+      /datastore.endpoints: \[\] is not valid: expected at least one address/,
+    ],
+    [['--etcd-endpoints', 'host:2379'], {}, null, /--etcd-endpoints: "host:2379" is not valid/],
+    [['--etcd-endpoints', 'http://a:1,https://b:1'], {}, null, /all http or all https/],
+    [
+      ['--etcd-endpoints', 'http://a:1', '--etcd-ca', '/ca'],
+      {},
+      null,
+      /https addresses, since certificates are given/,
+    ],
+    [
+      ['--etcd-cert', '/c', '--etcd-endpoints', 'https://a:1'],
+      {},
+      null,
+      /datastore.key: null is not valid: expected a value, since datastore.cert is set/,
+    ],
+    [[], {}, 'datastore: {prefix: x}', /datastore.prefix: "x" is not valid: expected a path/],
     [['--address', 'fd00::1'], {}, null, /--address: "fd00::1" is not valid: expected an IPv4 address/],
     [['--mtu', '70000'], {}, null, /--mtu: "70000" is not valid: expected a whole number from 0 to 65535/],
     [['--run-dir', 'relative'], {}, null, /--run-dir: "relative" is not valid: expected an absolute path/],

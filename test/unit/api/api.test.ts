@@ -59,6 +59,29 @@ describe('pools', () => {
     assert.equal(again.body.revision, body.revision, 'no change, no write');
   });
 
+  test('who may take what from a pool is set, changed and cleared, and holds for what is given out', async () => {
+    const fixture = makeApi();
+    const rules = {
+      nodeSelector: 'rack == "r1"',
+      gateway: '10.1.0.1',
+      ranges: ['10.1.0.0-10.1.0.3'],
+      tenants: ['t'],
+      maxBlocksPerNode: 2,
+      maxAddressesPerNode: 3,
+    };
+    const made = await call(fixture, 'POST', '/v1/pools', { cidr: '10.1.0.0/16', ...rules });
+    for (const [field, value] of Object.entries(rules)) assert.deepEqual(made.body.item[field], value, field);
+    const reserve = (tenant: string) =>
+      call(fixture, 'POST', '/v1/reservations', { tenant, app: 'a', instances: ['0'], ipv4: 1 });
+    assert.equal((await reserve('u')).body.error.code, 'POOL_NOT_FOUND');
+    assert.equal((await reserve('t')).body.addresses[0].gateway, '10.1.0.1');
+    const cleared = { nodeSelector: null, gateway: null, ranges: [], tenants: [], maxAddressesPerNode: null };
+    const { body } = await call(fixture, 'PATCH', '/v1/pools/default', cleared);
+    for (const [field, value] of Object.entries({ ...cleared, maxBlocksPerNode: 2 }))
+      assert.deepEqual(body.item[field], value, field);
+    assert.equal((await reserve('u')).status, 201);
+  });
+
   test('not removed while addresses or blocks are out, with their number', async () => {
     const fixture = makeApi();
     await call(fixture, 'POST', '/v1/pools', { cidr: '10.1.0.0/16' });

@@ -37,6 +37,10 @@ const pool = {
   gateway: null,
   nodeSelector: null,
   natOutgoing: true,
+  ranges: [],
+  tenants: [],
+  maxBlocksPerNode: null,
+  maxAddressesPerNode: null,
   cooldownSeconds: 60,
   disabled: false,
 };

@@ -5,17 +5,25 @@
  * replaced.
  */
 import type { FastifyInstance } from 'fastify';
-import type { ApiDeps } from '../../../src/api/deps.ts';
+import type { ApiDeps, ForcedChange } from '../../../src/api/deps.ts';
 import type { WhyAnswer } from '../../../src/api/schemas.ts';
 import { buildApi } from '../../../src/api/server.ts';
 import type { AgentStatus } from '../../../src/api/status.ts';
 import type { Address } from '../../../src/model/ip.ts';
 import { MemoryStore } from '../../../src/store/memory.ts';
 import type { Json } from '../../../src/store/store.ts';
+import { TestNode } from '../ipam/cluster.ts';
 
 export const healthy: AgentStatus = {
   agent: { version: '0.1.0', startedAt: '2026-01-02T03:04:05.000Z', pid: 4711 },
-  store: { type: 'embedded', inSync: true, since: '2026-01-02T03:04:06.000Z', error: null, revision: 12 },
+  store: {
+    type: 'embedded',
+    inSync: true,
+    since: '2026-01-02T03:04:06.000Z',
+    error: null,
+    cluster: null,
+    revision: 12,
+  },
   policy: { backend: 'iptables-nft', inSync: true, error: null, counters: { dropped: 3 } },
   endpoints: { total: 2, unhealthy: [] },
   records: { broken: [] },
@@ -56,14 +64,22 @@ export interface Fixture {
   /** Revisions that changes waited for. */
   readonly waitedFor: number[];
   readonly bugs: string[];
+  readonly forced: ForcedChange[];
+  /** With the picture that the API's verbs plan on. */
+  readonly node: TestNode;
 }
 
 export function makeApi(overrides: Partial<ApiDeps> = {}): Fixture {
   const store = new MemoryStore();
   const waitedFor: number[] = [];
   const bugs: string[] = [];
+  const forced: ForcedChange[] = [];
+  const node = new TestNode('node1', store);
+  void node.follow();
   const api = buildApi({
     store,
+    ipam: node.ipam,
+    clock: node.clock,
     node: 'node1',
     version: '0.1.0',
     status: () => healthy,
@@ -73,13 +89,16 @@ export function makeApi(overrides: Partial<ApiDeps> = {}): Fixture {
     ],
     applied: async (revision) => {
       waitedFor.push(revision);
+      while (node.book.revision < revision) await new Promise(setImmediate);
     },
     why: async () => whyAnswer,
     ruleCounts: async () => ({ inbound: [], outbound: [] }),
+    actorOf: () => 'uid 0, process 4712',
+    onForced: (change) => forced.push(change),
     onBug: (error) => bugs.push(error.message),
     ...overrides,
   });
-  return { api, store, waitedFor, bugs };
+  return { api, store, waitedFor, bugs, forced, node };
 }
 
 export async function put(store: MemoryStore, key: string, value: Json): Promise<void> {

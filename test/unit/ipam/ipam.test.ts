@@ -2,98 +2,12 @@
 import assert from 'node:assert/strict';
 import { describe, test } from 'node:test';
 import fc from 'fast-check';
-import { commit, type Plan } from '../../../src/agent/commit.ts';
-import { EndpointTable } from '../../../src/agent/endpoint-table.ts';
-import { Picture } from '../../../src/agent/picture.ts';
-import { AddressBook } from '../../../src/ipam/address-book.ts';
-import { Assigner, type AssignRequest } from '../../../src/ipam/assign.ts';
+import type { AssignRequest } from '../../../src/ipam/assign.ts';
 import { candidateBlocks } from '../../../src/ipam/blocks.ts';
-import { planExpiry, planGiveBack, planRelease } from '../../../src/ipam/release.ts';
-import { type Address, type Cidr, cidrsOverlap, parseAddress, parseCidr } from '../../../src/model/ip.ts';
-import { poolKey } from '../../../src/model/keys.ts';
-import { type Pool, poolSchema } from '../../../src/model/records.ts';
-import { PolicyEngine } from '../../../src/policy/engine.ts';
-import { MemoryStore } from '../../../src/store/memory.ts';
-import type { Json, Store } from '../../../src/store/store.ts';
-
-const silent = { debug() {}, info() {}, warn() {}, error() {} };
-
-/** One node's IPAM with its own picture, which learns of others' changes by its watch, as the agent does. */
-class TestNode {
-  readonly book = new AddressBook();
-  readonly assigner = new Assigner(this.book);
-  readonly picture: Picture;
-  readonly store: Store;
-  readonly name: string;
-
-  constructor(name: string, store: Store) {
-    this.name = name;
-    this.store = store;
-    const output = { set() {}, member() {}, chain() {} };
-    this.picture = new Picture({
-      node: name,
-      book: this.book,
-      endpoints: new EndpointTable(),
-      engine: new PolicyEngine({ endpointToHost: 'drop' }, output),
-      logger: silent,
-      onFamily() {},
-      onOwnBlock() {},
-      onOwnEndpoint() {},
-    });
-  }
-
-  async follow(): Promise<void> {
-    const snapshot = await this.store.list('');
-    this.picture.apply(snapshot.entries.map((entry) => ({ key: entry.key, entry })));
-    this.store.watch('', snapshot.revision, {
-      onChanges: ({ changes }) => this.picture.apply(changes),
-      onEnd: (error) => assert.fail(error),
-    });
-  }
-
-  async assign(endpoint: string, request: Partial<AssignRequest> = {}): Promise<readonly Address[]> {
-    let addresses: readonly Address[] = [];
-    await this.commit(() => {
-      const proposal = this.assigner.propose({
-        node: this.name,
-        endpoint,
-        owner: { tenant: 't', app: 'a', instance: endpoint },
-        pools: [],
-        addresses: [],
-        mac: null,
-        now: new Date(0),
-        ...request,
-      });
-      addresses = proposal.addresses;
-      return proposal;
-    });
-    return addresses;
-  }
-
-  release(endpoint: string, addresses: readonly Address[], now = new Date(0)): Promise<number> {
-    return this.commit(() => planRelease(this.book, endpoint, addresses, now));
-  }
-
-  commit(plan: () => Plan): Promise<number> {
-    return commit(this.store, this.picture, plan);
-  }
-}
-
-async function cluster(
-  pools: Record<string, Partial<Pool> & { cidr: Cidr; blockSize: number }>,
-  names = ['n1'],
-): Promise<TestNode[]> {
-  const store = new MemoryStore();
-  for (const [name, pool] of Object.entries(pools)) {
-    await store.transact(
-      [],
-      [{ kind: 'put', key: poolKey(name), value: poolSchema.parse(pool) as unknown as Json }],
-    );
-  }
-  const nodes = names.map((name) => new TestNode(name, store));
-  await Promise.all(nodes.map((node) => node.follow()));
-  return nodes;
-}
+import { planGiveBack } from '../../../src/ipam/claim.ts';
+import { type Address, cidrsOverlap, parseAddress, parseCidr } from '../../../src/model/ip.ts';
+import { poolSchema } from '../../../src/model/records.ts';
+import { cluster, type TestNode } from './cluster.ts';
 
 const v4 = parseCidr('10.0.0.0/24');
 const v6 = parseCidr('fd00::/64');
@@ -112,6 +26,8 @@ describe('assignment', () => {
       'addresses',
       'blocks',
       'blocks',
+      'endpoints',
+      'nodes',
       'owners',
       'owners',
       'pools',
@@ -220,14 +136,17 @@ describe('release', () => {
   test('a released address cools down, is refused meanwhile also when asked for, and is free afterwards', async () => {
     const [node] = (await cluster({ p: { cidr: v4, blockSize: 26, cooldownSeconds: 10 } })) as [TestNode];
     const [address] = (await node.assign('a')) as [Address];
-    await node.release('a', [address], new Date(1000));
+    await node.release('a', [address]);
     await assert.rejects(node.assign('b', { addresses: [address] }), {
       code: 'ADDRESS_UNAVAILABLE',
       message: /released a moment ago/,
     });
-    assert.equal(planExpiry(node.book, 'n1', new Date(10_999)), null);
+    node.clock.advance(9_999);
+    await node.ipam.expire();
+    assert.equal(node.record(address)?.state, 'cooldown');
     assert.equal(planGiveBack(node.book, 'n1'), null);
-    await node.commit(() => planExpiry(node.book, 'n1', new Date(11_000))!);
+    node.clock.advance(1);
+    await node.ipam.expire();
     assert.deepEqual(await node.assign('b', { addresses: [address] }), [address]);
   });
 
@@ -274,12 +193,10 @@ describe('release', () => {
         }
         for (const [id, addresses] of held)
           await nodes.find(({ name }) => id.startsWith(name))!.release(id, addresses);
-        for (const node of nodes)
-          while (planGiveBack(node.book, node.name))
-            await node.commit(() => planGiveBack(node.book, node.name)!);
+        for (const node of nodes) await node.ipam.expire();
         assert.deepEqual(
           (await store.list('')).entries.map(({ key }) => key),
-          ['pools/p'],
+          ['nodes/n1', 'nodes/n2', 'nodes/n3', 'pools/p'],
         );
       }),
       { numRuns: 60 },

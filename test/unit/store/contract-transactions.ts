@@ -76,7 +76,11 @@ export function describeTransactions(open: () => Promise<Subject>): void {
       assert.equal((await store.list('')).revision, 2);
     });
 
-    test('transactions handed in together are decided in order', async () => {
+    test('transactions handed in together are decided in order', async (t) => {
+      if (subject.inOrder === false) {
+        t.skip('this store decides them in any order');
+        return;
+      }
       const results = await Promise.all([
         store.transact([absent('a')], [put('a', 1)]),
         store.transact([absent('a')], [put('a', 2), put('b')]),

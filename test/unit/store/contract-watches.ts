@@ -58,7 +58,7 @@ export function describeWatches(open: () => Promise<Subject>): void {
       const [two, three] = [watch('', 2), watch('', 3)];
       await until(() => two.changeSets.length === 1, 'revision 3');
       await commit(store, put('d'));
-      await until(() => three.changeSets.length === 1, 'revision 4');
+      await until(() => two.changeSets.length === 2 && three.changeSets.length === 1, 'revision 4');
       assert.deepEqual([two.revisions(), three.revisions()], [[3, 4], [4]]);
     });
 
@@ -132,7 +132,7 @@ export function describeWatches(open: () => Promise<Subject>): void {
         onEnd: (error) => assert.fail(error),
       });
       const other = watch('', 0);
-      await until(() => other.changeSets.length === 3, 'the other watch');
+      await until(() => seen.length > 0 && other.changeSets.length === 3, 'both watches');
       await aWhile();
       assert.deepEqual(seen, [1]);
     });
@@ -164,7 +164,7 @@ export function describeWatches(open: () => Promise<Subject>): void {
       const other = watch('', 0);
       await commit(store, put('a'));
       await commit(store, put('b'));
-      await until(() => other.changeSets.length === 2, 'the other watch');
+      await until(() => ends.length > 0 && other.changeSets.length === 2, 'both watches');
       assert.equal(calls, 1);
       assert.deepEqual(
         ends.map((error) => error.message),

@@ -10,6 +10,8 @@ import type { ChangeSet, Compare, Json, Revision, Store, Write } from '../../../
 
 export interface Subject {
   readonly store: Store;
+  /** False where transactions that are under way together are decided in any order (etcd). */
+  readonly inOrder?: boolean;
   /** Drops the changes of all revisions up to now but at most the last. */
   compact(): Promise<void>;
   dispose(): Promise<void>;

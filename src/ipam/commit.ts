@@ -1,12 +1,12 @@
 /**
- * One transaction of the agent: plan on the picture, let the store decide, put the outcome into the picture at once.
+ * One transaction: plan on the picture, let the store decide, put the outcome into the picture at once.
  *
  * In: a plan, made anew for each attempt. Out: the committed revision (0 for a plan without writes). Never: a write repeated whose outcome is unknown (that error
  * goes to the caller), a lost race answered with the same stale picture.
  */
+import { setTimeout as pause } from 'node:timers/promises';
 import { NetctlError } from '../lib/errors.ts';
-import type { Compare, Revision, Store, Write } from '../store/store.ts';
-import type { Picture } from './picture.ts';
+import type { Compare, Json, Revision, Store, Write } from '../store/store.ts';
 
 export interface Plan {
   readonly compares: readonly Compare[];
@@ -15,11 +15,28 @@ export interface Plan {
   settle?(): void;
 }
 
-const mostAttempts = 16;
+/** A plan that also says what will be so when it is committed. */
+export interface Planned<T> extends Plan {
+  readonly result: T;
+}
+
+/** What the outcome goes to. */
+export interface Sink {
+  /** @param own records that this process has just made: they are typed already */
+  apply(
+    changes: readonly { key: string; entry: { value: Json; modified: Revision } | null }[],
+    own?: boolean,
+  ): void;
+}
+
+const mostAttempts = 64;
+/** From this attempt on a loser waits a little, so that many who want the same record do not all lose again. */
+const patientAttempts = 8;
 
 /** @throws CONFLICT when others were always quicker; whatever `plan` throws; STORE_UNAVAILABLE */
-export async function commit(store: Store, picture: Picture, plan: () => Plan): Promise<Revision> {
+export async function commit(store: Store, picture: Sink, plan: () => Plan): Promise<Revision> {
   for (let attempt = 0; attempt < mostAttempts; attempt++) {
+    if (attempt >= patientAttempts) await pause(Math.random() * Math.min(attempt, 20));
     const { compares, writes, settle } = plan();
     try {
       if (writes.length === 0) return 0;

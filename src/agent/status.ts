@@ -1,0 +1,74 @@
+/**
+ * The agent's status, as the API shows it, out of what its parts say.
+ *
+ * In: values. Out: one value, times as RFC 3339. Never: a decision taken from it.
+ */
+import type { PolicyStatus } from '../dataplane/policy-dataplane.ts';
+import type { Revision } from '../store/store.ts';
+import type { SyncStatus } from '../store/syncer.ts';
+
+/** What a store that replicates to a cluster tells (times in milliseconds since 1970). */
+export interface Replication {
+  readonly clusterReachable: boolean;
+  readonly since: number | null;
+  readonly error: string | null;
+  readonly held: string | null;
+  readonly waiting: number;
+  readonly oldest: number | null;
+}
+
+interface Facts {
+  readonly version: string;
+  readonly startedAt: Date;
+  readonly storeType: string;
+  readonly sync: SyncStatus;
+  readonly revision: Revision;
+  /** null for a host alone. */
+  readonly replication: Replication | null;
+  readonly policy: PolicyStatus;
+  readonly endpoints: number;
+  /** Endpoints that could not be repaired, with the reason. */
+  readonly missing: ReadonlyMap<string, string>;
+  /** Records that cannot be read, with the reason. */
+  readonly broken: ReadonlyMap<string, string>;
+  readonly heldLinks: readonly string[];
+}
+
+export function agentStatus(facts: Facts) {
+  const { version, startedAt, sync, policy, replication } = facts;
+  return {
+    agent: { version, startedAt: startedAt.toISOString(), pid: process.pid },
+    store: {
+      type: facts.storeType,
+      inSync: sync.inSync,
+      since: sync.inSync ? null : new Date(sync.since).toISOString(),
+      error: sync.inSync ? null : sync.reason,
+      revision: facts.revision,
+      cluster: replication === null ? null : clusterStatus(replication),
+    },
+    policy: {
+      backend: policy.backend,
+      inSync: policy.inSync,
+      error: policy.lastError,
+      counters: policy.writes,
+    },
+    endpoints: {
+      total: facts.endpoints,
+      unhealthy: [...facts.missing].map(([endpoint, reason]) => ({ endpoint, reason })),
+    },
+    records: { broken: [...facts.broken].map(([key, reason]) => ({ key, reason })) },
+    guard: {
+      held: facts.heldLinks.map((what) => ({
+        what,
+        reason:
+          'the store does not know this link, nor most others: start netctld with --confirm-mass-deletion to remove them',
+      })),
+    },
+  };
+}
+
+function clusterStatus({ clusterReachable, since, error, held, waiting, oldest }: Replication) {
+  const time = (milliseconds: number | null): string | null =>
+    milliseconds === null ? null : new Date(milliseconds).toISOString();
+  return { reachable: clusterReachable, since: time(since), error, held, waiting, oldest: time(oldest) };
+}

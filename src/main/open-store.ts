@@ -1,0 +1,65 @@
+/**
+ * The store that the configuration asks for: the local database alone, or with etcd behind it (local first).
+ *
+ * In: configuration. Out: one Store for the agent, and what there is to say about replication. Never: a start that waits for
+ * etcd (a host that is cut off starts with the last known picture).
+ */
+import { readFileSync } from 'node:fs';
+import { join } from 'node:path';
+import type { Config } from '../agent/config.ts';
+import type { Clock } from '../lib/clock.ts';
+import type { Logger } from '../lib/logger.ts';
+import { EtcdStore } from '../store/etcd.ts';
+import { ReplicatedStore, type ReplicationStatus } from '../store/replicated.ts';
+import { SqliteStore } from '../store/sqlite.ts';
+import type { Store } from '../store/store.ts';
+
+export interface OpenStore {
+  readonly store: Store;
+  /** null for a host alone. */
+  replication(): ReplicationStatus | null;
+}
+
+export async function openStore(config: Config, clock: Clock, logger: Logger): Promise<OpenStore> {
+  const local = new SqliteStore({
+    path: join(config.stateDir, 'netctl.db'),
+    onFault: (error) => logger.error({ error: error.message }, 'upkeep of the local store failed'),
+  });
+  if (config.datastore.type === 'embedded') return { store: local, replication: () => null };
+  const cluster = openEtcd(config.datastore, clock, logger);
+  const store = await ReplicatedStore.open({
+    node: config.node.name,
+    local,
+    cluster,
+    clock,
+    logger,
+    acceptCluster: config.dataplane.confirmMassDeletion,
+    onLostClaims: (lost) =>
+      logger.error(
+        { ...lost },
+        'claims of this node are gone from the cluster: their endpoints are torn down',
+      ),
+  });
+  return { store, replication: () => store.status() };
+}
+
+function openEtcd(datastore: Config['datastore'], clock: Clock, logger: Logger): EtcdStore {
+  const { endpoints, prefix, username, passwordFile } = datastore;
+  return new EtcdStore({
+    endpoints,
+    prefix,
+    clock,
+    logger,
+    ...(endpoints.some((endpoint) => endpoint.startsWith('https:')) ? { tls: tlsFiles(datastore) } : {}),
+    ...(username === null ? {} : { username }),
+    ...(passwordFile === null ? {} : { password: readFileSync(passwordFile, 'utf8').trimEnd() }),
+  });
+}
+
+function tlsFiles({ ca, cert, key }: Config['datastore']) {
+  return {
+    ...(ca === null ? {} : { ca: readFileSync(ca) }),
+    ...(cert === null ? {} : { cert: readFileSync(cert) }),
+    ...(key === null ? {} : { key: readFileSync(key) }),
+  };
+}

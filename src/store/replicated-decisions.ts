@@ -1,0 +1,190 @@
+/**
+ * What the cluster has to decide: one transaction there, after what waits about its records, within a bounded time.
+ *
+ * In: transactions with the claims that they rely on. Out: the cluster's answer, with the local revision that shows it. Never: a decision
+ * here about records that the cluster is deciding about; a block used again that a decision may have given away.
+ */
+import { NetctlError } from '../lib/errors.ts';
+import { type Address, type Cidr, cidrContains } from '../model/ip.ts';
+import { blockKey } from '../model/keys.ts';
+import type { Lock, Locks } from './replicated-locks.ts';
+import { localPrefix } from './replicated-outbox.ts';
+import type { Sender } from './replicated-sender.ts';
+import type { Session, SessionParts } from './replicated-session.ts';
+import { Deadline } from './replicated-wait.ts';
+import type { Compare, TransactionResult, Write } from './store.ts';
+
+/** The blocks that are not used meanwhile, for the time after a restart. */
+export const yieldedKey = `${localPrefix}yielded`;
+
+/** What the cluster decides is decided within this time or refused. */
+const decisionMilliseconds = 3000;
+
+export class Decisions {
+  readonly #parts: SessionParts;
+  readonly #session: Session;
+  readonly #sender: Sender;
+  readonly #locks: Locks;
+  readonly #status: () => { since: number | null; error: string | null };
+  #stopped = false;
+
+  constructor(
+    parts: SessionParts,
+    session: Session,
+    sender: Sender,
+    locks: Locks,
+    status: () => { since: number | null; error: string | null },
+  ) {
+    this.#parts = parts;
+    this.#session = session;
+    this.#sender = sender;
+    this.#locks = locks;
+    this.#status = status;
+  }
+
+  stop(): void {
+    this.#stopped = true;
+    this.#parts.signal.notify();
+  }
+
+  /**
+   * @param yields blocks of this node alone that the transaction changes or gives away
+   * @throws STORE_UNAVAILABLE
+   */
+  async decide(
+    compares: readonly Compare[],
+    writes: readonly Write[],
+    yields: readonly Cidr[],
+  ): Promise<TransactionResult> {
+    const { authority, mirror, signal } = this.#parts;
+    const deadline = this.#deadline(this.#patience());
+    const keys = [...compares, ...writes].map(({ key }) => key);
+    const written = writes.map(({ key }) => key);
+    const lock = this.#locks.add(
+      [...written, ...keys.filter((key) => authority.owns(key, mirror.own))],
+      yields,
+    );
+    const isReady = (): boolean => this.#isReady(keys, yields);
+    try {
+      if (yields.length > 0) await this.#yield(yields);
+      for (;;) {
+        await signal.until(isReady, deadline);
+        const decision = await deadline.race(
+          this.#parts.exclusively(async () =>
+            deadline.expired || !isReady() ? null : this.#send(compares, writes, lock, deadline),
+          ),
+        );
+        if (decision === null) continue;
+        if (decision.committed) return { committed: true, revision: await deadline.race(decision.arrived) };
+        // The caller looks into the mirror for what beat it: there it has to be.
+        await signal.until(decision.isVisible, deadline).catch(() => undefined);
+        return { committed: false, failed: decision.failed };
+      }
+    } finally {
+      deadline.clear();
+      this.#release(lock);
+    }
+  }
+
+  /** Resolves when the cluster is not deciding about any of the keys. @throws STORE_UNAVAILABLE where that is not known */
+  async unlocked(keys: readonly string[]): Promise<void> {
+    const deadline = this.#deadline(decisionMilliseconds);
+    try {
+      await this.#parts.signal.until(() => {
+        const lock = this.#locks.conflict(keys);
+        if (lock?.unsettled || this.#stopped)
+          throw unavailable(`whether the cluster has decided about ${keys[0]} is not known yet`);
+        return lock === null;
+      }, deadline);
+    } finally {
+      deadline.clear();
+    }
+  }
+
+  /** What was not known is known: nothing is yielded on its account. */
+  settled(): void {
+    void this.#reclaim([]);
+  }
+
+  /** The caller may be gone by the time of the outcome: the lock's end does not depend on it. */
+  async #send(compares: readonly Compare[], writes: readonly Write[], lock: Lock, deadline: Deadline) {
+    try {
+      const decision = await this.#sender.decide(compares, writes, lock, deadline);
+      if (decision.committed) {
+        void decision.arrived.then(() => {
+          lock.sent = false;
+          this.#release(lock);
+        });
+      }
+      return decision;
+    } finally {
+      if (deadline.expired) this.#release(lock);
+    }
+  }
+
+  /** All that the decision is about is in the cluster, as is all of the blocks that it gives away. */
+  #isReady(keys: readonly string[], yields: readonly Cidr[]): boolean {
+    if (this.#stopped) throw closed();
+    const { mode } = this.#session;
+    if (mode.kind === 'held') throw unavailable(mode.reason);
+    if (mode.kind !== 'live' || keys.some((key) => this.#parts.outbox.has(key))) return false;
+    const isYielded = (address: Address): boolean => yields.some((block) => cidrContains(block, address));
+    return yields.length === 0 || !this.#parts.outbox.someAbout(isYielded);
+  }
+
+  /**
+   * From here on nothing is decided here in these blocks, also after a restart: the cluster may have given them away without our
+   * hearing of it.
+   */
+  async #yield(blocks: readonly Cidr[]): Promise<void> {
+    for (const block of blocks) this.#parts.mirror.own.delete(block);
+    await this.#noteYielded();
+  }
+
+  #release(lock: Lock): void {
+    const ended = this.#locks.release(lock);
+    this.#parts.signal.notify();
+    if (ended && lock.yields.length > 0) void this.#reclaim(lock.yields);
+  }
+
+  /** Blocks that the local store still shows as this node's alone are that again. */
+  async #reclaim(blocks: readonly Cidr[]): Promise<void> {
+    try {
+      for (const block of blocks) {
+        const entry = await this.#parts.local.get(blockKey(block));
+        if (entry !== null && !this.#locks.yielded().includes(block))
+          this.#parts.mirror.noteClaim(entry.key, entry.value, entry.modified);
+      }
+      await this.#noteYielded();
+    } catch (error) {
+      this.#parts.logger.warn({ blocks, error: String(error) }, 'blocks could not be taken back');
+    }
+  }
+
+  #noteYielded(): Promise<TransactionResult> {
+    return this.#parts.local.transact([], [{ kind: 'put', key: yieldedKey, value: this.#locks.yielded() }]);
+  }
+
+  /** How long a decision may wait for a cluster that cannot be reached: not again each time. */
+  #patience(): number {
+    const { since, error } = this.#status();
+    if (since === null) return decisionMilliseconds;
+    const left = decisionMilliseconds - Math.max(0, this.#parts.clock.now() - since);
+    if (left <= 0) throw unavailable(error ?? 'it cannot be reached');
+    return left;
+  }
+
+  #deadline(milliseconds: number): Deadline {
+    return new Deadline(this.#parts.clock, milliseconds, () =>
+      unavailable(this.#status().error ?? `no decision within ${decisionMilliseconds / 1000} s`),
+    );
+  }
+}
+
+export function closed(): NetctlError {
+  return new NetctlError('STORE_UNAVAILABLE', 'the store was closed');
+}
+
+function unavailable(reason: string): NetctlError {
+  return new NetctlError('STORE_UNAVAILABLE', `cluster: ${reason}`, { store: 'cluster', reason });
+}

@@ -1,0 +1,267 @@
+/**
+ * Sends to the cluster: the outbox in batches, and one decision at a time, all under the node's fence.
+ *
+ * In: the outbox, transactions that the cluster has to decide. Out: the cluster's transactions; what it decided, in the local store.
+ * Never: a write into a block whose claim is not ours in the same transaction; a retry without a pause.
+ */
+import type { Timer } from '../lib/clock.ts';
+import { NetctlError } from '../lib/errors.ts';
+import type { Cidr } from '../model/ip.ts';
+import { blockKey } from '../model/keys.ts';
+import { addressOfKey, blockOfClaimKey } from './authority.ts';
+import type { Outcome } from './replicated-fence.ts';
+import type { Lock, Locks } from './replicated-locks.ts';
+import type { Progress } from './replicated-outbox.ts';
+import type { Session, SessionParts } from './replicated-session.ts';
+import { Deadline } from './replicated-wait.ts';
+import type { Compare, Revision, Write } from './store.ts';
+
+export type Decision =
+  /** `arrived`: the local revision, when it and all that was decided before it is in the local store. */
+  | { readonly committed: true; readonly arrived: Promise<Revision> }
+  | { readonly committed: false; readonly failed: string; isVisible(): boolean };
+
+export interface Fault {
+  readonly since: number;
+  readonly error: string;
+}
+
+const batchMilliseconds = 3000;
+const firstDelayMilliseconds = 100;
+const longestDelayMilliseconds = 10_000;
+
+export class Sender {
+  readonly #parts: SessionParts;
+  readonly #session: Session;
+  readonly #locks: Locks;
+  readonly #onProgress: () => void;
+  #fault: Fault | null = null;
+  #running = false;
+  #failures = 0;
+  #pause: { timer: Timer; end: () => void } | null = null;
+  #stopped = false;
+
+  constructor(parts: SessionParts, session: Session, locks: Locks, onProgress: () => void) {
+    this.#parts = parts;
+    this.#session = session;
+    this.#locks = locks;
+    this.#onProgress = onProgress;
+  }
+
+  /** What keeps it from sending, since when; null: nothing known. */
+  get fault(): Fault | null {
+    return this.#fault;
+  }
+
+  stop(): void {
+    this.#stopped = true;
+    this.#pause?.end();
+  }
+
+  /** To be called when there may be something to send. */
+  wake(): void {
+    if (this.#running || this.#stopped || !this.#hasWork()) return;
+    this.#running = true;
+    void this.#work().finally(() => {
+      this.#running = false;
+      this.wake();
+    });
+  }
+
+  /** The same, without waiting for the end of a pause. */
+  wakeNow(): void {
+    this.#succeed();
+    this.#pause?.end();
+    this.wake();
+  }
+
+  /**
+   * One transaction of the cluster. What it made comes into the local store by the watch, after all that was decided before it.
+   * @throws STORE_UNAVAILABLE when its outcome is not known (the lock ends when it is)
+   */
+  async decide(
+    compares: readonly Compare[],
+    writes: readonly Write[],
+    lock: Lock,
+    deadline: Deadline,
+  ): Promise<Decision> {
+    const translated = await this.#translate(compares);
+    if ('committed' in translated) return translated;
+    lock.sent = true;
+    let isKnown = false;
+    let isCommitted = false;
+    try {
+      const outcome = await this.#send(translated, writes, deadline);
+      isKnown = outcome.kind !== 'unknown';
+      isCommitted = outcome.kind === 'committed';
+      if (outcome.kind === 'committed') {
+        const keys = writes.map(({ key }) => key);
+        return { committed: true, arrived: this.#session.arrival(outcome.revision, keys) };
+      }
+      if (outcome.kind === 'failed') {
+        const compare = translated.find(({ key }) => key === outcome.key);
+        const isVisible = (): boolean => compare === undefined || !this.#holds(compare);
+        return { committed: false, failed: outcome.key, isVisible };
+      }
+      if (outcome.kind === 'refused') throw outcome.error;
+      const reason =
+        outcome.kind === 'unknown' ? outcome.error.message : 'its record of this node is not ours';
+      throw new NetctlError('STORE_UNAVAILABLE', `cluster: ${reason}`, { store: 'cluster', reason });
+    } finally {
+      // Committed: until it has arrived in the local store.
+      lock.sent = isCommitted;
+      lock.unsettled = !isKnown;
+      this.wake();
+    }
+  }
+
+  /** In the cluster's revisions; what does not hold here is lost at once. */
+  async #translate(compares: readonly Compare[]): Promise<Compare[] | Decision> {
+    const translated: Compare[] = [];
+    for (const compare of compares) {
+      const { key } = compare;
+      if (compare.kind !== 'modified') {
+        translated.push(compare);
+        continue;
+      }
+      const revision = this.#parts.mirror.known(key);
+      const entry = await this.#parts.local.get(key);
+      if (revision === undefined || entry?.modified !== compare.revision)
+        return { committed: false, failed: key, isVisible: () => true };
+      translated.push({ kind: 'modified', key, revision });
+    }
+    return translated;
+  }
+
+  #holds(compare: Compare): boolean {
+    const revision = this.#parts.mirror.known(compare.key);
+    if (compare.kind === 'modified') return revision === compare.revision;
+    return (revision !== undefined) === (compare.kind === 'present');
+  }
+
+  #hasWork(): boolean {
+    const { mode, sync } = this.#session;
+    if (mode.kind !== 'live' || !sync.inSync) return false;
+    return this.#parts.outbox.size > 0 || this.#locks.hasUnfenced;
+  }
+
+  async #work(): Promise<void> {
+    // So that all that the feed has in this turn goes into one batch.
+    await Promise.resolve();
+    while (this.#hasWork() && !this.#stopped) {
+      const sent = await this.#parts
+        .exclusively(() => this.#sendNext())
+        .catch((error: unknown) => {
+          this.#fail(error as Error);
+          return false;
+        });
+      this.#parts.signal.notify();
+      if (!sent) await this.#rest();
+    }
+    this.#onProgress();
+  }
+
+  async #sendNext(): Promise<boolean> {
+    if (!this.#hasWork() || this.#stopped) return true;
+    const { outbox, mirror } = this.#parts;
+    const deadline = new Deadline(
+      this.#parts.clock,
+      batchMilliseconds,
+      () => new NetctlError('STORE_UNAVAILABLE', 'the cluster does not answer'),
+    );
+    try {
+      if (this.#locks.hasUnfenced) return await this.#settle(deadline);
+      const batch = outbox.next();
+      const compares = this.#claimCompares(batch.writes);
+      if (compares === null) return true;
+      const outcome = await this.#attempt(compares, batch.writes, batch.progress, deadline);
+      if (outcome.kind === 'committed') {
+        mirror.wrote(batch.writes, outcome.revision);
+        outbox.acknowledge(batch.acknowledge);
+      }
+      if (outcome.kind === 'refused') this.#fail(outcome.error);
+      // Moved: part of it may have arrived, so it is put together anew.
+      return outcome.kind === 'committed' || outcome.kind === 'moved';
+    } finally {
+      deadline.clear();
+    }
+  }
+
+  /** After the fence has moved, a new snapshot tells what became of decisions whose answer was lost. */
+  async #settle(deadline: Deadline): Promise<boolean> {
+    const outcome = await this.#send([], [], deadline);
+    if (outcome.kind !== 'committed') return false;
+    this.#locks.fence();
+    this.#session.restart();
+    return true;
+  }
+
+  /** Sends under the fence as it stands, anew if a late transaction of ours has moved it. */
+  async #send(compares: readonly Compare[], writes: readonly Write[], deadline: Deadline): Promise<Outcome> {
+    for (;;) {
+      const outcome = await this.#attempt(compares, writes, this.#parts.outbox.progress, deadline);
+      if (outcome.kind !== 'moved') return outcome;
+    }
+  }
+
+  async #attempt(
+    compares: readonly Compare[],
+    writes: readonly Write[],
+    progress: Progress,
+    deadline: Deadline,
+  ): Promise<Outcome> {
+    const { fence, outbox } = this.#parts;
+    const outcome = await fence.send(compares, writes, progress, deadline);
+    if (outcome.kind === 'unknown') this.#fail(outcome.error);
+    else this.#succeed();
+    if (outcome.kind === 'taken') this.#session.restart();
+    if (outcome.kind === 'moved') outbox.acknowledge(fence.progress);
+    return outcome;
+  }
+
+  /** One for each block that the writes are about; null if some of them were dropped, for a block that is lost. */
+  #claimCompares(writes: readonly Write[]): Compare[] | null {
+    const { mirror, outbox, logger } = this.#parts;
+    const blocks = new Map<Cidr, Revision>();
+    const lost = new Set<string>();
+    for (const { key } of writes) {
+      const address = addressOfKey(key);
+      const block = blockOfClaimKey(key) ?? (address === null ? null : mirror.claims.blockOf(address));
+      const revision = block === null ? undefined : mirror.claims.get(block);
+      if (revision !== undefined) blocks.set(block!, revision);
+      else if (block !== null || address !== null) lost.add(key);
+    }
+    if (lost.size > 0) {
+      outbox.purge((key) => lost.has(key));
+      logger.warn({ keys: [...lost].slice(0, 10) }, 'not replicated: the block is lost');
+      return null;
+    }
+    return [...blocks].map(([block, revision]) => ({ kind: 'modified', key: blockKey(block), revision }));
+  }
+
+  #succeed(): void {
+    this.#failures = 0;
+    this.#fault = null;
+  }
+
+  #fail(error: Error): void {
+    this.#fault = { since: this.#fault?.since ?? this.#parts.clock.now(), error: error.message };
+  }
+
+  async #rest(): Promise<void> {
+    const { clock, random } = this.#parts;
+    const delay = Math.min(firstDelayMilliseconds * 2 ** this.#failures, longestDelayMilliseconds);
+    this.#failures += 1;
+    const { promise, resolve } = Promise.withResolvers<void>();
+    const timer = clock.setTimer(delay * (0.5 + random() / 2), resolve);
+    this.#pause = {
+      timer,
+      end: () => {
+        timer.cancel();
+        resolve();
+      },
+    };
+    await promise;
+    this.#pause = null;
+  }
+}

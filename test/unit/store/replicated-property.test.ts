@@ -1,0 +1,282 @@
+/**
+ * Several nodes, anything that can happen, in any order: at no moment has one address two endpoints; in the end the cluster and
+ * every picture agree, nothing that was acknowledged is missing, and each node's changes came in order.
+ */
+import assert from 'node:assert/strict';
+import { test } from 'node:test';
+import { setImmediate as nextTurn } from 'node:timers/promises';
+import fc from 'fast-check';
+import { MemoryStore } from '../../../src/store/memory.ts';
+import type { Compare, Entry, Json, Write } from '../../../src/store/store.ts';
+import { ManualClock } from './manual-clock.ts';
+import { agrees, claim, TestNode, visible } from './replicated-fixture.ts';
+import { absent, aWhile, commit, hasCode, modified, put, remove } from './support.ts';
+
+/** Four blocks of four addresses: three nodes fight for them. */
+const blocks = ['10.0.0.0', '10.0.0.4', '10.0.0.8', '10.0.0.12'];
+const addressesOf = (base: string): string[] =>
+  [0, 1, 2, 3].map((offset) => `10.0.0.${Number(base.split('.')[3]) + offset}`);
+const blockKeyOf = (base: string): string => `blocks/${base}-30`;
+
+type Known = 'present' | 'absent' | 'unknown';
+
+/** What an agent does, on the picture that its store gives it. */
+class Agent {
+  readonly node: TestNode;
+  readonly known = new Map<string, Known>();
+  #busy = new Set<string>();
+  #generation = 0;
+  #sequence = 0;
+  acknowledged = 0;
+  /** A decision was cut short by a kill, so the cluster may hold an address that no endpoint names. */
+  mayLeak = false;
+
+  constructor(node: TestNode) {
+    this.node = node;
+  }
+
+  /** Starts it; the outcome is noted when it comes, and not if the process is killed before. */
+  attach(endpoint: string): void {
+    this.#start(endpoint, 'present', async () => {
+      const { entries } = await this.node.store.list('');
+      const byKey = new Map(entries.map((entry) => [entry.key, entry]));
+      const place = this.#place(byKey);
+      if (place === null) return null;
+      const key = `endpoints/${this.node.name}/${endpoint}`;
+      const { name } = this.node;
+      const writes: Write[] = [
+        put(`addresses/${place.address}`, { node: name, endpoint }),
+        put(key, { addresses: [place.address] }),
+        ...(place.claim === null ? [put(`status/${name}/sequence`, ++this.#sequence)] : [place.claim]),
+      ];
+      const compares = [place.compare, absent(`addresses/${place.address}`), absent(key)];
+      return { compares, writes };
+    });
+  }
+
+  detach(endpoint: string): void {
+    this.#start(endpoint, 'absent', async () => {
+      const { name, store } = this.node;
+      const entry = await store.get(`endpoints/${name}/${endpoint}`);
+      if (entry === null) return null;
+      const [address] = (entry.value as { addresses: string[] }).addresses;
+      const record = await store.get(`addresses/${address}`);
+      return {
+        compares: [modified(entry.key, entry.modified)],
+        writes: [
+          remove(entry.key),
+          ...((record?.value as { endpoint?: string } | undefined)?.endpoint === endpoint
+            ? [remove(`addresses/${address}`)]
+            : []),
+          put(`status/${name}/sequence`, ++this.#sequence),
+        ],
+      };
+    });
+  }
+
+  giveBack(): void {
+    if (this.#busy.size > 0) return;
+    this.#start('', 'absent', async () => {
+      const { entries } = await this.node.store.list('');
+      const taken = new Set(entries.map(({ key }) => key));
+      const empty = entries.find(
+        ({ key, value }) =>
+          key.startsWith('blocks/') &&
+          (value as { node: string }).node === this.node.name &&
+          !addressesOf(key.slice('blocks/'.length, -3)).some((address) => taken.has(`addresses/${address}`)),
+      );
+      if (empty === undefined) return null;
+      return { compares: [modified(empty.key, empty.modified)], writes: [remove(empty.key)] };
+    });
+  }
+
+  kill(): void {
+    this.node.kill();
+    this.#generation += 1;
+    for (const endpoint of this.#busy) this.known.set(endpoint, 'unknown');
+    if (this.#busy.size > 0) this.mayLeak = true;
+    this.#busy = new Set();
+  }
+
+  #start(
+    endpoint: string,
+    then: Known,
+    plan: () => Promise<{ compares: Compare[]; writes: Write[] } | null>,
+  ): void {
+    if (this.#busy.has(endpoint)) return;
+    this.#busy.add(endpoint);
+    const generation = this.#generation;
+    void (async () => {
+      let outcome: Known | undefined;
+      try {
+        const made = await plan();
+        if (made === null) return;
+        outcome = 'unknown';
+        this.known.set(endpoint, 'unknown');
+        const sequence = made.writes.find(({ key }) => key.endsWith('/sequence'));
+        const result = await this.node.store.transact(made.compares, made.writes);
+        outcome = result.committed ? then : undefined;
+        if (result.committed && sequence?.kind === 'put')
+          this.acknowledged = Math.max(this.acknowledged, sequence.value as number);
+      } catch (error) {
+        assert.ok(hasCode('STORE_UNAVAILABLE')(error), String(error));
+      } finally {
+        if (generation === this.#generation) {
+          this.#busy.delete(endpoint);
+          if (outcome !== undefined) this.known.set(endpoint, outcome);
+          else if (this.known.get(endpoint) === 'unknown') this.known.delete(endpoint);
+        }
+      }
+    })();
+  }
+
+  #place(byKey: ReadonlyMap<string, Entry>) {
+    for (const base of blocks) {
+      const known = byKey.get(blockKeyOf(base));
+      if ((known?.value as { node?: string } | undefined)?.node !== this.node.name) continue;
+      const address = addressesOf(base).find((candidate) => !byKey.has(`addresses/${candidate}`));
+      if (address !== undefined)
+        return { address, compare: modified(known!.key, known!.modified), claim: null };
+    }
+    const free = blocks.find((base) => !byKey.has(blockKeyOf(base)));
+    if (free === undefined) return null;
+    const key = blockKeyOf(free);
+    return { address: free, compare: absent(key), claim: put(key, claim(this.node.name)) };
+  }
+}
+
+const command = fc.record({
+  node: fc.nat(2),
+  kind: fc.constantFrom(
+    ...(['attach', 'attach', 'attach', 'attach', 'attach', 'attach', 'detach', 'detach', 'detach'] as const),
+    ...(['giveBack', 'giveBack', 'mend', 'mend', 'mend', 'wait', 'wait', 'profile', 'profile'] as const),
+    ...(['cut', 'silence', 'lose', 'kill', 'killCut', 'compact', 'endWatches'] as const),
+  ),
+  endpoint: fc.constantFrom('a', 'b', 'c', 'd', 'e', 'f'),
+  turns: fc.nat(12),
+});
+
+test('property: several nodes, cuts, kills, lost answers', { timeout: 120_000 }, async () => {
+  const seen = { attached: 0, committed: 0 };
+  await fc.assert(
+    fc.asyncProperty(fc.array(command, { minLength: 60, maxLength: 120, size: 'max' }), async (commands) => {
+      const cluster = new MemoryStore();
+      const clock = new ManualClock();
+      await commit(cluster, put('pools/p', {}), ...['n0', 'n1', 'n2'].map((name) => put(`nodes/${name}`)));
+      const order = new Map<string, number[]>();
+      const agents: Agent[] = [];
+      const first = { waits: true };
+      const follow = (): void => {
+        let last = 0;
+        const again = (after: number): void => {
+          cluster.watch('status/', after, {
+            onChanges: ({ revision, changes }) => {
+              last = revision;
+              for (const { key, entry } of changes)
+                order.set(key, [...(order.get(key) ?? []), entry!.value as number]);
+            },
+            onEnd: () => first.waits && again(last),
+          });
+        };
+        again(0);
+      };
+      follow();
+      for (const name of ['n0', 'n1', 'n2']) {
+        agents.push(new Agent(await new TestNode(name, cluster, clock, { mostWaiting: 12 }).open()));
+      }
+      for (const { node: which, kind, endpoint, turns } of commands) {
+        const agent = agents[which]!;
+        const { node } = agent;
+        if (kind === 'attach') agent.attach(endpoint);
+        if (kind === 'detach') agent.detach(endpoint);
+        if (kind === 'giveBack') agent.giveBack();
+        if (kind === 'cut') node.wire.cut();
+        if (kind === 'silence') node.wire.cut('silent');
+        if (kind === 'mend') node.wire.mend();
+        if (kind === 'lose') node.wire.loseAnswers += 1;
+        if (kind === 'compact') (node.localStore as MemoryStore).compact();
+        if (kind === 'endWatches') cluster.endWatches();
+        if (kind === 'profile') node.put(`profiles/${endpoint}`, turns).catch(() => undefined);
+        if (kind === 'kill' || kind === 'killCut') {
+          agent.kill();
+          await node.open({}, kind === 'killCut');
+        }
+        if (kind === 'wait') clock.advance(turns * 200);
+        for (let turn = 0; turn < turns; turn++) await nextTurn();
+        clock.advance(10);
+        await isUnique(agents);
+      }
+      for (const { node } of agents) {
+        node.wire.loseAnswers = 0;
+        node.wire.mend();
+      }
+      for (const { node } of agents) await agrees(node);
+      for (const { node } of agents) await agrees(node);
+      await isUnique(agents);
+      await aWhile();
+      const records = visible(await cluster.list(''));
+      for (const agent of agents) hasAll(agent, records);
+      for (const agent of agents) {
+        const sequence = order.get(`status/${agent.node.name}/sequence`) ?? [];
+        assert.deepEqual(
+          sequence,
+          [...new Set(sequence)].sort((a, b) => a - b),
+          'in order, none twice',
+        );
+        assert.ok(
+          (sequence.at(-1) ?? 0) >= agent.acknowledged,
+          `${agent.acknowledged} was acknowledged, ${sequence} arrived`,
+        );
+        seen.attached += [...agent.known.values()].filter((known) => known === 'present').length;
+      }
+      seen.committed += (await cluster.list('')).revision;
+      first.waits = false;
+      for (const { node } of agents) await node.store.close();
+    }),
+    { numRuns: Number(process.env['NETCTL_PROPERTY_RUNS'] ?? 40), endOnFailure: true },
+  );
+  // Else the nodes did nothing, and all of the above held for that reason.
+  assert.ok(seen.attached > 40 && seen.committed > 400, JSON.stringify(seen));
+});
+
+/** By each node's own word about its own endpoints. */
+async function isUnique(agents: readonly Agent[]): Promise<void> {
+  const holders = new Map<string, string>();
+  for (const { node } of agents) {
+    for (const { key, value } of (await node.localStore.list(`endpoints/${node.name}/`)).entries) {
+      for (const address of (value as { addresses: string[] }).addresses) {
+        assert.equal(
+          holders.get(address),
+          undefined,
+          `${address} is given to ${holders.get(address)} and ${key}`,
+        );
+        holders.set(address, key);
+      }
+    }
+  }
+}
+
+function hasAll(agent: Agent, records: Record<string, Json>): void {
+  const { name } = agent.node;
+  for (const [endpoint, known] of agent.known) {
+    if (endpoint === '' || known === 'unknown') continue;
+    assert.equal(
+      `endpoints/${name}/${endpoint}` in records,
+      known === 'present',
+      `${name}/${endpoint} is ${known}`,
+    );
+  }
+  const named = new Set<string>();
+  for (const [key, value] of Object.entries(records)) {
+    if (!key.startsWith(`endpoints/${name}/`)) continue;
+    for (const address of (value as { addresses: string[] }).addresses) {
+      named.add(address);
+      const record = records[`addresses/${address}`] as { node: string; endpoint: string } | undefined;
+      assert.deepEqual(record, { node: name, endpoint: key.split('/')[2] }, `${key} has ${address}`);
+    }
+  }
+  for (const [key, value] of Object.entries(records)) {
+    if (!key.startsWith('addresses/') || (value as { node: string }).node !== name) continue;
+    assert.ok(agent.mayLeak || named.has(key.split('/')[1]!), `${key} leaked`);
+  }
+}
