@@ -124,7 +124,7 @@ export const options: readonly Option[] = [
     key: 'dataplane.policy',
     flag: 'dataplane',
     fallback: 'auto',
-    doc: 'What enforces policy; auto takes nftables where the kernel has it.',
+    doc: "What enforces policy: nftables, or iptables with ipsets; auto is iptables, whose accept holds next to Docker's rules.",
     parse: oneOf('auto', 'nftables', 'iptables'),
   },
   {

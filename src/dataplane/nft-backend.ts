@@ -8,7 +8,7 @@
  * moment between two states.
  */
 import { type IpSetMember, KernelError, type Linux, type Nftables, type NftRequest } from '../linux/ports.ts';
-import type { Cidr, Family } from '../model/ip.ts';
+import type { Family } from '../model/ip.ts';
 import type { Chain, ChainRule } from '../policy/chain.ts';
 import { mergePorts } from '../policy/merge-ports.ts';
 import type { SetSpec } from '../policy/output.ts';
@@ -117,82 +117,6 @@ export class NftBackend implements PolicyBackend {
     for (const table of tables) table.settle();
     return tables;
   }
-}
-
-/**
- * Tries all that we use, in a table that is gone when the transaction ends.
- * @returns null when it works, else the kernel's words
- */
-export function whyNftablesFails({
-  families,
-  nftables,
-}: Pick<Linux, 'families' | 'nftables'>): string | null {
-  try {
-    nftables.transact(families.flatMap(probeRequests));
-    return null;
-  } catch (error) {
-    if (error instanceof KernelError) return error.message;
-    throw error;
-  }
-}
-
-function probeRequests(family: Family): NftRequest[] {
-  const probe = new NftTableOutput(family);
-  const pairs = family === 4 ? 'nctl4-ep-probe' : 'nctl6-ep-probe';
-  const nets = 'probe-nets';
-  probe.set(pairs, { type: 'net,iface', family });
-  probe.set(nets, { type: 'net', family });
-  probe.member(pairs, family === 4 ? '192.0.2.1/32,nctl' : '2001:db8::1/128,nctl', true);
-  probe.member(nets, family === 4 ? '192.0.2.0/24' : '2001:db8::/32', true);
-  const verdict = { kind: 'goto', chain: 'probe' } as const;
-  const inSet = (set: string, withInterface: boolean) =>
-    ({ kind: 'set', set, side: 'src', withInterface, negated: false }) as const;
-  probe.chain('nctl-FORWARD', {
-    name: 'nctl-FORWARD',
-    rules: [
-      {
-        conditions: [{ kind: 'connection', states: ['ESTABLISHED'] }],
-        verdict: { kind: 'accept' },
-        comment: '',
-      },
-      { conditions: [inSet(nets, false)], verdict: { kind: 'log', prefix: 'netctl' }, comment: '' },
-      { conditions: [inSet(pairs, true)], verdict, comment: '' },
-    ],
-  });
-  probe.chain('probe', {
-    name: 'probe',
-    rules: [
-      {
-        conditions: [
-          { kind: 'protocol', protocol: 6, negated: false },
-          {
-            kind: 'ports',
-            side: 'dst',
-            ports: [
-              { from: 1, to: 2 },
-              { from: 4, to: 5 },
-            ],
-            negated: false,
-          },
-          {
-            kind: 'net',
-            side: 'src',
-            net: (family === 4 ? '192.0.2.0/24' : '2001:db8::/32') as Cidr,
-            negated: true,
-          },
-        ],
-        verdict: { kind: 'drop' },
-        comment: '',
-      },
-    ],
-  });
-  probe.settle();
-  const requests: NftRequest[] = [];
-  probe.kernel.requests(requests);
-  const table = `${nftTable}-probe`;
-  return [...requests, { family, kind: 'table-delete' } as const].map(
-    (request) => ({ ...request, table }) as NftRequest,
-  );
 }
 
 /** A kernel without nftables has no table of ours either. */
