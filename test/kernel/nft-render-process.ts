@@ -45,6 +45,13 @@ function told(
   return output;
 }
 
+/** Where a condition or a statement of a rule begins, as nft prints it. */
+const beginning =
+  / (?=(?:ip6? [sd]addr|(?:tcp|udp|sctp|th) [sd]port|(?:ip protocol|ip6 nexthdr|meta l4proto)|icmp(?:v6)? (?:type|code)|counter|limit|log) )/;
+
+/** nft moves conditions on ports together when it reads text; all of them must hold, so their order means nothing. */
+const inAnyOrder = (rule: string): string => rule.split(beginning).sort().join(' ');
+
 /** Sets and chains in the order of their names; elements of a hash stand in any order. */
 function listing(): string[] {
   const blocks = nft(['-n', 'list', 'ruleset']).split(/\n\n|\n(?=table|})/);
@@ -58,6 +65,12 @@ function listing(): string[] {
         ),
     )
     .filter((block) => block.trim() !== '' && block !== '}')
+    .map((block) =>
+      block
+        .split(/(?<=comment "[^"]*")/)
+        .map(inAnyOrder)
+        .join(''),
+    )
     .sort();
 }
 

@@ -80,7 +80,7 @@ describe('the back end changes on a live host', () => {
   for (const [dataplane, backend, gone] of [
     ['nftables', 'nftables', 'iptables'],
     ['iptables', 'iptables-nft', 'nftables'],
-    ['auto', 'nftables', 'iptables'],
+    ['nftables', 'nftables', 'iptables'],
   ] as const) {
     test(`to ${dataplane}: no moment open, none closed, no flow lost`, async () => {
       const [web, app, db] = containers as [Container, Container, Container];
