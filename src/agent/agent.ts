@@ -1,7 +1,7 @@
 /**
  * The agent: the graph of its parts, an orderly start and stop, and the loop that keeps the kernel right in between.
  *
- *   start:  node record → store in sync → guard → policy in the kernel → links and routes repaired → ready
+ *   start:  store in sync → node record → policy in the kernel → unknown links judged → links and routes repaired → ready
  *   run:    every change of the store → Picture → PolicyDataplane.flush            (movement 2)
  *           links that vanish, and every `resyncSeconds` → read back, diff, repair
  *           every second → cooled-down addresses freed, unused policy structure retired
