@@ -130,7 +130,7 @@ export const releasePolicies = ['delete', 'immutable', 'never', 'ttl'] as const;
  * the owner is released; `never` the same, and only an operator can release it; `ttl` the owner keeps it for `ttlSeconds`.
  */
 export type ReleasePolicy = (typeof releasePolicies)[number];
-const longestTtlSeconds = 366 * 86400;
+export const longestTtlSeconds = 366 * 86400;
 
 /** The record of one allocated address. There is no record for a free one. */
 export const addressSchema = z.strictObject({

@@ -177,6 +177,13 @@ export class ReplicatedStore implements Store {
     return this.#decisions.decide(all, writes, this.#ownClaims(writes));
   }
 
+  /** @throws STORE_UNAVAILABLE within 3 s where the cluster cannot be asked */
+  async refresh(): Promise<void> {
+    if (this.#closed) throw closed();
+    // A transaction of nothing but our fence: its arrival here is after all that was decided before it.
+    await this.#decisions.decide([], [], []);
+  }
+
   status(): ReplicationStatus {
     const { sync, mode } = this.#session;
     const { fault } = this.#sender;

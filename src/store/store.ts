@@ -78,5 +78,10 @@ export interface Store {
   transact(compares: readonly Compare[], writes: readonly Write[]): Promise<TransactionResult>;
   /** Changes after the revision, from the next one on. Fails through `onEnd` with STORE_COMPACTED if they are not kept any more. */
   watch(prefix: string, after: Revision, watcher: Watcher): Watch;
+  /**
+   * Resolves when reads show all that was decided anywhere before the call. Only where reads may be behind is there something to do.
+   * @throws STORE_UNAVAILABLE
+   */
+  refresh?(): Promise<void>;
   close(): Promise<void>;
 }

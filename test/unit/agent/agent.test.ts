@@ -82,6 +82,9 @@ const request = (containerId: string, netns = '/ns/a'): AttachRequest => ({
   mac: null,
   mtuBytes: 0,
   owner: null,
+  reservation: null,
+  onRelease: 'delete',
+  retainSeconds: null,
   labels: {},
   extraSources: [],
 });
