@@ -14,11 +14,14 @@ import { chooseBackend } from '../dataplane/choose-backend.ts';
 import { EndpointWiring } from '../dataplane/endpoint-wiring.ts';
 import { PolicyDataplane } from '../dataplane/policy-dataplane.ts';
 import { AddressBook } from '../ipam/address-book.ts';
+import { defaultCollectOptions } from '../ipam/collect.ts';
+import { Collection, ownEvidence } from '../ipam/collection.ts';
 import { Ipam } from '../ipam/ipam.ts';
 import type { Clock, Timer } from '../lib/clock.ts';
 import { asNetctlError } from '../lib/errors.ts';
 import type { Logger } from '../lib/logger.ts';
 import type { Linux } from '../linux/ports.ts';
+import { hostInterfaceName } from '../model/attachment.ts';
 import { nodeKey } from '../model/keys.ts';
 import { type ProtocolPort, parseProtocolPort } from '../model/protocol-port.ts';
 import type { Endpoint, Node } from '../model/records.ts';
@@ -54,6 +57,8 @@ export class Agent {
   readonly #book = new AddressBook();
   /** The verbs of address management, for the API. */
   readonly ipam: Ipam;
+  /** Looks for leaked addresses, for the API. */
+  readonly collection: Collection;
   readonly #endpoints = new EndpointTable();
   readonly #policy: PolicyDataplane;
   readonly #engine: PolicyEngine;
@@ -98,6 +103,16 @@ export class Agent {
       book: this.#book,
       node: config.node.name,
       clock,
+    });
+    this.collection = new Collection({
+      ...parts,
+      options: { ...defaultCollectOptions, graceMilliseconds: config.ipam.collectGraceSeconds * 1000 },
+      steadyNow: () => this.ipam.steadyNow(),
+      evidence: async () => {
+        const links = await this.#wiring.links();
+        const stands = (endpoint: string): boolean => links.has(hostInterfaceName(endpoint));
+        return ownEvidence(config.node.name, this.#book.addresses(), stands);
+      },
     });
     this.#syncer = new Syncer({
       store,
@@ -153,6 +168,7 @@ export class Agent {
     await attachments.expire();
     this.#every(1000, () => this.#housekeep(attachments));
     this.#every(config.dataplane.resyncSeconds * 1000, () => this.#resync());
+    if (config.ipam.collectSeconds > 0) this.#every(config.ipam.collectSeconds * 1000, () => this.#collect());
     logger.info({ node: config.node.name, endpoints: this.#endpoints.size }, 'ready');
     return attachments;
   }
@@ -269,6 +285,11 @@ export class Agent {
       'endpoint is gone from the store: tearing it down',
     );
     attachments.tearDown(id, before).catch((error: unknown) => this.#report('tear-down', error));
+  }
+
+  async #collect(): Promise<void> {
+    const { held } = await this.collection.run({ dryRun: false, confirmed: false });
+    if (held !== null) this.#parts.logger.error({ held }, 'leaked addresses are not collected');
   }
 
   async #resync(): Promise<void> {

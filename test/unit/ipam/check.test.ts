@@ -221,6 +221,7 @@ describe('collect', () => {
         snapshot: await rig.node.snapshot(),
         evidence: { reachable: new Set(['n1', 'n2']), live: new Set() },
         now: rig.node.now(),
+        steadyNow: rig.node.now(),
         monotonic: at,
         confirmed: false,
         ...changes,
@@ -291,6 +292,7 @@ describe('collect', () => {
         snapshot: await node.snapshot(),
         evidence: { reachable: new Set(['n1']), live: new Set() },
         now: node.now(),
+        steadyNow: node.now(),
         monotonic,
         confirmed,
       });
