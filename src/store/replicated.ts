@@ -136,7 +136,7 @@ export class ReplicatedStore implements Store {
       fence: this.#fence,
       signal: this.#signal,
       exclusively: (task) => this.#queue.run('cluster', task),
-      isDecidedThere: (key) => this.#locks.isDecidedThere(key),
+      isDecidedThere: (key) => this.#locks.isDecidedThere(key) || this.#fence.isDecided(key),
       yielded: () => this.#locks.yielded(),
       acceptCluster: options.acceptCluster ?? false,
       clusterId: note?.cluster ?? null,
