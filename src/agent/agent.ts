@@ -259,9 +259,9 @@ export class Agent {
   /** The node's own record is the cluster's to take; a host that is cut off starts without. */
   async #registerNode(): Promise<void> {
     const { config, store, version, logger } = this.#parts;
-    const { name, address4, address6, asNumber, labels } = config.node;
+    const { name, address4, address6, asNumber, interface: link, labels } = config.node;
     const startedAt = this.#startedAt.toISOString();
-    const record: Node = { address4, address6, asNumber, labels, version, startedAt };
+    const record: Node = { address4, address6, asNumber, interface: link, labels, version, startedAt };
     try {
       await store.transact([], [{ kind: 'put', key: nodeKey(name), value: record as unknown as Json }]);
       this.#isRegistered = true;

@@ -152,6 +152,7 @@ export class Picture {
         book.onSettings(this.#read(path, entry, settingsSchema)?.value ?? null);
         return;
       case 'owner':
+      case 'status':
         return;
     }
   }
