@@ -15,9 +15,10 @@ import { parserOf, readAll } from './store-access.ts';
 export function systemRoutes(instance: FastifyInstance, deps: ApiDeps): void {
   const api = typed(instance);
 
-  api.get('/v1/openapi.json', { schema: { hide: true } }, () => instance.swagger());
+  const anyone = { audience: 'anyone' } as const;
+  api.get('/v1/openapi.json', { config: anyone, schema: { hide: true } }, () => instance.swagger());
 
-  api.get('/v1/version', { schema: { response: { 200: versionItem } } }, () => ({
+  api.get('/v1/version', { config: anyone, schema: { response: { 200: versionItem } } }, () => ({
     version: deps.version,
     node: deps.node,
   }));

@@ -8,10 +8,12 @@
 import { chmodSync, existsSync, mkdirSync, readFileSync, renameSync, rmSync, symlinkSync } from 'node:fs';
 import { createConnection, type Server, type Socket } from 'node:net';
 import { join } from 'node:path';
+import { TLSSocket } from 'node:tls';
 import packageJson from '../../package.json' with { type: 'json' };
 import { Agent } from '../agent/agent.ts';
 import { type Config, defaultConfigPath, loadConfig, type Setting } from '../agent/config.ts';
 import { options } from '../agent/config-options.ts';
+import { type Caller, certificateCaller, localCaller } from '../api/caller.ts';
 import { buildApi } from '../api/server.ts';
 import { DeleteQueue } from '../cni/delete-queue.ts';
 import { createCniServer } from '../cni/server.ts';
@@ -76,10 +78,7 @@ async function run(config: Config, settings: readonly Setting[], logger: Logger)
     applied: (revision) => agent.applied(revision),
     why: (query) => agent.why(query),
     ruleCounts: (kind, name) => agent.ruleCounts(kind, name),
-    actorOf: (socket) => {
-      const { uid, pid } = native.peerCredentials(descriptorOf(socket));
-      return `uid ${uid}, process ${pid}`;
-    },
+    callerOf,
     onForced: (change) => logger.warn({ ...change }, 'forced change of an address'),
     onBug: (error) => logger.error({ error: error.message, stack: error.stack }, 'the API met a bug'),
   });
@@ -137,6 +136,17 @@ async function refuseSecondAgent({ runDir }: Config): Promise<void> {
 function link(target: string, path: string): void {
   rmSync(path, { force: true });
   symlinkSync(target, path);
+}
+
+/** Over TLS the certificate says it (the server has verified it); the unix socket is root's. */
+function callerOf(socket: Socket): Caller {
+  if (socket instanceof TLSSocket) {
+    const certificate = socket.getPeerX509Certificate();
+    if (certificate === undefined) throw new NetctlError('FORBIDDEN', 'there is no client certificate');
+    return certificateCaller(certificate);
+  }
+  const { uid, pid } = native.peerCredentials(descriptorOf(socket));
+  return localCaller(`uid ${uid}, process ${pid}`);
 }
 
 /** Node keeps the descriptor of a socket to itself; this is the one way to ask who is at the other end. */
