@@ -26,6 +26,7 @@ import { ipamRoutes } from './ipam.ts';
 import { ipamCheckRoutes } from './ipam-check.ts';
 import { ipamCollectRoutes } from './ipam-collect.ts';
 import { Metrics } from './metrics.ts';
+import { nodeRoutes } from './nodes.ts';
 import { poolRoutes } from './pools.ts';
 import { profileRoutes } from './profiles.ts';
 import { reservationRoutes } from './reservations.ts';
@@ -74,7 +75,7 @@ export function buildApi(deps: ApiDeps, metrics = new Metrics(deps)): FastifyIns
     v1.addHook('onRoute', ({ schema }) => {
       if (schema?.response) Object.assign(schema.response, { '4xx': errorBody, '5xx': errorBody });
     });
-    const areas = [systemRoutes, poolRoutes, profileRoutes, documentRoutes, endpointRoutes, explainRoutes];
+    const areas = [systemRoutes, nodeRoutes, poolRoutes, profileRoutes, documentRoutes, endpointRoutes, explainRoutes];
     for (const routes of [
       ...areas,
       ipamRoutes,
