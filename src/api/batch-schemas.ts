@@ -46,7 +46,7 @@ export const batchBody = exactObject({
   atomic: z
     .boolean(SWITCH)
     .default(false)
-    .meta({ description: 'All in one transaction or none; they must fit into one (128 writes)' }),
+    .meta({ description: 'All in one transaction or none; they must fit into one (120 writes, two for most operations)' }),
   operations: z
     .array(operation, 'a list of operations')
     .min(1, 'at least one operation')

@@ -14,8 +14,8 @@ export type BatchItem =
   | { readonly ok: true; readonly result: unknown }
   | { readonly ok: false; readonly error: NetctlError };
 
-/** etcd's --max-txn-ops, which holds for compares and for writes. */
-const mostPerTransaction = 128;
+/** Of compares and of writes: etcd takes 128 of each (--max-txn-ops), and the store adds a few of its own. */
+const mostPerTransaction = 120;
 
 export interface Chunk extends Plan {
   /** Of the operations from the first on: as many as the transaction has taken. */
@@ -26,12 +26,16 @@ export interface Chunk extends Plan {
 /** The first operations that go into one transaction; at least one, if it is only its error. */
 export function planChunk(context: PlanContext, operations: readonly Operation[], now: Date): Chunk {
   const merged = new Merged();
-  const touched = new Set<string>();
+  const changed = new Set<string>();
+  const looked = new Set<string>();
   const settlers: (() => void)[] = [];
   const items: BatchItem[] = [];
   for (const operation of operations) {
     const touches = touchedBy(context.book, operation);
-    if (touches.some((key) => touched.has(key))) break;
+    const depends =
+      [...touches.changed, ...touches.looked].some((key) => changed.has(key)) ||
+      touches.changed.some((key) => looked.has(key));
+    if (depends) break;
     let planned: Planned<unknown>;
     try {
       planned = planOperation(context, operation as never, now);
@@ -43,7 +47,8 @@ export function planChunk(context: PlanContext, operations: readonly Operation[]
     if (fits || items.length === 0) {
       settlers.push(() => planned.settle?.());
       items.push({ ok: true, result: planned.result });
-      for (const key of touches) touched.add(key);
+      for (const key of touches.changed) changed.add(key);
+      for (const key of touches.looked) looked.add(key);
     } else planned.settle?.();
     if (!fits) break;
   }

@@ -97,18 +97,28 @@ export function chargedTenant({ verb, request }: Operation): string | null {
   return verb === 'transfer' ? (request.toOwner?.tenant ?? null) : null;
 }
 
-/** Addresses and reservations that the operation reads or changes, as far as that is known before it is planned. */
-export function touchedBy(book: AddressBook, { verb, request }: Operation): string[] {
+export interface Touched {
+  readonly changed: readonly string[];
+  readonly looked: readonly string[];
+}
+
+/** Addresses and reservations that the operation changes, and that it looks at besides, as far as that is known before it is planned. */
+export function touchedBy(book: AddressBook, { verb, request }: Operation): Touched {
   switch (verb) {
     case 'reserve':
-      return [request.id, ...request.addresses];
+      return { changed: [request.id, ...request.addresses], looked: [] };
     case 'extend':
     case 'commit':
     case 'cancel':
-      return [request.id, ...(book.reservation(request.id)?.value.addresses ?? [])];
+      return {
+        changed: [request.id, ...(book.reservation(request.id)?.value.addresses ?? [])],
+        looked: [],
+      };
     case 'release-owner':
-      return [...book.addressesOf(request.owner)];
-    default:
-      return [request.address, ...[book.address(request.address)?.value.reservation ?? []].flat()];
+      return { changed: [...book.addressesOf(request.owner)], looked: [] };
+    default: {
+      const reservation = book.address(request.address)?.value.reservation;
+      return { changed: [request.address], looked: reservation ? [reservation] : [] };
+    }
   }
 }

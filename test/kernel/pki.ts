@@ -26,7 +26,18 @@ export class Pki {
     const pki = new Pki(await mkdtemp(join(tmpdir(), 'netctl-pki-')));
     const { cert, key } = pki.#files('ca');
     await mustRun([
-      ...['openssl', 'req', '-x509', '-newkey', 'ec', '-pkeyopt', 'ec_paramgen_curve:P-256', '-nodes', '-days', '2'],
+      ...[
+        'openssl',
+        'req',
+        '-x509',
+        '-newkey',
+        'ec',
+        '-pkeyopt',
+        'ec_paramgen_curve:P-256',
+        '-nodes',
+        '-days',
+        '2',
+      ],
       ...['-subj', '/CN=netctl', '-keyout', key, '-out', cert],
     ]);
     return pki;
@@ -44,7 +55,17 @@ export class Pki {
       ...['-subj', `/CN=${name}`, '-keyout', files.key, '-out', request],
     ]);
     await mustRun([
-      ...['openssl', 'x509', '-req', '-in', request, '-CA', files.ca, '-CAkey', join(this.directory, 'ca.key')],
+      ...[
+        'openssl',
+        'x509',
+        '-req',
+        '-in',
+        request,
+        '-CA',
+        files.ca,
+        '-CAkey',
+        join(this.directory, 'ca.key'),
+      ],
       ...['-CAcreateserial', '-days', '2', '-extfile', extensions, '-out', files.cert],
     ]);
     return files;
