@@ -9,7 +9,7 @@
  */
 import { NetctlError } from '../lib/errors.ts';
 import type { Address, Cidr } from '../model/ip.ts';
-import { blockKey, nodeKey } from '../model/keys.ts';
+import { blockKey, endpointKey, nodeKey } from '../model/keys.ts';
 import type { AddressRecord, Block } from '../model/records.ts';
 import type { Store } from '../store/store.ts';
 import type { Known } from './address-book.ts';
@@ -52,8 +52,8 @@ const mostRounds = 20;
 export async function lookAtNode(store: Store, request: RemovalRequest): Promise<NodeRemoval> {
   await store.refresh?.();
   const { entries, revision } = await store.list('');
-  const registered = entries.some(({ key }) => key === nodeKey(request.node));
-  return planNodeRemoval(readSnapshot(entries, revision), registered, request);
+  const keys = entries.map(({ key }) => key);
+  return planNodeRemoval(readSnapshot(entries, revision), keys, request);
 }
 
 /**
@@ -78,9 +78,10 @@ export async function removeNode(store: Store, request: RemovalRequest): Promise
   return first.holdings;
 }
 
+/** @param keys all that there are, those of records that cannot be read included */
 export function planNodeRemoval(
   snapshot: IpamSnapshot,
-  registered: boolean,
+  keys: readonly string[],
   { node, self, now }: RemovalRequest,
 ): NodeRemoval {
   const occupied = new Set(
@@ -90,7 +91,8 @@ export function planNodeRemoval(
     }),
   );
   const blocks = [...snapshot.blocks].filter(([, { value }]) => value.node === node);
-  const endpoints = [...snapshot.endpoints.values()].filter((endpoint) => endpoint.node === node);
+  const registered = keys.includes(nodeKey(node));
+  const endpoints = keys.filter((key) => key.startsWith(endpointKey(node, '')));
   const reservations = [...snapshot.reservations].filter(([, { value }]) => value.node === node);
   const addresses = [...snapshot.addresses].filter(
     ([, { value }]) => value.node === node && value.state !== 'reserved',
@@ -110,11 +112,7 @@ export function planNodeRemoval(
         (draft) =>
           leaveBlock(draft, occupied.has(cidr), cidr, known, self),
     ),
-    endpoints.map(
-      ({ key }) =>
-        (draft) =>
-          draft.delete(key),
-    ),
+    endpoints.map((key) => (draft) => draft.delete(key)),
     addresses.map(
       ([address, known]) =>
         (draft) =>
