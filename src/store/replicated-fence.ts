@@ -32,6 +32,8 @@ export interface FenceState extends Progress {
   readonly turn: string;
   /** Keys that the cluster decided about and the local store may not show: after a restart, the cluster's word is the last. */
   readonly decided: readonly string[];
+  /** Cluster's revision of the last of these decisions; null: the transaction that wrote this record. */
+  readonly decidedAt: Revision | null;
 }
 
 const firstPauseMilliseconds = 20;
@@ -50,13 +52,16 @@ export class Fence {
   /** Of a record that an earlier process wrote, or a late transaction: what it decided, and its revision. */
   #decided: ReadonlySet<string> = new Set();
   #decidedAt: Revision = 0;
+  /** Cluster's revision that the local store shows. */
+  #shown: Revision;
 
-  constructor(cluster: Store, clock: Clock, node: string, store: string, process: string) {
+  constructor(cluster: Store, clock: Clock, node: string, store: string, process: string, shown: Revision) {
     this.#cluster = cluster;
     this.#clock = clock;
     this.key = `replication/${node}`;
     this.store = store;
     this.#process = process;
+    this.#shown = shown;
   }
 
   /** Of the last known transaction of this node. */
@@ -76,7 +81,9 @@ export class Fence {
     const isOurs = state?.store === this.store;
     this.#progress = isOurs ? { sent: state.sent, done: state.done } : { sent: 0, done: 0 };
     this.#decided = new Set(isOurs ? state.decided : []);
-    this.#decidedAt = this.revision;
+    this.#decidedAt = (isOurs ? state.decidedAt : null) ?? this.revision;
+    // A change of this node after what it was shown is its own word again.
+    this.shown(this.#shown);
   }
 
   /** True if the cluster has decided about the key on our behalf, and the local store may not show it. */
@@ -86,7 +93,8 @@ export class Fence {
 
   /** The local store shows what the cluster had at the revision. */
   shown(revision: Revision): void {
-    if (revision >= this.#decidedAt) this.#decided = new Set();
+    this.#shown = Math.max(this.#shown, revision);
+    if (this.#shown >= this.#decidedAt) this.#decided = new Set();
   }
 
   /** The record as the cluster has it now. @throws STORE_UNAVAILABLE */
@@ -106,11 +114,14 @@ export class Fence {
     deadline: Deadline,
   ): Promise<Outcome> {
     this.#turns += 1;
+    const keys = new Set([...this.#decided, ...decided]);
+    const isDecision = writes.some(({ key }) => keys.has(key));
     const next: FenceState = {
       store: this.store,
       ...progress,
       turn: `${this.#process}/${this.#turns}`,
-      decided: [...new Set([...this.#decided, ...decided])],
+      decided: [...keys],
+      decidedAt: isDecision ? null : this.#decidedAt,
     };
     const guard: Compare =
       this.#revision === null
@@ -123,7 +134,7 @@ export class Fence {
     for (;;) {
       try {
         const result = await deadline.race(this.#cluster.transact(...transaction));
-        if (result.committed) return this.#committed(result.revision, progress);
+        if (result.committed) return this.#committed(result.revision, next);
         if (result.failed !== this.key) return { kind: 'failed', key: result.failed };
         return this.#judge(await this.read(deadline), next) ?? { kind: 'moved' };
       } catch (error) {
@@ -157,9 +168,10 @@ export class Fence {
     return { kind: 'moved' };
   }
 
-  #committed(revision: Revision, { sent, done }: Progress): Outcome {
+  #committed(revision: Revision, { sent, done, decidedAt }: FenceState): Outcome {
     this.#revision = revision;
     this.#progress = { sent, done };
+    this.#decidedAt = decidedAt ?? revision;
     return { kind: 'committed', revision };
   }
 
@@ -172,9 +184,17 @@ export class Fence {
 
 export function fenceState(value: Json): FenceState | null {
   if (typeof value !== 'object' || value === null || Array.isArray(value)) return null;
-  const { store, sent, done, turn, decided = [] } = value as Record<string, Json>;
+  const { store, sent, done, turn, decided = [], decidedAt = null } = value as Record<string, Json>;
   if (typeof store !== 'string' || typeof turn !== 'string') return null;
   if (!Number.isSafeInteger(sent) || !Number.isSafeInteger(done)) return null;
   if (!Array.isArray(decided) || !decided.every((key) => typeof key === 'string')) return null;
-  return { store, sent: sent as number, done: done as number, turn, decided };
+  if (decidedAt !== null && !Number.isSafeInteger(decidedAt)) return null;
+  return {
+    store,
+    sent: sent as number,
+    done: done as number,
+    turn,
+    decided,
+    decidedAt: decidedAt as number | null,
+  };
 }

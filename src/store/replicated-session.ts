@@ -56,6 +56,8 @@ export interface SessionParts {
   onLive(): void;
   /** The cluster answers again; the mirror may still be behind. */
   onReachable(): void;
+  /** What an earlier process noted as shown. */
+  readonly shown: Revision;
 }
 
 export type Mode =
@@ -71,7 +73,7 @@ export class Session {
   #syncer: Syncer | null = null;
   #sync: SyncStatus;
   #queue: { changes: readonly Change[]; revision: Revision }[] = [];
-  #mirrored: Revision = 0;
+  #mirrored: Revision;
   /** Revisions of the cluster that somebody waits for. */
   readonly #expected = new Map<Revision, { keys: ReadonlySet<string>; resolve(local: Revision): void }>();
   #restartedAt = Number.NEGATIVE_INFINITY;
@@ -80,11 +82,17 @@ export class Session {
 
   constructor(parts: SessionParts) {
     this.#parts = parts;
+    this.#mirrored = parts.shown;
     this.#sync = { inSync: false, since: parts.clock.now(), reason: 'the cluster is not read yet' };
   }
 
   get mode(): Mode {
     return this.#mode;
+  }
+
+  /** Cluster's revision that the local store shows. */
+  get mirrored(): Revision {
+    return this.#mirrored;
   }
 
   get sync(): SyncStatus {
@@ -197,8 +205,8 @@ export class Session {
     const dropped = lost.length === 0 ? [] : await this.#drop(lost, before.entries);
 
     parts.clusterId = id;
-    await mirror.bring(differencesDown(here, cluster));
-    await local.transact([], [mirror.noteWrite()]);
+    await mirror.bring(differencesDown(here, cluster), snapshot.revision);
+    await local.transact([], [mirror.noteWrite(snapshot.revision)]);
     if (takesOver) await this.#tellCursor(outbox.sent);
     const claims = await local.list(keyPrefix.block);
     for (const { key, value, modified } of claims.entries) mirror.noteClaim(key, value, modified);
@@ -263,7 +271,7 @@ export class Session {
     if (mirror.lost().length > 0 || (await this.#lacksOurs(news))) return this.restart();
     const rewritten = this.#expected.get(revision)?.keys;
     const differences = news.map(({ key, entry }) => ({ key, value: entry?.value }));
-    const brought = await mirror.bring(differences, rewritten);
+    const brought = await mirror.bring(differences, revision, rewritten);
     this.#mirrored = revision;
     fence.shown(revision);
     if (this.#expected.size > 0) this.#arrive(revision, brought, await this.#barrier());

@@ -123,7 +123,7 @@ export class ReplicatedStore implements Store {
     const identity = note?.store ?? randomUUID();
     this.#authority = new Authority(node);
     this.#outbox = new Outbox(note?.cursor ?? 0, note?.sent ?? 0);
-    this.#fence = new Fence(cluster, clock, node, identity, randomUUID());
+    this.#fence = new Fence(cluster, clock, node, identity, randomUUID(), note?.shown ?? 0);
     const hasGap = (): boolean => this.#state.gap;
     this.#mirror = new Mirror(local, this.#authority, this.#outbox, () => this.#note(), hasGap);
     for (const { key, value, modified } of blocks.entries) this.#mirror.noteClaim(key, value, modified);
@@ -146,6 +146,7 @@ export class ReplicatedStore implements Store {
       yielded: () => this.#locks.yielded(),
       acceptCluster: options.acceptCluster ?? false,
       clusterId: note?.cluster ?? null,
+      shown: note?.shown ?? 0,
       gap: note?.compare ?? false,
       onLostClaims: (lost) => options.onLostClaims?.(lost),
       onLive: () => this.#onLive(),
@@ -337,6 +338,7 @@ export class ReplicatedStore implements Store {
       cursor: this.#outbox.cursor,
       sent: this.#outbox.sent,
       compare: this.#state.gap || this.#outbox.hasCompared,
+      shown: this.#session.mirrored,
       at: this.#outbox.oldest ?? this.#options.clock.now(),
     };
   }
