@@ -108,11 +108,12 @@ export class EtcdStore implements Store {
     try {
       const { header, succeeded, responses } = await call;
       if (succeeded) return { committed: true, revision: this.#note(header).revision };
-      const failed = compares.find(
+      const [failed, ...others] = compares.filter(
         (compare, index) => !holds(compare, versionsOf(responses[index]?.range?.kvs)),
       );
       if (!failed) throw new NetctlError('BUG', 'etcd says that a compare failed, and shows that all hold');
-      return { committed: false, failed: failed.key };
+      const more = others.length === 0 ? {} : { others: others.map(({ key }) => key) };
+      return { committed: false, failed: failed.key, ...more };
     } finally {
       this.#transactions.delete(call);
     }

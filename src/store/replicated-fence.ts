@@ -14,8 +14,8 @@ import type { Compare, Entry, Json, Revision, Store, Write } from './store.ts';
 
 export type Outcome =
   | { readonly kind: 'committed'; readonly revision: Revision }
-  /** Nothing was written; the compare on this key did not hold. */
-  | { readonly kind: 'failed'; readonly key: string }
+  /** Nothing was written; the compares on these keys did not hold, perhaps others neither. */
+  | { readonly kind: 'failed'; readonly keys: readonly string[] }
   /** Nothing was or will be written: an earlier transaction of ours arrived late and moved the fence. */
   | { readonly kind: 'moved' }
   /** The fence is not ours: another agent has the node's name, or the keyspace was wiped. */
@@ -135,7 +135,8 @@ export class Fence {
       try {
         const result = await deadline.race(this.#cluster.transact(...transaction));
         if (result.committed) return this.#committed(result.revision, next);
-        if (result.failed !== this.key) return { kind: 'failed', key: result.failed };
+        const keys = [result.failed, ...(result.others ?? [])];
+        if (result.failed !== this.key) return { kind: 'failed', keys };
         return this.#judge(await this.read(deadline), next) ?? { kind: 'moved' };
       } catch (error) {
         if (asNetctlError(error).code !== 'STORE_UNAVAILABLE')

@@ -36,8 +36,8 @@ export type Write =
 export type TransactionResult =
   /** `revision` made the change; it is the current one where nothing was to change. */
   | { readonly committed: true; readonly revision: Revision }
-  /** Nothing was written; `failed` is the key of the first compare that did not hold. */
-  | { readonly committed: false; readonly failed: string };
+  /** Nothing was written; `failed` is the key of the first compare that did not hold, `others` are more of them where the store says so. */
+  | { readonly committed: false; readonly failed: string; readonly others?: readonly string[] };
 
 export interface Snapshot {
   readonly revision: Revision;
