@@ -27,6 +27,7 @@ import {
   type Endpoint,
   endpointSchema,
   nodeSchema,
+  nodeStateSchema,
   poolSchema,
   reservationSchema,
   settingsSchema,
@@ -95,7 +96,7 @@ export class Picture {
     switch (key.kind) {
       case 'pool': {
         const pool = this.#read(path, entry, poolSchema);
-        book.onPool(key.pool, pool?.value ?? null);
+        book.onPool(key.pool, pool);
         engine.onPool(key.pool, pool?.value ?? null);
         if (pool !== null) this.#parts.onFamily(familyOf(pool.value.cidr));
         return;
@@ -138,6 +139,9 @@ export class Picture {
       }
       case 'node':
         book.onNode(key.node, this.#read(path, entry, nodeSchema)?.value.labels ?? null);
+        return;
+      case 'node-state':
+        book.onNodeState(key.node, this.#read(path, entry, nodeStateSchema)?.value ?? null);
         return;
       case 'reservation':
         book.onReservation(key.reservation, this.#read(path, entry, reservationSchema));

@@ -12,7 +12,7 @@ import { cidrBase, cidrContains, cidrsOverlap, prefixLength } from '../model/ip.
 import { poolKey } from '../model/keys.ts';
 import { parseName } from '../model/names.ts';
 import { addressSchema, blockSchema, defaultBlockSize, type Pool, poolSchema } from '../model/records.ts';
-import type { Revision, Store } from '../store/store.ts';
+import type { Revision, Store, Write } from '../store/store.ts';
 import { type Caller, sees } from './caller.ts';
 import type { ApiDeps } from './deps.ts';
 import { byName, changedAnswer, ifMatch, isApplied, serialised, setRevision, typed } from './http.ts';
@@ -155,6 +155,11 @@ async function setPool(
   return { name, ...value, revision };
 }
 
+/**
+ * Disabled first: who takes an address compares the pool's revision, so from then on none is taken, and all that was taken before can
+ * be seen here. Cut short, the pool stays disabled.
+ * @throws NOT_FOUND, IN_USE, CONFLICT
+ */
 export async function removePool(
   store: Store,
   name: string,
@@ -165,12 +170,19 @@ export async function removePool(
   if (pool === null) throw noPool(name);
   refuseChanged(`pool ${name}`, ifMatch, pool.revision);
   await refuseInUse(store, name);
-  const result = await store.transact(
-    [{ kind: 'modified', key, revision: pool.revision }],
-    [{ kind: 'delete', key }],
-  );
-  if (!result.committed) throw raced(`pool ${name}`);
-  return result.revision;
+  const replace = async (after: Revision, write: Write): Promise<Revision> => {
+    const result = await store.transact([{ kind: 'modified', key, revision: after }], [write]);
+    if (!result.committed) throw raced(`pool ${name}`);
+    return result.revision;
+  };
+  const closed = await replace(pool.revision, { kind: 'put', key, value: { ...pool.value, disabled: true } });
+  try {
+    await refuseInUse(store, name);
+  } catch (error) {
+    await replace(closed, { kind: 'put', key, value: pool.value });
+    throw error;
+  }
+  return replace(closed, { kind: 'delete', key });
 }
 
 async function refuseInUse(store: Store, pool: string): Promise<void> {

@@ -79,7 +79,7 @@ const planners: { readonly [V in Verb]: Planner<V> } = {
   unbind: ({ book }, request, now) => planUnbind(book, { ...request, now }),
   transfer: ({ book, self }, request, now) => planTransfer(book, { ...request, self, now }),
   release: ({ book }, request, now) => planReleaseAddress(book, { ...request, now }),
-  'release-owner': ({ book }, request, now) => planReleaseOwner(book, { ...request, now }),
+  'release-owner': ({ book, self }, request, now) => planReleaseOwner(book, { ...request, self, now }),
 };
 
 /** @throws whatever the verb's plan throws */

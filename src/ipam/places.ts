@@ -288,7 +288,7 @@ export class Places {
 
 /** What the transaction says about pool and block of the place. */
 export function enterPlace(draft: Draft, { view, block }: Place): void {
-  draft.compare({ kind: 'present', key: poolKey(view.name) });
+  draft.compareTo(poolKey(view.name), view);
   if (block === null) return;
   if (block.next === null) draft.compareTo(blockKey(block.cidr), block.known);
   else draft.setBlock(block.cidr, block.known, block.next);

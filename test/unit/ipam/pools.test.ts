@@ -201,7 +201,7 @@ describe('what a pool gives out', () => {
             excludes: excludes.map(({ first, bits }) => `10.0.0.${first}/${bits}`),
             gateway: gateway === null ? null : `10.0.0.${gateway}`,
           });
-          const view = new PoolView('p', pool);
+          const view = new PoolView('p', pool, 1);
           const expected: string[] = [];
           for (let i = 1; i < 63; i++) {
             const wanted = ranges.length === 0 || ranges.some(([a, b]) => a <= i && i <= b);
