@@ -5,7 +5,7 @@
  * them.
  */
 import type { Socket } from 'node:net';
-import type { Collected } from '../ipam/collection.ts';
+import type { Collected, CollectionRequest } from '../ipam/collection.ts';
 import type { Ipam } from '../ipam/ipam.ts';
 import type { Clock } from '../lib/clock.ts';
 import type { NetctlError } from '../lib/errors.ts';
@@ -28,7 +28,7 @@ export interface ApiDeps {
   /** The verbs of address management, with the picture that they plan on. */
   readonly ipam: Ipam;
   /** One look for leaked addresses, freeing what is confirmed unless `dryRun`. */
-  collect(request: { dryRun: boolean; confirmed: boolean }): Promise<Collected>;
+  collect(request: CollectionRequest): Promise<Collected>;
   readonly clock: Pick<Clock, 'now'>;
   /** Name of this node. */
   readonly node: string;

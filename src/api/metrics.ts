@@ -6,6 +6,7 @@
  */
 import { createServer, type Server, type ServerResponse } from 'node:http';
 import type { FastifyInstance, FastifyReply } from 'fastify';
+import { z } from 'zod';
 import { usageByPool } from '../ipam/usage.ts';
 import { Histogram, metricLines, type Sample } from '../lib/histogram.ts';
 import type { ApiDeps } from './deps.ts';
@@ -45,12 +46,11 @@ export class Metrics {
       if (routeOptions.url === undefined || routeOptions.url === '/v1/watch') return;
       this.#requests.observe(`${method} ${routeOptions.url}`, reply.elapsedTime / 1000);
     });
-    const anyone = { config: { audience: 'anyone' }, schema: { hide: true } } as const;
+    const schema = { response: { 200: z.string().meta({ description: 'text/plain' }) } };
+    const anyone = { config: { audience: 'anyone' }, schema } as const;
     for (const path of ['/healthz', '/readyz'])
       instance.get(path, anyone, (_request, reply) => send(reply, this.page(path)!));
-    instance.get('/metrics', { schema: { hide: true } }, (_request, reply) =>
-      send(reply, this.page('/metrics')!),
-    );
+    instance.get('/metrics', { schema }, (_request, reply) => send(reply, this.page('/metrics')!));
   }
 
   /** A server for these pages alone. */

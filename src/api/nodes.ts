@@ -24,6 +24,7 @@ export function nodeRoutes(instance: FastifyInstance, deps: ApiDeps): void {
       name: key.node,
       ...value,
       ...lives(key.node, value.startedAt),
+      state: deps.ipam.book.nodeState(key.node)?.state ?? null,
       revision,
     }));
     return { revision, items: items.sort((a, b) => byName(a.name, b.name)) };
@@ -43,30 +44,32 @@ export function nodeRoutes(instance: FastifyInstance, deps: ApiDeps): void {
   api.delete(
     '/v1/nodes/:node',
     { schema: { params: nodeParams, querystring: nodeRemoval, response: { 200: nodeRemoved } } },
-    async (request) => {
-      const { node } = request.params;
-      if (node === deps.node)
-        throw new NetctlError(
-          'IN_USE',
-          `node ${node} is the one that you ask: stop its agent, and ask that of another node`,
-          { node },
-        );
-      const asked = removal(deps, node);
-      if ((await lookAtNode(deps.store, asked)).steps.length === 0) throw noNode(node);
-      const lives = await livesOf(deps);
-      const { alive } = lives(node, '');
-      if (alive === true && request.query.force !== 'true')
-        throw new NetctlError(
-          'IN_USE',
-          `the agent of node ${node} is running: stop it first, or force it (its endpoints are torn down then)`,
-          { node },
-        );
-      const holdings = await removeNode(deps.store, asked);
-      // What was empty or free at once goes now, the rest when its cooldown is over.
-      await deps.ipam.expire();
-      return { ...holdings, forced: alive === true };
-    },
+    async (request) => forgetNode(deps, request.params.node, request.query.force === 'true'),
   );
+}
+
+/** Takes the node out of the cluster, with all that it has. @throws NOT_FOUND; IN_USE for this node, and for one that lives unless forced */
+export async function forgetNode(deps: ApiDeps, node: string, force: boolean) {
+  if (node === deps.node)
+    throw new NetctlError(
+      'IN_USE',
+      `node ${node} is the one that you ask: stop its agent, and ask that of another node`,
+      { node },
+    );
+  const asked = removal(deps, node);
+  if ((await lookAtNode(deps.store, asked)).steps.length === 0) throw noNode(node);
+  const lives = await livesOf(deps);
+  const { alive } = lives(node, '');
+  if (alive === true && !force)
+    throw new NetctlError(
+      'IN_USE',
+      `the agent of node ${node} is running: stop it first, or force it (its endpoints are torn down then)`,
+      { node },
+    );
+  const holdings = await removeNode(deps.store, asked);
+  // What was empty or free at once goes now, the rest when its cooldown is over.
+  await deps.ipam.expire();
+  return { ...holdings, forced: alive === true };
 }
 
 const removal = ({ node: self, clock }: ApiDeps, node: string): RemovalRequest => ({

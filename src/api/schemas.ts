@@ -263,6 +263,10 @@ export const nodeItem = z.object({
     .meta({ description: 'Whether its agent runs; null while the cluster cannot be asked' }),
   since: z.string().nullable().meta({ description: 'When the agent that runs was started' }),
   problems: z.array(z.string()).meta({ description: 'Why its agent says that it is not healthy' }),
+  state: z
+    .enum(['drained', 'fenced'])
+    .nullable()
+    .meta({ description: 'Set while an operator has it out of use' }),
   revision,
 });
 export type NodeItem = z.output<typeof nodeItem>;

@@ -21,11 +21,14 @@ import { documentRoutes } from './documents.ts';
 import { endpointRoutes } from './endpoints.ts';
 import { errorAnswer } from './errors.ts';
 import { explainRoutes } from './explain.ts';
+import { gcRoutes } from './gc.ts';
 import { keepAnswers } from './idempotency.ts';
+import { importRoutes } from './import.ts';
 import { ipamRoutes } from './ipam.ts';
 import { ipamCheckRoutes } from './ipam-check.ts';
 import { ipamCollectRoutes } from './ipam-collect.ts';
 import { Metrics } from './metrics.ts';
+import { nodeVerbRoutes } from './node-verbs.ts';
 import { nodeRoutes } from './nodes.ts';
 import { poolRoutes } from './pools.ts';
 import { profileRoutes } from './profiles.ts';
@@ -69,13 +72,21 @@ export function buildApi(deps: ApiDeps, metrics = new Metrics(deps)): FastifyIns
     request.caller = deps.callerOf(request.raw.socket);
     admit(request);
   });
-  metrics.attach(api);
   api.register(async (v1) => {
     keepBudgets(v1, deps);
     v1.addHook('onRoute', ({ schema }) => {
       if (schema?.response) Object.assign(schema.response, { '4xx': errorBody, '5xx': errorBody });
     });
-    const areas = [systemRoutes, nodeRoutes, poolRoutes, profileRoutes, documentRoutes, endpointRoutes, explainRoutes];
+    metrics.attach(v1);
+    const areas = [
+      systemRoutes,
+      nodeRoutes,
+      poolRoutes,
+      profileRoutes,
+      documentRoutes,
+      endpointRoutes,
+      explainRoutes,
+    ];
     for (const routes of [
       ...areas,
       ipamRoutes,
@@ -83,11 +94,19 @@ export function buildApi(deps: ApiDeps, metrics = new Metrics(deps)): FastifyIns
       ipamCheckRoutes,
       ipamCollectRoutes,
       watchRoutes,
+      importRoutes,
     ])
       routes(v1, deps);
     v1.register(async (repeatable) => {
       keepAnswers(repeatable, deps);
-      for (const routes of [reservationRoutes, allocationRoutes, batchRoutes, conflictRoutes])
+      for (const routes of [
+        reservationRoutes,
+        allocationRoutes,
+        batchRoutes,
+        conflictRoutes,
+        nodeVerbRoutes,
+        gcRoutes,
+      ])
         routes(repeatable, deps);
     });
   });

@@ -12,12 +12,14 @@ import { ipamCommands } from './ipam-commands.ts';
 import { nodeCommands } from './node-commands.ts';
 import { poolCommands } from './pool-commands.ts';
 import { profileCommands } from './profile-commands.ts';
+import { transferCommands } from './transfer-commands.ts';
 import { whyCommands } from './why-command.ts';
 
 export const commands: readonly Command[] = [
   ...profileCommands,
   ...poolCommands,
   ...ipamCommands,
+  ...transferCommands,
   ...endpointCommands,
   ...documentCommands,
   ...whyCommands,

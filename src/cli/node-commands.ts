@@ -1,10 +1,11 @@
 /**
- * `netctl node show` and `netctl node remove`.
+ * `netctl node …`: who is there, and taking a node out of use or out of the cluster.
  *
  * In: arguments. Out: nodes and whether their agents live; the removal of one. Never: a removal whose plan was neither shown nor
  * waved through by `--yes`.
  */
 import type { NodeHoldings, NodeItem } from '../api/schemas.ts';
+import type { NodeAffected } from '../api/upkeep-schemas.ts';
 import { segment } from './client.ts';
 import type { Command, Context } from './command.ts';
 import { exitCodes } from './exit.ts';
@@ -17,6 +18,7 @@ const nodeView: View<NodeItem> = {
   columns: [
     { header: 'NAME', value: ({ name }) => name },
     { header: 'ALIVE', value: ({ alive }) => (alive === null ? 'unknown' : alive ? 'yes' : 'no') },
+    { header: 'STATE', value: ({ state }) => state },
     { header: 'SINCE', value: ({ since }) => since },
     { header: 'ADDRESS4', value: ({ address4 }) => address4 },
     { header: 'ADDRESS6', value: ({ address6 }) => address6 },
@@ -32,7 +34,48 @@ const nodeView: View<NodeItem> = {
   ],
 };
 
+const affectedView: View<NodeAffected['items'][number]> = {
+  kind: 'address',
+  plural: 'addresses in use there',
+  name: ({ address }) => address,
+  columns: [
+    { header: 'ADDRESS', value: ({ address }) => address },
+    { header: 'OWNER', value: ({ owner }) => `${owner.tenant}/${owner.app}/${owner.instance}` },
+    { header: 'STATE', value: ({ state }) => state },
+    { header: 'ON-RELEASE', value: ({ onRelease }) => onRelease },
+    { header: 'CONTAINER', value: ({ container }) => container },
+    { header: 'GENERATION', value: ({ generation }) => generation, alignRight: true },
+  ],
+};
+
+const verbs = {
+  drain: 'Give a node no more addresses; what runs there stays.',
+  fence: 'Say that a node is dead: it gets no more addresses, and fixed ones can be moved away from it.',
+  readmit: 'Let a node that was drained or fenced have addresses again.',
+} as const;
+
 export const nodeCommands: readonly Command[] = [
+  ...(['drain', 'fence'] as const).map(
+    (verb): Command => ({
+      words: `node ${verb} NAME`,
+      help: verbs[verb],
+      async run({ args, api, output }) {
+        const name = args.text('NAME');
+        const answer = await api().send<NodeAffected>('POST', `/v1/nodes/${segment(name)}/${verb}`, {});
+        if (output.forPeople) output.line(`node ${name} is ${answer.state}`);
+        await output.list(affectedView, answer.items);
+      },
+    }),
+  ),
+  {
+    words: 'node readmit NAME',
+    help: verbs.readmit,
+    async run({ args, api, output }) {
+      const name = args.text('NAME');
+      const answer = await api().send<object>('POST', `/v1/nodes/${segment(name)}/readmit`, {});
+      await output.changed('node', name, `node ${name} is in use again`, answer);
+    },
+  },
   {
     words: 'node show',
     help: 'List the nodes, and whether their agents live.',

@@ -23,6 +23,13 @@ export interface CollectionParts {
   evidence(): Promise<Evidence>;
 }
 
+export interface CollectionRequest {
+  readonly dryRun: boolean;
+  readonly confirmed: boolean;
+  /** Frees none but these. */
+  readonly only?: ReadonlySet<Address>;
+}
+
 export interface CollectedLeak extends Pick<Leak, 'address' | 'node' | 'verdict' | 'evidence'> {
   /** `changed`: its record, or an endpoint for it, came in between. `left`: not to be freed (yet). */
   readonly outcome: 'freed' | 'changed' | 'left';
@@ -49,7 +56,7 @@ export class Collection {
    * @param confirmed an operator's word that many endpoints are really gone
    * @throws STORE_UNAVAILABLE when the cluster has to decide about a confirmed one and cannot
    */
-  run({ dryRun, confirmed }: { dryRun: boolean; confirmed: boolean }): Promise<Collected> {
+  run({ dryRun, confirmed, only }: CollectionRequest): Promise<Collected> {
     return this.#queue.run('look', async () => {
       const { store, clock } = this.#parts;
       const { entries, revision } = await store.list('');
@@ -65,7 +72,10 @@ export class Collection {
         confirmed,
       });
       const collected: CollectedLeak[] = [];
-      for (const leak of leaks) collected.push(await this.#treat(leak, dryRun));
+      for (const leak of leaks) {
+        const isMeant = only === undefined || only.has(leak.address);
+        collected.push(await this.#treat(leak, dryRun || !isMeant));
+      }
       return { leaks: collected, held };
     });
   }

@@ -8,7 +8,7 @@ import type { Clock } from '../lib/clock.ts';
 import { asNetctlError, NetctlError } from '../lib/errors.ts';
 import { KeyedQueue } from '../lib/keyed-queue.ts';
 import type { Cidr } from '../model/ip.ts';
-import type { AddressRecord, Owner } from '../model/records.ts';
+import type { AddressRecord, NodeState, Owner } from '../model/records.ts';
 import type { Revision, Store } from '../store/store.ts';
 import type { AddressBook } from './address-book.ts';
 import { Assigner } from './assign.ts';
@@ -18,6 +18,8 @@ import { commit, type Plan, type Planned, type Sink } from './commit.ts';
 import { Deadlines } from './deadlines.ts';
 import type { Step } from './draft.ts';
 import { planExpiry } from './expiry.ts';
+import { type Affected, affectedBy, planNodeState, planShareBlocks } from './fence-node.ts';
+import { type Imported, type ImportRequest, planImport } from './import.ts';
 import { learnKept } from './learn.ts';
 import {
   type Asked,
@@ -195,6 +197,23 @@ export class Ipam {
   /** `closing`: it will be gone when the periodic work has seen that nobody took an address of it meanwhile. */
   giveBack(request: { block: Cidr; node: string }): Promise<'gone' | 'closing'> {
     return this.#run(() => planGiveBackBlock(this.book, request));
+  }
+
+  /** Takes a node out of use; answers what is in use there, or meant for it. Carried out again, it goes on where it stopped. */
+  async closeNode(node: string, state: NodeState): Promise<readonly Affected[]> {
+    await this.commit(() => planNodeState(node, state));
+    if (state.state === 'fenced') await this.#drain(() => planShareBlocks(this.book, node));
+    return affectedBy(this.book, node);
+  }
+
+  /** The node is in use again. */
+  async reopenNode(node: string): Promise<void> {
+    await this.commit(() => planNodeState(node, null));
+  }
+
+  /** An address that another system gave out. */
+  import(request: ImportRequest): Promise<Imported> {
+    return this.#run((now) => planImport(this.#context, request, now), request.owner.tenant);
   }
 
   quarantine(report: ConflictReport): Promise<AddressRecord> {

@@ -9,7 +9,7 @@
  */
 import { NetctlError } from '../lib/errors.ts';
 import type { Address, Cidr } from '../model/ip.ts';
-import { blockKey, endpointKey, nodeKey } from '../model/keys.ts';
+import { blockKey, endpointKey, nodeKey, nodeStateKey } from '../model/keys.ts';
 import type { AddressRecord, Block } from '../model/records.ts';
 import type { Store } from '../store/store.ts';
 import type { Known } from './address-book.ts';
@@ -125,7 +125,11 @@ export function planNodeRemoval(
     ...reservations.map(([id]) => endReservation(snapshot, id)),
   ];
   if (steps.length === 0 && !registered) return { holdings, steps };
-  const goodbye = new Draft().delete(nodeKey(node)).delete(`replication/${node}`).step();
+  const goodbye = new Draft()
+    .delete(nodeKey(node))
+    .delete(`replication/${node}`)
+    .delete(nodeStateKey(node))
+    .step();
   return { holdings, steps: [goodbye, ...steps] };
 }
 

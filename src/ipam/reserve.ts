@@ -11,7 +11,7 @@ import { reservationKey } from '../model/keys.ts';
 import { type Mac, macOf } from '../model/mac.ts';
 import type { AddressRecord, Owner, Pool, ReleasePolicy, Reservation } from '../model/records.ts';
 import type { Revision } from '../store/store.ts';
-import { admitsNode, chargeTenant, poolsFor } from './access.ts';
+import { admitsNode, chargeTenant, poolsFor, wrongNode } from './access.ts';
 import type { AddressBook, Known } from './address-book.ts';
 import type { Planned } from './commit.ts';
 import { Draft } from './draft.ts';
@@ -129,11 +129,7 @@ export function planCommit(
     throw new NetctlError('AFFINITY_MISMATCH', `reservation ${id} is for node ${known.value.node} already`);
   for (const address of known.value.addresses) {
     const view = book.view(book.address(address)?.value.pool ?? '');
-    if (view !== undefined && !admitsNode(book, view, node))
-      throw new NetctlError(
-        'AFFINITY_MISMATCH',
-        `node ${node} does not match the node selector of pool ${view.name} (${view.pool.nodeSelector})`,
-      );
+    if (view !== undefined && !admitsNode(book, view, node)) throw wrongNode(book, [view], node);
   }
   return rewrite(id, known, {
     ...known.value,

@@ -244,3 +244,12 @@ export const agentPresenceSchema = z.strictObject({
   policy: z.strictObject({ backend: z.string(), inSync: z.boolean() }),
 });
 export type AgentPresence = z.infer<typeof agentPresenceSchema>;
+
+/** A node that an operator took out of use: `drained` gets no new addresses, `fenced` is taken for dead besides. */
+export const nodeStateSchema = z.strictObject({
+  state: z.enum(['drained', 'fenced']),
+  since: time,
+  /** Who said so. */
+  by: z.string().max(256),
+});
+export type NodeState = z.infer<typeof nodeStateSchema>;

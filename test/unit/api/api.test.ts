@@ -359,7 +359,14 @@ describe('the agent', () => {
     };
     await put(fixture.store, 'nodes/node1', node);
     const { body } = await call(fixture, 'GET', '/v1/nodes');
-    assert.deepEqual(body.items, [{ name: 'node1', ...node, asNumber: null, labels: {}, revision: 1 }]);
+    assert.deepEqual(body.items, [
+      {
+        name: 'node1',
+        ...node,
+        ...{ asNumber: null, interface: null, labels: {} },
+        ...{ alive: true, since: node.startedAt, problems: [], state: null, revision: 1 },
+      },
+    ]);
     assert.deepEqual((await call(fixture, 'GET', '/v1/version')).body, { version: '0.1.0', node: 'node1' });
     assert.equal((await call(fixture, 'GET', '/v1/config')).body.items[1].value, 179);
   });
@@ -384,7 +391,9 @@ describe('the agent', () => {
           );
           if (['post', 'put', 'patch'].includes(method) && !path.endsWith('{tag}')) {
             assert.ok(
-              'properties' in (operation.requestBody?.content['application/json']?.schema ?? {}),
+              Object.values(operation.requestBody?.content ?? {}).some(
+                ({ schema }) => 'properties' in schema || ('type' in schema && schema.type === 'string'),
+              ),
               `${method} ${path}`,
             );
           }
