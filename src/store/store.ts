@@ -89,9 +89,14 @@ export interface Store {
    * All compares hold and all writes are durable, or nothing happens. A key may be written once per transaction.
    * Transactions under way together are decided in the order of the calls by a local store, in any order by etcd.
    * Deleting an absent key is allowed and changes nothing.
+   * @param manner `flushed: false` asks less of a local store: it may be lost in a power cut (not in a kill), for what another store has
    * @throws STORE_UNAVAILABLE when it is not known whether the transaction was carried out: read again to learn it
    */
-  transact(compares: readonly Compare[], writes: readonly Write[]): Promise<TransactionResult>;
+  transact(
+    compares: readonly Compare[],
+    writes: readonly Write[],
+    manner?: { readonly flushed: boolean },
+  ): Promise<TransactionResult>;
   /** Changes after the revision, from the next one on. Fails through `onEnd` with STORE_COMPACTED if they are not kept any more. */
   watch(prefix: string, after: Revision, watcher: Watcher): Watch;
   /**
