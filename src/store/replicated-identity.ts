@@ -4,11 +4,14 @@
  * In: what a snapshot says about itself. Out: why it is not to be believed, in the words of the status. Never: a wiped or other cluster taken
  * for the known one.
  */
+import { randomUUID } from 'node:crypto';
+import type { Clock } from '../lib/clock.ts';
 import { keyPrefix } from '../model/keys.ts';
 import type { Authority } from './authority.ts';
 import { type Fence, fenceState } from './replicated-fence.ts';
-import { isMirrored } from './replicated-mirror.ts';
-import type { Entry, Json, Store } from './store.ts';
+import { clusterIdKey, isMirrored } from './replicated-mirror.ts';
+import { bounded } from './replicated-wait.ts';
+import type { Entry, Json, Store, Write } from './store.ts';
 
 export interface IdentityParts {
   readonly local: Store;
@@ -35,6 +38,14 @@ export async function reasonToHold(
   return state === null || state.store === fence.store
     ? null
     : `another agent writes to the cluster as node ${authority.node}`;
+}
+
+/** The first node in an empty keyspace names it. @throws STORE_UNAVAILABLE */
+export async function foundCluster({ cluster, clock }: { cluster: Store; clock: Clock }): Promise<void> {
+  const named: Write = { kind: 'put', key: clusterIdKey, value: { id: randomUUID() } };
+  await bounded(clock, (deadline) =>
+    deadline.race(cluster.transact([{ kind: 'absent', key: clusterIdKey }], [named])),
+  );
 }
 
 export function idOf(entry: Entry | null | undefined): string | null {

@@ -63,10 +63,14 @@ export class EtcdHosts {
     const host = await Host.create({ name, address: `${subnet}.1` });
     this.hosts.push(host);
     await mustRun(['ip', 'address', 'add', `${subnet}.254/24`, 'dev', `up-${name}`]);
-    const { port } = this.#gate.address() as { port: number };
-    const etcd = ['--datastore', 'etcd', '--etcd-endpoints', `http://${subnet}.254:${port}`];
+    const etcd = ['--datastore', 'etcd', '--etcd-endpoints', `http://${subnet}.254:${this.port}`];
     this.#flags.set(name, [...etcd, ...flags]);
     await this.start(host);
+  }
+
+  /** On which etcd is reached, at every address of the caller's namespace. */
+  get port(): number {
+    return (this.#gate.address() as { port: number }).port;
   }
 
   /** The agent of a host, with more flags than at first. */

@@ -609,15 +609,6 @@ describe('a cluster that is not what it was', () => {
     assert.ok('endpoints/n1/next' in (await inCluster()));
   });
 
-  test('records from a time without a cluster are not dropped for it', async () => {
-    const local = new MemoryStore();
-    await commit(local, put('pools/mine'), put('endpoints/n1/a'));
-    const one = await new TestNode('n1', cluster, clock, {}, local).open();
-    await eventually(clock, () => one.store.status().held !== null, 'held');
-    assert.deepEqual(Object.keys(await one.records()), ['endpoints/n1/a', 'pools/mine']);
-    assert.deepEqual(await inCluster(), {});
-  });
-
   test('a second agent of the same name: one of them is held', async () => {
     const one = await settled();
     const two = await new TestNode('n1', cluster, clock).open();
