@@ -1,7 +1,7 @@
 /**
  * The table of netctl's commands, in the order in which help shows them.
  *
- * In: the tables of each area. Out: one list. Never: a command that is not in INTERFACES.md.
+ * In: the tables of each area. Out: one list. Never: two commands of the same words.
  */
 import { agentCommands } from './agent-commands.ts';
 import type { Command } from './command.ts';
