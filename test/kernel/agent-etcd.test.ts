@@ -9,7 +9,7 @@ import { eventually } from '../../lab/run.ts';
 import { conflist, EtcdHosts } from './etcd-hosts.ts';
 
 interface EndpointRow {
-  readonly endpoint: string;
+  readonly id: string;
   readonly addresses: readonly string[];
 }
 
@@ -28,7 +28,7 @@ describe('agents on etcd', () => {
   async function endpoints(host: Host, node: Host): Promise<EndpointRow[]> {
     const rows = await lab.json<EndpointRow[]>(host, 'endpoint', 'show', '--node', node.name);
     // Revisions are each host's own.
-    return rows.map(({ endpoint, addresses }) => ({ endpoint, addresses }));
+    return rows.map(({ id, addresses }) => ({ id, addresses }));
   }
 
   async function agree(what: string): Promise<void> {
