@@ -17,9 +17,6 @@ import type { Compare, TransactionResult, Write } from './store.ts';
 /** The blocks that are not used meanwhile, for the time after a restart. */
 export const yieldedKey = `${localPrefix}yielded`;
 
-/** What the cluster decides is decided within this time or refused. */
-const decisionMilliseconds = 3000;
-
 interface Waiting extends DecisionRequest {
   isReady(): boolean;
   resolve(decision: Decision | null): void;
@@ -32,22 +29,26 @@ export class Decisions {
   readonly #sender: Sender;
   readonly #locks: Locks;
   readonly #status: () => { since: number | null; error: string | null };
+  readonly #patienceMilliseconds: number;
   /** In the order in which they came. */
   readonly #waiting: Waiting[] = [];
   #stopped = false;
 
+  /** @param patienceMilliseconds what the cluster decides is decided within this time or refused */
   constructor(
     parts: SessionParts,
     session: Session,
     sender: Sender,
     locks: Locks,
     status: () => { since: number | null; error: string | null },
+    patienceMilliseconds: number,
   ) {
     this.#parts = parts;
     this.#session = session;
     this.#sender = sender;
     this.#locks = locks;
     this.#status = status;
+    this.#patienceMilliseconds = patienceMilliseconds;
   }
 
   stop(): void {
@@ -92,7 +93,7 @@ export class Decisions {
 
   /** Resolves when the cluster is not deciding about any of the keys. @throws STORE_UNAVAILABLE where that is not known */
   async unlocked(keys: readonly string[]): Promise<void> {
-    const deadline = this.#deadline(decisionMilliseconds);
+    const deadline = this.#deadline(this.#patienceMilliseconds);
     try {
       await this.#parts.signal.until(() => {
         const lock = this.#locks.conflict(keys);
@@ -188,15 +189,15 @@ export class Decisions {
   /** How long a decision may wait for a cluster that cannot be reached: not again each time. */
   #patience(): number {
     const { since, error } = this.#status();
-    if (since === null) return decisionMilliseconds;
-    const left = decisionMilliseconds - Math.max(0, this.#parts.clock.now() - since);
+    if (since === null) return this.#patienceMilliseconds;
+    const left = this.#patienceMilliseconds - Math.max(0, this.#parts.clock.now() - since);
     if (left <= 0) throw unavailable(error ?? 'it cannot be reached');
     return left;
   }
 
   #deadline(milliseconds: number): Deadline {
     return new Deadline(this.#parts.clock, milliseconds, () =>
-      unavailable(this.#status().error ?? `no decision within ${decisionMilliseconds / 1000} s`),
+      unavailable(this.#status().error ?? `no decision within ${this.#patienceMilliseconds / 1000} s`),
     );
   }
 }

@@ -58,6 +58,8 @@ export interface ReplicatedOptions {
   readonly random?: () => number;
   /** Transactions kept in memory for replication; with more, states are compared instead. */
   readonly mostWaiting?: number;
+  /** How long the cluster may take to decide before a caller is refused (3,000). */
+  readonly patienceMilliseconds?: number;
 }
 
 export interface ReplicationStatus {
@@ -154,8 +156,13 @@ export class ReplicatedStore implements Store {
     };
     this.#session = new Session(this.#state);
     this.#sender = new Sender(this.#state, this.#session, this.#locks, () => this.#noteLater());
-    this.#decisions = new Decisions(this.#state, this.#session, this.#sender, this.#locks, () =>
-      this.status(),
+    this.#decisions = new Decisions(
+      this.#state,
+      this.#session,
+      this.#sender,
+      this.#locks,
+      () => this.status(),
+      options.patienceMilliseconds ?? 3000,
     );
     this.#follow(note?.cursor ?? 0);
     this.#session.restart();
