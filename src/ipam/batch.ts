@@ -6,6 +6,7 @@
  */
 import { isDeepStrictEqual } from 'node:util';
 import { asNetctlError, invalid, NetctlError } from '../lib/errors.ts';
+import { keyPrefix } from '../model/keys.ts';
 import type { Compare, Write } from '../store/store.ts';
 import type { Plan, Planned } from './commit.ts';
 import { type Operation, type PlanContext, planOperation, touchedBy } from './operations.ts';
@@ -74,7 +75,7 @@ export function planAtomically(context: PlanContext, operations: readonly Operat
     throw invalid(
       'operations',
       operations.length,
-      `with atomic, operations about different addresses that fit into one transaction (${mostPerTransaction} writes); the first ${chunk.items.length} do`,
+      `with atomic, operations about different addresses, one for a tenant with a quota, that fit into one transaction (${mostPerTransaction} writes); the first ${chunk.items.length} do`,
     );
   return chunk;
 }
@@ -85,11 +86,11 @@ class Merged {
 
   /** Adds the plan unless it and what is there disagree about a record, or there would be too much. */
   take({ compares, writes }: Plan): boolean {
-    const isOther = (known: Compare | Write | undefined, wanted: Compare | Write | undefined): boolean =>
+    const isOther = (known: Compare | undefined, wanted: Compare): boolean =>
       known !== undefined && !isDeepStrictEqual(known, wanted);
     const own = new Map(writes.map((write) => [write.key, write]));
     const clashes =
-      writes.some((write) => isOther(this.#writes.get(write.key), write)) ||
+      writes.some((write) => this.#writes.has(write.key) && !this.#isSameClaim(write)) ||
       compares.some((compare) => isOther(this.#compares.get(compare.key), compare)) ||
       // What one compares the other must not change, unless both make the same change (two that claim the same new block).
       compares.some(({ key }) => this.#writes.has(key) && !own.has(key)) ||
@@ -103,6 +104,11 @@ class Merged {
     for (const compare of compares) this.#compares.set(compare.key, compare);
     for (const write of writes) this.#writes.set(write.key, write);
     return true;
+  }
+
+  /** Two operations may claim the same new block; any other record that both write has to say what both did. */
+  #isSameClaim(write: Write): boolean {
+    return write.key.startsWith(keyPrefix.block) && isDeepStrictEqual(this.#writes.get(write.key), write);
   }
 
   plan(): Plan {
