@@ -65,6 +65,8 @@ const replicated = await ReplicatedStore.open({
   cluster: mortal(etcd, latency),
   clock: systemClock,
   logger: silent,
+  // On a busy machine it takes long; who is not answered dies, and that is to be the exception.
+  patienceMilliseconds: 60_000,
 });
 const node = new IpamNode(name, replicated, systemClock);
 await node.follow();
