@@ -77,6 +77,8 @@ export class Agent {
   #policyCheckScheduled = false;
   #nextPolicyRetry = 0;
   #isRegistered = false;
+  /** Said once: it is tried again every second. */
+  #registerError = '';
   #stopped = false;
 
   constructor(parts: AgentParts) {
@@ -266,7 +268,10 @@ export class Agent {
       await store.transact([], [{ kind: 'put', key: nodeKey(name), value: record as unknown as Json }]);
       this.#isRegistered = true;
     } catch (error) {
-      logger.warn({ error: asNetctlError(error).message }, 'the record of this node is not written yet');
+      const { message } = asNetctlError(error);
+      if (message !== this.#registerError)
+        logger.warn({ error: message }, 'the record of this node is not written yet');
+      this.#registerError = message;
     }
   }
 
