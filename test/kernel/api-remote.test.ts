@@ -3,8 +3,10 @@
  * a tenant sees of another. With the embedded store and with etcd.
  */
 import assert from 'node:assert/strict';
+import { readFileSync, writeFileSync } from 'node:fs';
 import { connect } from 'node:net';
 import { after, before, describe, test } from 'node:test';
+import { connect as connectTls } from 'node:tls';
 import { Host } from '../../lab/host.ts';
 import { eventually, mustRun } from '../../lab/run.ts';
 import { ApiClient } from './api-client.ts';
@@ -430,6 +432,34 @@ for (const [store, make] of [
         check.body.items.filter(({ kind }: { kind: string }) => kind !== 'leaked'),
         [],
       );
+    });
+
+    test('SIGHUP: new files count from the next connection on, broken ones do not', async () => {
+      const serial = () =>
+        new Promise<string>((resolve, reject) => {
+          const { cert, key, ca } = files;
+          const [certificate, secret, authority] = [cert, key, ca].map((path) => readFileSync(path));
+          const socket = connectTls(
+            { host: site.host.address, port, cert: certificate, key: secret, ca: authority },
+            () => {
+              resolve(socket.getPeerCertificate().serialNumber);
+              socket.destroy();
+            },
+          );
+          socket.on('error', reject);
+        });
+      const files = await site.pki.issue('hup', ['URI:netctl:scope:operator']);
+      const before = await serial();
+      const { cert } = await site.pki.issue('agent', [`IP:${site.host.address}`]);
+      process.kill(site.host.agentPid!, 'SIGHUP');
+      const renewed = await eventually('the new certificate', 10_000, async () => {
+        const now = await serial();
+        return now === before ? null : now;
+      });
+      writeFileSync(cert, 'torn');
+      process.kill(site.host.agentPid!, 'SIGHUP');
+      await eventually('the log says so', 10_000, async () => /not read anew/.test(site.host.log()));
+      assert.equal(await serial(), renewed);
     });
 
     test('health and metrics, on their own listener and for operators', async () => {
