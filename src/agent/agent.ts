@@ -162,6 +162,7 @@ export class Agent {
       attachments,
       wiring: this.#wiring,
       confirmMassDeletion: config.dataplane.confirmMassDeletion,
+      isBroken: (key) => this.#picture.broken().has(key),
     });
     this.#upkeep = upkeep;
     this.#stopWatchingLinks = linux.watchLinks((event) => upkeep.onLinkEvent(event));

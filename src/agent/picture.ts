@@ -117,9 +117,13 @@ export class Picture {
           this.#parts.onAddressTaken?.(before.endpoint);
         return;
       }
-      case 'endpoint':
-        this.#endpoint(key, this.#read(path, entry, endpointSchema));
+      case 'endpoint': {
+        const known = this.#read(path, entry, endpointSchema);
+        // A container of this host is not torn down because somebody wrote a record that this version cannot read.
+        const stays = known === null && entry !== null && key.node === this.#parts.node;
+        if (!stays || this.#parts.endpoints.get(key.endpoint) === undefined) this.#endpoint(key, known);
         return;
+      }
       case 'profile':
         // A broken profile exists all the same: it denies, and is not made anew.
         if (entry === null) this.#profiles.delete(key.profile);
