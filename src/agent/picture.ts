@@ -120,8 +120,10 @@ export class Picture {
       case 'endpoint': {
         const known = this.#read(path, entry, endpointSchema);
         // A container of this host is not torn down because somebody wrote a record that this version cannot read.
-        const stays = known === null && entry !== null && key.node === this.#parts.node;
-        if (!stays || this.#parts.endpoints.get(key.endpoint) === undefined) this.#endpoint(key, known);
+        const isOurs = entry !== null && key.node === this.#parts.node;
+        const before = isOurs ? this.#parts.endpoints.get(key.endpoint) : undefined;
+        const kept = before === undefined ? null : { value: before.value, modified: entry!.modified };
+        this.#endpoint(key, known ?? kept);
         return;
       }
       case 'profile':

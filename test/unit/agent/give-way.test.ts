@@ -2,11 +2,16 @@
 import assert from 'node:assert/strict';
 import { describe, test } from 'node:test';
 import { setImmediate as nextTurn } from 'node:timers/promises';
+import type { Attachments } from '../../../src/agent/attach.ts';
 import { addressKey } from '../../../src/model/keys.ts';
 import type { Json, Write } from '../../../src/store/store.ts';
 import { Rig, request } from './rig.ts';
 
-async function started(names: readonly string[]): Promise<{ rig: Rig; addresses: Map<string, string> }> {
+async function started(names: readonly string[]): Promise<{
+  rig: Rig;
+  attachments: Attachments;
+  addresses: Map<string, string>;
+}> {
   const rig = new Rig();
   const attachments = await rig.start();
   const addresses = new Map<string, string>();
@@ -15,7 +20,7 @@ async function started(names: readonly string[]): Promise<{ rig: Rig; addresses:
     const attached = await attachments.attach(request(name, `/ns/${name}`));
     addresses.set(name, attached.addresses[0]!);
   }
-  return { rig, addresses };
+  return { rig, attachments, addresses };
 }
 
 /** Somebody else writes, and the agent has had its time to notice. */
@@ -60,7 +65,7 @@ describe('giving way', () => {
   });
 
   test('not for a record that cannot be read', async () => {
-    const { rig, addresses } = await started(['x']);
+    const { rig, attachments, addresses } = await started(['x']);
     await write(rig, [{ kind: 'put', key: keyOf(addresses.get('x')!), value: { from: 'a newer version' } }]);
     assert.equal(links(rig), 1);
     assert.equal(rig.agent.status().records.broken.length, 1);
@@ -68,5 +73,7 @@ describe('giving way', () => {
     await write(rig, [{ kind: 'put', key: endpoint!, value: { from: 'a newer version' } }]);
     assert.equal(links(rig), 1);
     assert.equal(rig.agent.status().records.broken.length, 2);
+    await attachments.detach(request('x'));
+    assert.deepEqual([links(rig), await rig.keys('endpoints/')], [0, []]);
   });
 });
