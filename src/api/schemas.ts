@@ -54,7 +54,7 @@ export function listOf<T extends z.ZodType>(item: T) {
 }
 
 /** A list that shows what can be read though something of it cannot. */
-function readableListOf<T extends z.ZodType>(item: T) {
+export function readableListOf<T extends z.ZodType>(item: T) {
   return listOf(item).extend({ broken });
 }
 const broken = z

@@ -253,6 +253,32 @@ for (const [store, make] of [
       );
     });
 
+    test('a quota is set by an operator, seen by the tenant, and holds', async () => {
+      const api = ['--api', `unix:${site.host.runDirectory}/api.sock`];
+      const set = await site.host.netctl(['tenant', 'set', 'rival', '--max-addresses', '1', ...api]);
+      assert.match(set.stdout, /tenant rival may have 1 addresses/, set.stderr);
+      assert.equal((await as('rival').send('PUT', '/v1/tenants/rival', { maxAddresses: 9 })).status, 403);
+      const { items } = (await as('rival').send('GET', '/v1/tenants')).body;
+      assert.deepEqual(
+        items.map(({ name, maxAddresses, used }: { name: string; maxAddresses: number; used: number }) => [
+          name,
+          maxAddresses,
+          used,
+        ]),
+        [['rival', 1, 1]],
+      );
+      assert.deepEqual((await as('acme').send('GET', '/v1/tenants')).body.items, []);
+      const more = await as('rival').send('POST', '/v1/reservations', wish('rival'));
+      assert.deepEqual(code(more), [403, 'QUOTA_EXCEEDED']);
+      assert.equal((await site.host.netctl(['tenant', 'remove', 'rival', ...api])).code, 0);
+      assert.equal((await as('rival').send('POST', '/v1/reservations', wish('rival'))).status, 201);
+      const affinity = await site.host.netctl(['ipam', 'strict-affinity', 'off', ...api]);
+      assert.equal(affinity.stdout, 'strict affinity is off\n', affinity.stderr);
+      assert.equal((await site.host.netctl(['ipam', 'strict-affinity', 'on', ...api])).code, 0);
+      const { strictAffinity } = (await as('operator').send('GET', '/v1/settings')).body;
+      assert.equal(strictAffinity, true);
+    });
+
     test('a node binds what is meant for it, and nothing else', async () => {
       const { id, address } = await reserved('acme');
       const bind = { generation: 1, container: 'c1', node: site.host.name };
