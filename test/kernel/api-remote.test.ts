@@ -501,5 +501,14 @@ for (const [store, make] of [
       if (store === 'etcd') assert.match(text, /^netctl_replication_waiting \d+$/m);
       assert.equal((await as('operator').send('GET', '/metrics')).status, 200);
     });
+
+    test('a stream ends with its agent, which does not wait for it', async () => {
+      const stream = await as('acme').watch('');
+      await stream.until('a bookmark', ({ type }) => type === 'bookmark');
+      const began = performance.now();
+      await site.host.kill('SIGTERM');
+      assert.ok(performance.now() - began < 8000, 'the agent ended by itself');
+      await eventually('the stream has ended', 5000, async () => stream.ended);
+    });
   });
 }
