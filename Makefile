@@ -10,7 +10,7 @@ built   := $(addprefix dist/,bin/netctl-cni bin/netctl bin/netctld lib/netctl.no
 kernel_headers := -idirafter /usr/include -idirafter /usr/include/$(shell gcc -dumpmachine)
 warnings := -std=c11 -Wall -Wextra -Werror -D_GNU_SOURCE
 
-.PHONY: build setup install demo test check bench clean
+.PHONY: build setup install demo test test-long check bench clean
 .DELETE_ON_ERROR:
 
 build: $(built)
@@ -59,6 +59,14 @@ dist/bench/spawn-time: bench/spawn-time.c
 bench: build dist/bench/spawn-time
 	@scripts/setup containernetworking-plugins
 	@scripts/sandbox node_modules/.bin/node bench/cni.ts
+	@scripts/setup etcd-server
+	@scripts/sandbox node_modules/.bin/node bench/ipam.ts
+
+# What takes minutes; PART=ipam-chaos runs one part alone.
+PART := *
+test-long: build
+	@scripts/setup etcd-server etcd-client
+	scripts/sandbox node_modules/.bin/node --test --test-concurrency=1 'test/long/$(PART).test.ts'
 
 clean:
 	rm -rf dist

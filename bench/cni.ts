@@ -11,6 +11,7 @@ import { tmpdir } from 'node:os';
 import { join, resolve } from 'node:path';
 import { Host, programs } from '../lab/host.ts';
 import { run as execute, mustRun } from '../lab/run.ts';
+import { quantile } from './measure.ts';
 
 const runs = 200;
 /** An agent runs for weeks: what is measured is one that has served a few hundred requests, not one whose code is still cold. */
@@ -111,10 +112,4 @@ function report(
   console.log(
     `  ratio of the medians ${medians.toFixed(3)}, median of the ratios pair by pair ${quantile(pairs, 0.5).toFixed(3)}\n`,
   );
-}
-
-/** The value below which that share of the times lies (nearest rank). */
-function quantile(times: readonly number[], share: number): number {
-  const sorted = times.toSorted((a, b) => a - b);
-  return sorted[Math.min(sorted.length - 1, Math.ceil(share * sorted.length) - 1)] ?? Number.NaN;
 }

@@ -208,6 +208,8 @@ export class Attachments implements Attacher {
     };
     const key = endpointKey(node, id);
     let endpoint: Endpoint | undefined;
+    if (request.reservation !== null || request.onRelease !== 'delete')
+      await ipam.learnKept(request.owner, request.reservation);
     await ipam.commit(() => {
       const container = request.containerId;
       const proposal = ipam.assigner.propose({
@@ -216,6 +218,7 @@ export class Attachments implements Attacher {
         endpoint: id,
         container,
         owner,
+        ttlSeconds: request.retainSeconds,
         now: now(),
       });
       const record: Endpoint = {

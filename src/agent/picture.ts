@@ -27,6 +27,7 @@ import {
   type Endpoint,
   endpointSchema,
   nodeSchema,
+  nodeStateSchema,
   poolSchema,
   reservationSchema,
   settingsSchema,
@@ -54,6 +55,8 @@ export interface PictureParts {
   onFamily(family: Family): void;
   /** An endpoint of this node came, went or changed; null where there was or is none. */
   onOwnEndpoint(id: string, before: Endpoint | null, now: Endpoint | null): void;
+  /** An address that the endpoint of this node had is not its any more. */
+  onAddressTaken?(id: string): void;
   /** This node has, or has no longer, the block. */
   onOwnBlock(block: Cidr, present: boolean): void;
 }
@@ -93,7 +96,7 @@ export class Picture {
     switch (key.kind) {
       case 'pool': {
         const pool = this.#read(path, entry, poolSchema);
-        book.onPool(key.pool, pool?.value ?? null);
+        book.onPool(key.pool, pool);
         engine.onPool(key.pool, pool?.value ?? null);
         if (pool !== null) this.#parts.onFamily(familyOf(pool.value.cidr));
         return;
@@ -106,9 +109,14 @@ export class Picture {
         if (wasOurs !== isOurs) this.#parts.onOwnBlock(key.cidr, isOurs);
         return;
       }
-      case 'address':
+      case 'address': {
+        const before = book.address(key.address)?.value;
         book.onAddress(key.address, this.#read(path, entry, addressSchema));
+        const isTaken = before?.endpoint !== book.address(key.address)?.value.endpoint;
+        if (before?.node === this.#parts.node && before.endpoint !== null && isTaken)
+          this.#parts.onAddressTaken?.(before.endpoint);
         return;
+      }
       case 'endpoint':
         this.#endpoint(key, this.#read(path, entry, endpointSchema));
         return;
@@ -132,6 +140,9 @@ export class Picture {
       case 'node':
         book.onNode(key.node, this.#read(path, entry, nodeSchema)?.value.labels ?? null);
         return;
+      case 'node-state':
+        book.onNodeState(key.node, this.#read(path, entry, nodeStateSchema)?.value ?? null);
+        return;
       case 'reservation':
         book.onReservation(key.reservation, this.#read(path, entry, reservationSchema));
         return;
@@ -145,6 +156,7 @@ export class Picture {
         book.onSettings(this.#read(path, entry, settingsSchema)?.value ?? null);
         return;
       case 'owner':
+      case 'status':
         return;
     }
   }

@@ -1,7 +1,7 @@
 /**
  * The table of netctl's commands, in the order in which help shows them.
  *
- * In: the tables of each area. Out: one list. Never: a command that is not in INTERFACES.md.
+ * In: the tables of each area. Out: one list. Never: two commands of the same words.
  */
 import { agentCommands } from './agent-commands.ts';
 import type { Command } from './command.ts';
@@ -9,17 +9,21 @@ import { completionCommands } from './completion.ts';
 import { documentCommands } from './document-commands.ts';
 import { endpointCommands } from './endpoint-commands.ts';
 import { ipamCommands } from './ipam-commands.ts';
+import { nodeCommands } from './node-commands.ts';
 import { poolCommands } from './pool-commands.ts';
 import { profileCommands } from './profile-commands.ts';
+import { transferCommands } from './transfer-commands.ts';
 import { whyCommands } from './why-command.ts';
 
 export const commands: readonly Command[] = [
   ...profileCommands,
   ...poolCommands,
   ...ipamCommands,
+  ...transferCommands,
   ...endpointCommands,
   ...documentCommands,
   ...whyCommands,
   ...agentCommands,
+  ...nodeCommands,
   ...completionCommands,
 ];

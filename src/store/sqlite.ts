@@ -57,6 +57,7 @@ export interface SqliteOptions {
 
 interface Pending {
   readonly transaction: Transaction;
+  readonly flushed: boolean;
   readonly resolve: (result: TransactionResult) => void;
   readonly reject: (error: Error) => void;
 }
@@ -83,6 +84,8 @@ export class SqliteStore implements Store {
   #commitScheduled = false;
   #maintenanceScheduled = false;
   #walBytes = 0;
+  /** As openStoreFile sets it. */
+  #flushes = true;
   #closed: NetctlError | null = null;
 
   /** @throws STORE_UNAVAILABLE, see openStoreFile */
@@ -133,11 +136,15 @@ export class SqliteStore implements Store {
     }
   }
 
-  async transact(compares: readonly Compare[], writes: readonly Write[]): Promise<TransactionResult> {
+  async transact(
+    compares: readonly Compare[],
+    writes: readonly Write[],
+    { flushed } = { flushed: true },
+  ): Promise<TransactionResult> {
     const transaction = checkTransaction(compares, writes);
     this.#checkOpen();
     const { promise, resolve, reject } = Promise.withResolvers<TransactionResult>();
-    this.#pending.push({ transaction, resolve, reject });
+    this.#pending.push({ transaction, flushed, resolve, reject });
     this.#scheduleCommit();
     return promise;
   }
@@ -176,6 +183,7 @@ export class SqliteStore implements Store {
     const before = this.#revision;
     let results: TransactionResult[];
     try {
+      this.#flush(group.some(({ flushed }) => flushed));
       this.#statements.begin.run();
       results = group.map(({ transaction }) => this.#apply(transaction));
       this.#statements.commit.run();
@@ -190,6 +198,13 @@ export class SqliteStore implements Store {
     if (this.#revision === before) return;
     this.#watches.wake();
     this.#scheduleMaintenance();
+  }
+
+  /** A flush takes everything before it to the disk, too: what was not flushed is never the only part that is there. */
+  #flush(wanted: boolean): void {
+    if (wanted === this.#flushes) return;
+    this.#database.exec(`PRAGMA synchronous = ${wanted ? 'FULL' : 'NORMAL'}`);
+    this.#flushes = wanted;
   }
 
   #apply(transaction: Transaction): TransactionResult {
