@@ -31,6 +31,16 @@ describe('what is typed and what is printed', () => {
     assert.equal(await all('profile show -o name'), 'profile/db\n');
   });
 
+  test('name:add is the profile called add, as a network of that name makes it', async () => {
+    const record = { tags: ['add'], inbound_rules: [], outbound_rules: [] };
+    for (const name of ['add', 'show', 'remove']) await put(cli.fixture.store, `profiles/${name}`, record);
+    assert.equal(await all('profile name:add tag show'), lines('TAG', 'add'));
+    assert.match(await all('profile name:show rule add inbound allow'), /profile show has 1 inbound rule/);
+    assert.match(await all('profile remove name:remove'), /profile remove removed/);
+    assert.equal(await all('get profile name:add -o name'), 'profile/add\n');
+    assert.equal(await all('profile show -o name'), 'profile/add\nprofile/show\n');
+  });
+
   test('the words of rules, in any of the places that the grammar allows', async () => {
     await all(
       'profile add web',
