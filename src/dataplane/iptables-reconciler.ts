@@ -29,7 +29,7 @@ export class IptablesReconciler {
   }
 
   chain(name: string, chain: Chain | null): void {
-    if (chain === null) for (const table of this.#all) table.chain(name, null);
+    if (chain === null) for (const table of Object.values(this.#tables)) table.chain(name, null);
     else this.#tables[chain.table ?? 'filter'].chain(name, chain);
   }
 
@@ -80,6 +80,8 @@ export class IptablesReconciler {
   }
 
   get #all(): TableState[] {
-    return Object.values(this.#tables);
+    const tables = Object.values(this.#tables);
+    for (const table of tables) table.settle();
+    return tables;
   }
 }

@@ -34,6 +34,8 @@ export class TableState {
   /** By built-in chain, in their order. */
   readonly #allJumps: ReadonlyMap<string, readonly DesiredJump[]>;
   readonly #chains = new Deltas<string, SavedChain>((a, b) => isSameList(a.hashes, b.hashes));
+  /** Not rendered yet: while many lists come, the chains that dispatch are told with each. */
+  readonly #told = new Map<string, Chain | null>();
   #jumps: ReadonlyMap<string, readonly SavedJump[]> = new Map();
   #foreignTargets: ReadonlySet<string> = new Set();
 
@@ -46,13 +48,21 @@ export class TableState {
   }
 
   chain(name: string, chain: Chain | null): void {
-    if (chain === null) {
-      this.#chains.unwant(name);
-      return;
+    this.#told.set(name, chain);
+  }
+
+  /** To be called before anything is asked. */
+  settle(): void {
+    for (const [name, chain] of this.#told) {
+      if (chain === null) {
+        this.#chains.unwant(name);
+        continue;
+      }
+      const rendered = renderChain(chain);
+      const desired: DesiredChain = { rendered, hashes: rendered.hashes, sets: setsOfChain(chain) };
+      this.#chains.want(name, desired);
     }
-    const rendered = renderChain(chain);
-    const desired: DesiredChain = { rendered, hashes: rendered.hashes, sets: setsOfChain(chain) };
-    this.#chains.want(name, desired);
+    this.#told.clear();
   }
 
   observe(saveOutput: string): void {

@@ -70,22 +70,35 @@ export function compileBase(family: Family, hasExtraSources: boolean): Chain[] {
   return [compileForward(family, extra), compileInput(family), compileAllowed()];
 }
 
-/** nctl-from, nctl-host and nctl-to: which list of profiles a packet's endpoint has. @param lists ids, sorted */
+/**
+ * nctl-from, nctl-host and nctl-to: which list of profiles a packet's endpoint has. While a thousand lists come, each tells these
+ * chains anew: their rules are made when they are first asked for.
+ * @param lists ids, sorted
+ */
 export function compileDispatch(family: Family, lists: readonly string[]): Chain[] {
-  const dispatch = (name: string, side: Side, chain: (list: string) => string): Chain => ({
-    name,
-    rules: [
+  const dispatch = (name: string, side: Side, chain: (list: string) => string): Chain =>
+    lazyChain(name, () => [
       ...lists.map((list) =>
         rule([inSet(listSet(family, list), side)], goto(chain(list)), `endpoints with ${list}`),
       ),
       rule([], DROP, 'unknown endpoint'),
-    ],
-  });
+    ]);
   return [
     dispatch(chains.from, 'src', listChains.outbound),
     dispatch(chains.host, 'src', listChains.host),
     dispatch(chains.to, 'dst', listChains.inbound),
   ];
+}
+
+function lazyChain(name: string, make: () => ChainRule[]): Chain {
+  let rules: readonly ChainRule[] | null = null;
+  return {
+    name,
+    get rules() {
+      rules ??= make();
+      return rules;
+    },
+  };
 }
 
 /** The spoof check stands first, so that no forged packet rides on an established connection. */

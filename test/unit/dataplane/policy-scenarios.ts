@@ -96,8 +96,8 @@ export class Agent {
     this.engine.onProfile(name, newProfile(name));
   }
 
-  endpoint(id: string, address: string, ...profiles: string[]): void {
-    const addresses = [address as Address];
+  endpoint(id: string, address: string | readonly string[], ...profiles: string[]): void {
+    const addresses = [address].flat() as Address[];
     this.engine.onEndpoint(id, { local: true, hostInterface: `nctl${id}`, addresses, profiles });
   }
 }
@@ -285,7 +285,7 @@ export function policyScenarios(open: () => Promise<Parts>): void {
     });
 
     test('a flush that fails for one family ends when the other has ended', async () => {
-      agent.endpoint('c', '10.0.0.3', 'new');
+      agent.endpoint('c', ['10.0.0.3', 'fd00::3'], 'new');
       const release = agent.linux.holdRestore();
       agent.linux.failing = 'restore';
       let isOver = false;
@@ -299,6 +299,8 @@ export function policyScenarios(open: () => Promise<Parts>): void {
     });
 
     test('what others change is repaired and told', async () => {
+      agent.endpoint('a', ['10.0.0.1', 'fd00::1'], 'web');
+      await agent.dataplane.flush();
       const chain = listChains.inbound(listId(['web']));
       const tag = tagSet(4, 'web');
       const spoil: [what: RegExp, act: () => Promise<void> | void][] = [
