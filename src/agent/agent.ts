@@ -10,7 +10,7 @@
  * In: the ports and the configuration. Out: an Attacher for the protocol fronts, status. Never: a kernel write before in-sync.
  */
 
-import { chooseBackend } from '../dataplane/choose-backend.ts';
+import { Backends } from '../dataplane/choose-backend.ts';
 import { EndpointWiring } from '../dataplane/endpoint-wiring.ts';
 import { PolicyDataplane } from '../dataplane/policy-dataplane.ts';
 import { AddressBook } from '../ipam/address-book.ts';
@@ -31,6 +31,7 @@ import type { Config } from './config.ts';
 import { EndpointTable } from './endpoint-table.ts';
 import { judgeDeletion } from './mass-deletion-guard.ts';
 import { Picture } from './picture.ts';
+import { PolicyGuard } from './policy-guard.ts';
 import { agentStatus, type Replication } from './status.ts';
 import { Why, type WhyAnswer, type WhyQuery } from './why.ts';
 
@@ -49,9 +50,6 @@ const repairDelayMilliseconds = 2000;
 /** How long a change may take to the kernel before the API stops waiting for it. */
 const appliedDeadlineMilliseconds = 5000;
 
-/** From the first change of our policy by others to the repair. */
-const foreignChangeMilliseconds = 100;
-
 export class Agent {
   readonly #parts: AgentParts;
   readonly #book = new AddressBook();
@@ -59,6 +57,7 @@ export class Agent {
   readonly ipam: Ipam;
   readonly #endpoints = new EndpointTable();
   readonly #policy: PolicyDataplane;
+  readonly #guard: PolicyGuard;
   readonly #engine: PolicyEngine;
   readonly #wiring: EndpointWiring;
   readonly #picture: Picture;
@@ -69,12 +68,10 @@ export class Agent {
   #revision: Revision = 0;
   #attachments: Attachments | null = null;
   #stopWatchingLinks: () => void = () => undefined;
-  #stopWatchingPolicy: () => void = () => undefined;
   #timers: Timer[] = [];
   #missing = new Map<string, string>();
   #held: readonly string[] = [];
   #repairScheduled = false;
-  #policyCheckScheduled = false;
   #nextPolicyRetry = 0;
   #isRegistered = false;
   #stopped = false;
@@ -83,8 +80,18 @@ export class Agent {
     const { config, store, linux, clock, logger } = parts;
     this.#parts = parts;
     this.#startedAt = new Date(clock.now());
-    this.#policy = new PolicyDataplane(chooseBackend(linux, config.dataplane.policy, logger), logger);
+    const backends = new Backends(linux, config.dataplane.policy, config.dataplane, logger);
+    this.#policy = new PolicyDataplane(backends.make('nftables'), logger);
     this.#engine = new PolicyEngine(policyOptions(config), this.#policy);
+    this.#guard = new PolicyGuard({
+      linux,
+      backends,
+      policy: this.#policy,
+      engine: this.#engine,
+      clock,
+      logger,
+      report: (error) => this.#report('policy', error),
+    });
     this.#wiring = new EndpointWiring(linux, logger);
     this.#picture = new Picture({
       node: config.node.name,
@@ -125,8 +132,7 @@ export class Agent {
     await this.#synced.promise;
     await this.#registerNode();
     for (const [, pool] of this.#book.pools()) this.#wiring.ensureForwarding(pool.cidr.includes(':') ? 6 : 4);
-    this.#stopWatchingPolicy = this.#policy.watch(() => this.#onForeignPolicyChange());
-    await this.#policy.start();
+    await this.#guard.start();
     const { address4, address6 } = config.node;
     const nodeAddresses = [address4, address6].filter((address) => address !== null);
     const attachments = new Attachments({
@@ -157,7 +163,7 @@ export class Agent {
     this.#stopped = true;
     for (const timer of this.#timers) timer.cancel();
     this.#stopWatchingLinks();
-    this.#stopWatchingPolicy();
+    this.#guard.stop();
     await this.#attachments?.idle();
     this.#syncer.stop();
     this.#wiring.close();
@@ -192,7 +198,8 @@ export class Agent {
       sync: this.#syncer.status(),
       revision: this.#revision,
       replication,
-      policy: this.#policy.status,
+      policy: { ...this.#policy.status, reason: this.#guard.reason, notices: this.#guard.notices },
+      iptables: this.#parts.linux.iptables.backend,
       endpoints: this.#endpoints.size,
       missing: this.#missing,
       broken: this.#picture.broken(),
@@ -318,6 +325,7 @@ export class Agent {
   }
 
   async #resync(): Promise<void> {
+    await this.#guard.look();
     await this.#policy.resync();
     await this.#removeUnknownLinks();
     await this.#repairEndpoints();
@@ -341,18 +349,6 @@ export class Agent {
       this.#parts.clock.setTimer(repairDelayMilliseconds, () => {
         this.#repairScheduled = false;
         this.#repairEndpoints().catch((error: unknown) => this.#report('links', error));
-      }),
-    );
-  }
-
-  /** Many changes at once (a whole rule set is loaded) are one check. */
-  #onForeignPolicyChange(): void {
-    if (this.#policyCheckScheduled) return;
-    this.#policyCheckScheduled = true;
-    this.#timers.push(
-      this.#parts.clock.setTimer(foreignChangeMilliseconds, () => {
-        this.#policyCheckScheduled = false;
-        this.#policy.resync().catch((error: unknown) => this.#report('policy', error));
       }),
     );
   }

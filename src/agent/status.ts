@@ -25,7 +25,9 @@ interface Facts {
   readonly revision: Revision;
   /** null for a host alone. */
   readonly replication: Replication | null;
-  readonly policy: PolicyStatus;
+  readonly policy: PolicyStatus & { readonly reason: string | null };
+  /** The variant of iptables on this host. */
+  readonly iptables: 'nft' | 'legacy';
   readonly endpoints: number;
   /** Endpoints that could not be repaired, with the reason. */
   readonly missing: ReadonlyMap<string, string>;
@@ -48,8 +50,15 @@ export function agentStatus(facts: Facts) {
     },
     policy: {
       backend: policy.backend,
+      reason: policy.reason,
+      iptables: facts.iptables,
       inSync: policy.inSync,
       error: policy.lastError,
+      notices: policy.notices,
+      lastRepair: policy.lastRepair && {
+        at: new Date(policy.lastRepair.at).toISOString(),
+        what: policy.lastRepair.what,
+      },
       counters: policy.writes,
     },
     endpoints: {

@@ -290,7 +290,11 @@ export const statusItem = z.object({
   }),
   policy: z.object({
     backend: z.string(),
+    reason: z.string().nullable(),
+    iptables: z.string(),
     inSync: z.boolean(),
+    notices: z.array(z.string()),
+    lastRepair: z.object({ at: z.string(), what: z.array(z.string()) }).nullable(),
     error: z.string().nullable(),
     counters: z.record(z.string(), z.number()),
   }),

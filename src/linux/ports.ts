@@ -31,6 +31,12 @@ export interface Linux {
    */
   watchLinks(onEvent: (event: LinkEvent) => void): () => void;
   /**
+   * Tells when somebody else has changed rules of nftables, those of iptables-nft among them, in other tables than `netctl`'s own
+   * of the name given, or when notifications were lost. Of iptables-legacy the kernel tells nothing. Returns the function that
+   * stops it.
+   */
+  watchForeignRules(ownTable: string, onChange: () => void): () => void;
+  /**
    * Deletes a link of the agent's namespace (with a veth, its peer too). Resolves when the kernel announced that it is
    * gone, or never was; does not wait for the kernel's own RCU grace period (16–25 ms). Many at once go in groups.
    */
@@ -197,6 +203,8 @@ export type IptablesTable = 'filter' | 'nat';
 export interface Iptables {
   /** Which variant is driven, for status. */
   readonly backend: 'nft' | 'legacy';
+  /** The kernel holds a table filter of the legacy variant: its rules count beside those of the other variant. */
+  hasLegacyRules(): boolean;
   /**
    * The output of `iptables-save` for the table (default filter); nothing where the kernel does not have the table yet (to ask for it would bring
    * its hooks into the path of every packet). `withCounters`: with `[packets:bytes] ` before each rule.
@@ -218,11 +226,19 @@ export interface Nftables {
   read(family: Family, table: string): Promise<NftTable | null>;
   /** By chain: what the counters of its rules say, in order; null for a rule without. Empty where there is no such table. */
   counts(family: Family, table: string): Promise<ReadonlyMap<string, readonly (NftCount | null)[]>>;
+  /** The base chains at the hook forward, of all tables, that drop whatever none of their rules accepts. */
+  dropsAtForward(): Promise<NftBaseChain[]>;
   /**
    * Tells when somebody else has changed a table of this name, in either family, or when notifications were lost. Returns the
    * function that stops it.
    */
   watch(table: string, onForeignChange: () => void): () => void;
+}
+
+export interface NftBaseChain {
+  readonly family: 'ip' | 'ip6' | 'inet';
+  readonly table: string;
+  readonly chain: string;
 }
 
 export type NftRequest = { readonly family: Family; readonly table: string } & (

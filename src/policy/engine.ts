@@ -155,6 +155,13 @@ export class PolicyEngine {
     this.#hosts.set(name, endpoint, this.#policiesOf(hostId(name)));
   }
 
+  /** Everything that has been told so far, to another output. */
+  tellTo(output: PolicyOutput): void {
+    this.#sets.tellTo(output);
+    for (const family of families)
+      for (const chain of this.#chains.of(family)) output.chain(family, chain.name, chain);
+  }
+
   /** All chains, as `4 nctl-in-…`. */
   *chains(): Generator<{ key: string; chain: Chain }> {
     for (const family of families)

@@ -42,6 +42,7 @@ export class FakeLinux implements Linux {
   readonly #netnsByPath = new Map<string, FakeNetns>();
   readonly #netnsByFd = new Map<number, FakeNetns>();
   readonly #watchers = new Set<(event: LinkEvent) => void>();
+  readonly #ruleWatchers = new Set<() => void>();
   #nextInode = FIRST_INODE + 1;
   #nextFd = 1000;
 
@@ -153,6 +154,16 @@ export class FakeLinux implements Linux {
     const what = `write ${value} to /proc/sys/${path}`;
     this.#failures.check('writeSysctl', what);
     withWords(what, () => writeSysctl(this.#find(netns, what), path, value));
+  }
+
+  watchForeignRules(_ownTable: string, onChange: () => void): () => void {
+    this.#ruleWatchers.add(onChange);
+    return () => void this.#ruleWatchers.delete(onChange);
+  }
+
+  /** Others have changed rules. */
+  tellForeignRules(): void {
+    for (const onChange of this.#ruleWatchers) onChange();
   }
 
   watchLinks(onEvent: (event: LinkEvent) => void): () => void {

@@ -7,6 +7,7 @@ import { existsSync } from 'node:fs';
 import { families } from '../../model/ip.ts';
 import type { Iptables, Linux } from '../ports.ts';
 import { createConntrack } from './conntrack.ts';
+import { ForeignRules } from './foreign-rules.ts';
 import { openIpSets } from './ipsets.ts';
 import { createIptables, detectBackend } from './iptables.ts';
 import { LinkReaper } from './link-reaper.ts';
@@ -27,6 +28,7 @@ export async function createLinux(options: LinuxOptions): Promise<Linux & { clos
   const reaper = new LinkReaper();
   const ipsets = openIpSets();
   const nftables = openNftables();
+  const programs = new ForeignRules();
   const hasIpv6 = existsSync('/proc/net/if_inet6');
   return {
     families: families.filter((family) => family === 4 || hasIpv6),
@@ -37,7 +39,8 @@ export async function createLinux(options: LinuxOptions): Promise<Linux & { clos
     watchLinks: (onEvent) => watchLinks(onEvent),
     deleteLink: (index) => reaper.remove(index),
     ipsets,
-    iptables: createIptables(backend),
+    watchForeignRules: (ownTable, onChange) => programs.watch(ownTable, onChange),
+    iptables: createIptables(backend, (pid) => programs.ours(pid)),
     nftables,
     conntrack: createConntrack(),
     close() {

@@ -12,12 +12,15 @@ import { elementsOf } from '../netlink/nft-element.ts';
 import {
   NFTABLES_GROUP,
   nftDump,
+  nftDumpAll,
   nftElementDump,
   readChain,
   readElements,
+  readForwardChain,
   readNotifiedTable,
   readRule,
   readRuleCount,
+  readRuleEnd,
   readSet,
   readTable,
 } from '../netlink/nft-list.ts';
@@ -25,6 +28,7 @@ import { checkNftRequest, splitNftRequests, writeTransaction } from '../netlink/
 import {
   KernelError,
   type Nftables,
+  type NftBaseChain,
   type NftChainInfo,
   type NftCount,
   type NftRequest,
@@ -56,6 +60,7 @@ export function openNftables(): Nftables & { close(): void } {
     },
     read: readWhole,
     counts: readCounts,
+    dropsAtForward,
     watch: (table, onForeignChange) => watch(table, () => ownPort, onForeignChange),
     close: () => native.close(socket),
   };
@@ -115,6 +120,21 @@ async function readCounts(family: Family, table: string): Promise<Map<string, (N
   const counts = new Map<string, (NftCount | null)[]>();
   for (const { chain, count } of rules) counts.set(chain, [...(counts.get(chain) ?? []), count]);
   return counts;
+}
+
+async function dropsAtForward(): Promise<NftBaseChain[]> {
+  const list = <T>(what: string, request: Buffer, read: Parameters<typeof dump<T>>[4]): Promise<T[]> =>
+    dump(`list ${what} of nftables`, OWN_NETNS, NETLINK_NETFILTER, request, read);
+  const drops: NftBaseChain[] = [];
+  for (const found of await list('chains', nftDumpAll('chains'), readForwardChain)) {
+    const { family, familyNumber, table, chain, dropsByPolicy } = found;
+    const rules = dropsByPolicy
+      ? []
+      : await list('rules', nftDumpAll('rules', familyNumber, table), readRuleEnd);
+    const last = rules.findLast((rule) => rule.chain === chain);
+    if (dropsByPolicy || last?.dropsAll) drops.push({ family, table, chain });
+  }
+  return drops;
 }
 
 async function readWhole(family: Family, table: string): Promise<NftTable | null> {
