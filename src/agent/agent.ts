@@ -21,7 +21,6 @@ import type { Logger } from '../lib/logger.ts';
 import type { LinkEvent, Linux } from '../linux/ports.ts';
 import type { Cidr } from '../model/ip.ts';
 import { nodeKey } from '../model/keys.ts';
-import { type ProtocolPort, parseProtocolPort } from '../model/protocol-port.ts';
 import type { Endpoint, Node } from '../model/records.ts';
 import { PolicyEngine } from '../policy/engine.ts';
 import type { Json, Revision, Store } from '../store/store.ts';
@@ -32,6 +31,7 @@ import { EndpointTable } from './endpoint-table.ts';
 import { judgeDeletion } from './mass-deletion-guard.ts';
 import { Picture } from './picture.ts';
 import { PolicyGuard } from './policy-guard.ts';
+import { policyOptions } from './policy-options.ts';
 import { agentStatus, type Replication } from './status.ts';
 import { Why, type WhyAnswer, type WhyQuery } from './why.ts';
 
@@ -381,11 +381,4 @@ export class Agent {
   #report(what: string, error: unknown): void {
     this.#parts.logger.error({ error: asNetctlError(error).message }, `${what}: failed, will be tried again`);
   }
-}
-
-function policyOptions({ dataplane }: Config) {
-  const ports = (key: 'failsafeInbound' | 'failsafeOutbound'): ProtocolPort[] =>
-    dataplane[key].map((text) => parseProtocolPort(text, `dataplane.${key}`));
-  const failsafe = { inbound: ports('failsafeInbound'), outbound: ports('failsafeOutbound') };
-  return { endpointToHost: dataplane.endpointToHost, failsafe };
 }

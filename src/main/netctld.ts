@@ -3,13 +3,15 @@
  * agent, then the delete queue, the CNI socket and the API; ends in the reverse order.
  *
  * In: argv, environment, configuration file. Out: a running agent; exit 0 after SIGTERM or SIGINT, 1 with one line on stderr
- * when it cannot start. Never: a second agent on the same directories.
+ * when it cannot start. With `--boot`: closes the host to containers' traffic until an agent is in sync, and ends. Never: a second
+ * agent on the same directories.
  */
 import { chmodSync, existsSync, mkdirSync, readFileSync, renameSync, rmSync, symlinkSync } from 'node:fs';
 import { createConnection, type Server, type Socket } from 'node:net';
 import { join } from 'node:path';
 import packageJson from '../../package.json' with { type: 'json' };
 import { Agent } from '../agent/agent.ts';
+import { closeUntilSync } from '../agent/boot.ts';
 import { type Config, defaultConfigPath, loadConfig, type Setting } from '../agent/config.ts';
 import { options } from '../agent/config-options.ts';
 import { buildApi } from '../api/server.ts';
@@ -31,11 +33,23 @@ const answerMilliseconds = 1000;
 async function main(argv: readonly string[]): Promise<void> {
   if (argv.includes('--help') || argv.includes('-h')) return void process.stdout.write(help());
   if (argv.includes('--version')) return void process.stdout.write(`netctld ${packageJson.version}\n`);
-  const { config, settings } = loadConfig({ argv, env: process.env, readFile: textOrNull });
+  const isBoot = argv.includes('--boot');
+  const flags = argv.filter((flag) => flag !== '--boot');
+  const { config, settings } = loadConfig({ argv: flags, env: process.env, readFile: textOrNull });
   const logger = createLogger(config.log);
+  if (isBoot) return boot(config, logger);
   process.umask(0o077);
   await refuseSecondAgent(config);
   await run(config, settings, logger);
+}
+
+async function boot(config: Config, logger: Logger): Promise<void> {
+  const linux = await createLinux({ iptablesBackend: config.dataplane.iptablesBackend });
+  try {
+    await closeUntilSync(linux, config, logger);
+  } finally {
+    linux.close();
+  }
 }
 
 async function run(config: Config, settings: readonly Setting[], logger: Logger): Promise<void> {
@@ -173,6 +187,7 @@ function help(): string {
 
 The agent: one on each host, as root. Every flag is also a key of the file (default ${defaultConfigPath})
 and an environment variable: --run-dir is NETCTL_RUN_DIR.
+With --boot: drops all traffic of containers until an agent is in sync, and ends; does nothing where rules of netctl are.
 
 ${lines.join('\n')}
 `;
