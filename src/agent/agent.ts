@@ -80,7 +80,7 @@ export class Agent {
     const { config, store, linux, clock, logger } = parts;
     this.#parts = parts;
     this.#startedAt = new Date(clock.now());
-    const backends = new Backends(linux, config.dataplane.policy, config.dataplane, logger);
+    const backends = new Backends(linux, config.dataplane, logger);
     this.#policy = new PolicyDataplane(backends.make('nftables'), logger);
     this.#engine = new PolicyEngine(policyOptions(config), this.#policy);
     this.#guard = new PolicyGuard({
@@ -172,8 +172,10 @@ export class Agent {
 
   /** Resolves when this host's kernel reflects the revision. @throws TRY_AGAIN after 5 s, POLICY when it could not be written */
   async applied(revision: Revision): Promise<void> {
-    await this.#seen(revision);
-    await this.#policy.flush();
+    await this.#inTime(`revision ${revision} is not in force yet`, async () => {
+      await this.#seen(revision);
+      await this.#policy.flush();
+    });
   }
 
   /** @throws NOT_FOUND, CONFLICT, INVALID */
@@ -211,7 +213,11 @@ export class Agent {
     this.#picture.apply(updates);
     this.#book.onRevision(revision);
     this.#revision = revision;
-    for (const waiter of this.#waiting) if (waiter.revision <= revision) waiter.resolve();
+    for (const waiter of this.#waiting) {
+      if (waiter.revision > revision) continue;
+      waiter.resolve();
+      this.#waiting.delete(waiter);
+    }
     // What changed is in the kernel when flush resolves; those who must know wait for a flush of their own.
     if (this.#attachments !== null)
       this.#policy.flush().catch((error: unknown) => this.#report('policy', error));
@@ -219,16 +225,17 @@ export class Agent {
 
   #seen(revision: Revision): Promise<void> {
     if (this.#revision >= revision) return Promise.resolve();
+    const { promise, resolve } = Promise.withResolvers<void>();
+    this.#waiting.add({ revision, resolve });
+    return promise;
+  }
+
+  /** @throws when the work takes longer than the API waits for it; it goes on */
+  #inTime(complaint: string, work: () => Promise<void>): Promise<void> {
     const { promise, resolve, reject } = Promise.withResolvers<void>();
-    const waiter = { revision, resolve };
-    const timer = this.#parts.clock.setTimer(appliedDeadlineMilliseconds, () =>
-      reject(new Error(`revision ${revision} has not arrived`)),
-    );
-    this.#waiting.add(waiter);
-    return promise.finally(() => {
-      timer.cancel();
-      this.#waiting.delete(waiter);
-    });
+    const timer = this.#parts.clock.setTimer(appliedDeadlineMilliseconds, () => reject(new Error(complaint)));
+    work().then(resolve, reject);
+    return promise.finally(() => timer.cancel());
   }
 
   /** Before the start there is no kernel write; the start itself reads the picture. */

@@ -15,7 +15,7 @@ import { policyOptions } from './policy-options.ts';
 
 /** Returns whether it wrote anything. @throws KernelError */
 export async function closeUntilSync(linux: Linux, config: Config, logger: Logger): Promise<boolean> {
-  const backends = new Backends(linux, config.dataplane.policy, config.dataplane, logger);
+  const backends = new Backends(linux, config.dataplane, logger);
   const { wanted } = await backends.look();
   const { backend, other } = backends.make(wanted);
   if ((await backend.isThere()) || (await other.isThere())) {

@@ -135,10 +135,10 @@ export const options: readonly Option[] = [
     parse: oneOf('auto', 'nft', 'legacy'),
   },
   {
-    key: 'dataplane.keepFirst',
-    flag: 'keep-first',
-    fallback: true,
-    doc: 'iptables: our jumps return to the top when others insert rules above them; false leaves them there, and the status tells.',
+    key: 'dataplane.foreignFirst',
+    flag: 'foreign-first',
+    fallback: false,
+    doc: 'iptables: rules that others insert above our jumps stay there, and the status names them; else our jumps return to the top.',
     parse: boolean,
   },
   {

@@ -37,16 +37,15 @@ export class Backends {
   readonly #options: { readonly keepFirst: boolean };
   readonly #logger: Logger;
 
-  /** @param options `keepFirst`: our jumps return to the top of the kernel's chains */
+  /** @param config `foreignFirst`: rules of others may stand above our jumps in iptables */
   constructor(
     linux: BackendLinux,
-    choice: BackendChoice,
-    options: { readonly keepFirst: boolean },
+    config: { readonly policy: BackendChoice; readonly foreignFirst: boolean },
     logger: Logger,
   ) {
     this.#linux = linux;
-    this.#choice = choice;
-    this.#options = options;
+    this.#choice = config.policy;
+    this.#options = { keepFirst: !config.foreignFirst };
     this.#logger = logger;
   }
 

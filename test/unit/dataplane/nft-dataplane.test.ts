@@ -88,7 +88,7 @@ describe('the choice of a back end', () => {
 
   async function start(linux: FakeLinux, choice: 'auto' | 'nftables' | 'iptables'): Promise<PolicyDataplane> {
     logged.length = 0;
-    const backends = new Backends(linux, choice, { keepFirst: true }, logger);
+    const backends = new Backends(linux, { policy: choice, foreignFirst: false }, logger);
     const { wanted } = await backends.look();
     const dataplane = new PolicyDataplane(backends.make(wanted), logger);
     engineFor(dataplane);
@@ -133,7 +133,7 @@ describe('the choice of a back end', () => {
       { family: 'ip', table: 'filter', chain: 'FORWARD' },
     ];
     const notices = async (choice: 'nftables' | 'iptables'): Promise<readonly string[]> =>
-      (await new Backends(linux, choice, { keepFirst: true }, logger).look()).notices.map((text) =>
+      (await new Backends(linux, { policy: choice, foreignFirst: false }, logger).look()).notices.map((text) =>
         text.replace(/ drops what.*/, ''),
       );
     const firewalld = 'chain filter_FORWARD of nftables table inet firewalld';
@@ -143,7 +143,7 @@ describe('the choice of a back end', () => {
 
   test('the other back end takes over: complete before the rules of the one before go', async () => {
     const linux = new FakeLinux();
-    const backends = new Backends(linux, 'auto', { keepFirst: true }, logger);
+    const backends = new Backends(linux, { policy: 'auto', foreignFirst: false }, logger);
     const dataplane = new PolicyDataplane(backends.make('nftables'), logger);
     const engine = engineFor(dataplane);
     await dataplane.start();
