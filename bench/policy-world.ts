@@ -5,6 +5,7 @@
  * as values, told to an engine here, rendered as Felix does in felix.ts. Never: a rule before the 25th that applies to the
  * connections that are measured (all endpoints to all, TCP port 5201).
  */
+import { createHash } from 'node:crypto';
 import { type Address, addressFrom, addressValue, parseAddress } from '../src/model/ip.ts';
 import { type Profile, profileFromJson } from '../src/model/profile.ts';
 import type { PolicyEndpoint } from '../src/policy/endpoint-members.ts';
@@ -29,8 +30,9 @@ export function addressOf(index: number): Address {
   return addressFrom(4, first + BigInt(index));
 }
 
+/** As the agent names them: no two begin alike by more than chance. */
 export function interfaceOf(index: number): string {
-  return `nctl${index.toString(16).padStart(11, '0')}`;
+  return `nctl${createHash('sha256').update(`${index}`).digest('hex').slice(0, 11)}`;
 }
 
 /** @param lists how many distinct lists of three profiles @param members how many endpoints elsewhere carry each tag of a rule */
