@@ -23,10 +23,12 @@ import type { Cidr } from '../model/ip.ts';
 import { nodeKey } from '../model/keys.ts';
 import type { Endpoint, Node } from '../model/records.ts';
 import { PolicyEngine } from '../policy/engine.ts';
+import type { Explainer } from '../policy/explain.ts';
 import type { Json, Revision, Store } from '../store/store.ts';
 import { Syncer } from '../store/syncer.ts';
 import { Attachments } from './attach.ts';
 import type { Config } from './config.ts';
+import { asksForFlush, flushDenied, snapshotOf } from './connection-flush.ts';
 import { EndpointTable } from './endpoint-table.ts';
 import { judgeDeletion } from './mass-deletion-guard.ts';
 import { Picture } from './picture.ts';
@@ -66,6 +68,9 @@ export class Agent {
   readonly #synced = Promise.withResolvers<void>();
   readonly #waiting = new Set<{ revision: Revision; resolve: () => void }>();
   #revision: Revision = 0;
+  /** The last cut of connections that a change asked for. */
+  #flushing: Promise<void> = Promise.resolve();
+  #flushed = 0;
   #attachments: Attachments | null = null;
   #stopWatchingLinks: () => void = () => undefined;
   #timers: Timer[] = [];
@@ -175,6 +180,7 @@ export class Agent {
     await this.#inTime(`revision ${revision} is not in force yet`, async () => {
       await this.#seen(revision);
       await this.#policy.flush();
+      await this.#flushing;
     });
   }
 
@@ -206,11 +212,14 @@ export class Agent {
       missing: this.#missing,
       broken: this.#picture.broken(),
       heldLinks: this.#held,
+      flushedConnections: this.#flushed,
     });
   }
 
   #onUpdates(updates: Parameters<Picture['apply']>[0], revision: Revision): void {
+    const before = this.#attachments !== null && asksForFlush(updates) ? snapshotOf(this.#engine) : null;
     this.#picture.apply(updates);
+    if (before !== null) this.#flushing = this.#flushDenied(before);
     this.#book.onRevision(revision);
     this.#revision = revision;
     for (const waiter of this.#waiting) {
@@ -221,6 +230,26 @@ export class Agent {
     // What changed is in the kernel when flush resolves; those who must know wait for a flush of their own.
     if (this.#attachments !== null)
       this.#policy.flush().catch((error: unknown) => this.#report('policy', error));
+  }
+
+  /** Cuts connections that are denied now, and were not before. */
+  async #flushDenied(before: Explainer): Promise<void> {
+    const after = snapshotOf(this.#engine);
+    const { linux, logger } = this.#parts;
+    try {
+      await this.#policy.flush();
+      const endpoints = new Map(
+        [...this.#endpoints.all()].flatMap(([, { value }]) =>
+          value.addresses.map((address) => [address, value.hostInterface] as const),
+        ),
+      );
+      const host = await this.#wiring.hostAddresses();
+      const connections = await flushDenied(linux.conntrack, before, after, { endpoints, host });
+      this.#flushed += connections;
+      logger.info({ connections }, 'cut connections that a change of policy denies');
+    } catch (error) {
+      this.#report('connections', error);
+    }
   }
 
   #seen(revision: Revision): Promise<void> {

@@ -145,6 +145,7 @@ export class Picture {
         book.onSettings(this.#read(path, entry, settingsSchema)?.value ?? null);
         return;
       case 'owner':
+      case 'connection-flush':
         return;
     }
   }

@@ -34,6 +34,8 @@ interface Facts {
   /** Records that cannot be read, with the reason. */
   readonly broken: ReadonlyMap<string, string>;
   readonly heldLinks: readonly string[];
+  /** That changes of policy have cut. */
+  readonly flushedConnections: number;
 }
 
 export function agentStatus(facts: Facts) {
@@ -59,7 +61,7 @@ export function agentStatus(facts: Facts) {
         at: new Date(policy.lastRepair.at).toISOString(),
         what: policy.lastRepair.what,
       },
-      counters: policy.writes,
+      counters: { ...policy.writes, flushedConnections: facts.flushedConnections },
     },
     endpoints: {
       total: facts.endpoints,

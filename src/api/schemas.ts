@@ -168,9 +168,15 @@ export const ruleAdd = exactObject({
     .meta({ example: 'allow tcp from tag web to ports 80,443' }),
 });
 export type RuleAdd = z.input<typeof ruleAdd>;
+const flushConnections = z
+  .enum(['true', 'false'], SWITCH)
+  .optional()
+  .meta({ description: 'Cut connections that this change denies, on every host' });
+export const flushQuery = exactObject({ flushConnections });
 export const ruleRemove = exactObject({
   at: z.coerce.number(AT).int(AT).min(1, AT).optional(),
   text: z.string('a rule').max(4096, 'at most 4096 characters').optional(),
+  flushConnections,
 });
 
 // documents
@@ -183,11 +189,16 @@ export const documentName = exactObject({
   kind,
   name: documentNameText,
   force: z.enum(['true', 'false'], 'true or false').optional(),
+  flushConnections,
 });
 const document = z.record(z.string(), z.unknown(), 'a document with kind and name');
 export const documentApply = exactObject({
   documents: z.array(document, 'a list of documents').min(1, 'at least one').max(10_000, 'at most 10000'),
   dryRun: z.boolean('true or false').optional(),
+  flushConnections: z
+    .boolean('true or false')
+    .optional()
+    .meta({ description: 'Cut connections that this change denies, on every host' }),
 });
 export type DocumentApply = z.input<typeof documentApply>;
 const ruleTexts = z.array(z.string()).nullable();

@@ -59,6 +59,7 @@ export const documentCommands: readonly Command[] = [
         value: 'FILE|DIR|-',
         help: 'YAML or JSON; a directory: all of it; - reads standard input',
       },
+      'flush-connections': { type: 'flag', help: 'cut connections that this change denies, on every host' },
       'dry-run': { type: 'flag', help: 'say what would change, and change nothing' },
     },
     help: 'Make the records of the files what the files say, all at once.',
@@ -73,12 +74,17 @@ export const documentCommands: readonly Command[] = [
   {
     words: 'delete KIND NAME',
     choices: KINDS,
-    options: { force: { type: 'flag', help: 'also while it is in use: what needs it is then denied' } },
+    options: {
+      force: { type: 'flag', help: 'also while it is in use: what needs it is then denied' },
+      'flush-connections': { type: 'flag', help: 'cut connections that this change denies, on every host' },
+    },
     help: 'Delete a record. A host endpoint is called NODE/NAME.',
     async run({ args, api, output }) {
       const kind = args.text('KIND');
       const name = args.text('NAME');
-      const query = new URLSearchParams({ kind, name, ...(args.flag('force') ? { force: 'true' } : {}) });
+      const query = new URLSearchParams({ kind, name });
+      if (args.flag('force')) query.set('force', 'true');
+      if (args.flag('flush-connections')) query.set('flushConnections', 'true');
       const changed = await api().send<Removed>('DELETE', `/v1/documents?${query}`);
       await printChange(output, kind, name, `${kind} ${name} deleted`, changed);
     },
@@ -114,7 +120,11 @@ async function apply(context: Context): Promise<void> {
   for (const file of files) documents.push(...(await readDocuments(context, file)));
   if (documents.length === 0) throw new CliError(`${files.join(', ')}: there is no document in it`);
   const dryRun = args.flag('dry-run') === true;
-  const body: DocumentApply = { documents: documents as DocumentApply['documents'], dryRun };
+  const body: DocumentApply = {
+    documents: documents as DocumentApply['documents'],
+    dryRun,
+    ...(args.flag('flush-connections') ? { flushConnections: true } : {}),
+  };
   const result = await api().send<Applied>('POST', '/v1/documents', body);
   if (output.forPeople) {
     for (const { kind, name, action } of result.items)

@@ -356,6 +356,19 @@ export interface NftSetInfo {
 export interface Conntrack {
   /** Deletes every tracked connection that has the address as original or reply source or destination. */
   flushAddress(address: Address): Promise<void>;
+  /** Deletes the tracked connections of the family that are to go. Returns how many. The table is read in pieces. */
+  flushWhere(family: Family, isToGo: (connection: TrackedConnection) => boolean): Promise<number>;
+}
+
+/** A tracked connection by its first packet, as a filter has seen it: with its destination translated, its source not yet. */
+export interface TrackedConnection {
+  readonly source: Address;
+  readonly destination: Address;
+  readonly protocol: number;
+  /** null where the protocol has none. */
+  readonly sourcePort: number | null;
+  readonly destinationPort: number | null;
+  readonly icmp: { readonly type: number; readonly code: number } | null;
 }
 
 /** The kernel said no. `errno` is its symbolic name (`EEXIST`), `position` that of the request in its batch. */

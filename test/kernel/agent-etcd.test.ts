@@ -45,7 +45,14 @@ describe('agents on etcd', () => {
       const host = await Host.create({ name: `et${i}x${process.pid}`, address: `${subnet}.1` });
       hosts.push(host);
       await mustRun(['ip', 'address', 'add', `${subnet}.254/24`, 'dev', `up-${host.name}`]);
-      await host.start(['--datastore', 'etcd', '--etcd-endpoints', `http://${subnet}.254:2379`]);
+      await host.start([
+        '--dataplane',
+        'iptables',
+        '--datastore',
+        'etcd',
+        '--etcd-endpoints',
+        `http://${subnet}.254:2379`,
+      ]);
     }
     [one, two] = hosts as [Host, Host];
     await ok(one, ['pool', 'add', '10.65.0.0/16', '--cooldown', '0']);

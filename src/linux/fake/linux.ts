@@ -5,7 +5,7 @@
  * back, and printed as commands. Never: success where the kernel would refuse.
  */
 import { NetctlError } from '../../lib/errors.ts';
-import { type Address, families } from '../../model/ip.ts';
+import { type Address, families, familyOf } from '../../model/ip.ts';
 import { describeRouting } from '../describe.ts';
 import { checkIndex, checkVeth } from '../netlink/link.ts';
 import { checkRoute } from '../netlink/route.ts';
@@ -17,6 +17,7 @@ import {
   type Netns,
   type Routing,
   type RoutingRequest,
+  type TrackedConnection,
 } from '../ports.ts';
 import { FakeIpSets } from './ipsets.ts';
 import { FakeIptables } from './iptables.ts';
@@ -35,6 +36,8 @@ export class FakeLinux implements Linux {
   readonly iptables: FakeIptables;
   readonly nftables: FakeNftables;
   readonly conntrack: Conntrack;
+  /** What is tracked. */
+  connections: readonly TrackedConnection[] = [];
   /** Addresses given to conntrack.flushAddress, in order. */
   readonly flushedAddresses: Address[] = [];
   readonly #failures = new Failures();
@@ -54,6 +57,13 @@ export class FakeLinux implements Linux {
       flushAddress: async (address) => {
         this.#failures.check('flushAddress', `flush connections of ${address}`);
         this.flushedAddresses.push(address);
+      },
+      flushWhere: async (family, isToGo) => {
+        this.#failures.check('flushWhere', 'flush connections');
+        const stay = this.connections.filter((each) => familyOf(each.source) !== family || !isToGo(each));
+        const gone = this.connections.length - stay.length;
+        this.connections = stay;
+        return gone;
       },
     };
   }

@@ -185,7 +185,10 @@ describe('order', () => {
           return { ...routing, batch: noted(netns ? 'container' : 'host', routing.batch) };
         },
         deleteLink: noted('delete link', (index) => linux.deleteLink(index)),
-        conntrack: { flushAddress: noted('conntrack', (address) => linux.conntrack.flushAddress(address)) },
+        conntrack: {
+          ...linux.conntrack,
+          flushAddress: noted('conntrack', (address) => linux.conntrack.flushAddress(address)),
+        },
         iptables: override(linux.iptables, {
           restore: noted('rules', (family, text) => linux.iptables.restore(family, text)),
         }),
