@@ -23,19 +23,17 @@ import type { Cidr } from '../model/ip.ts';
 import { nodeKey } from '../model/keys.ts';
 import type { Endpoint, Node } from '../model/records.ts';
 import { PolicyEngine } from '../policy/engine.ts';
-import type { Explainer } from '../policy/explain.ts';
 import type { Json, Revision, Store } from '../store/store.ts';
 import { Syncer } from '../store/syncer.ts';
 import { Attachments } from './attach.ts';
 import type { Config } from './config.ts';
-import { asksForFlush, flushDenied, snapshotOf } from './connection-flush.ts';
+import { ConnectionFlush } from './connection-flush.ts';
 import { EndpointTable } from './endpoint-table.ts';
 import { judgeDeletion } from './mass-deletion-guard.ts';
 import { Picture } from './picture.ts';
 import { PolicyGuard } from './policy-guard.ts';
 import { policyOptions } from './policy-options.ts';
 import { agentStatus, type Replication } from './status.ts';
-import { Why, type WhyAnswer, type WhyQuery } from './why.ts';
 
 export interface AgentParts {
   readonly config: Config;
@@ -61,6 +59,7 @@ export class Agent {
   readonly #policy: PolicyDataplane;
   readonly #guard: PolicyGuard;
   readonly #engine: PolicyEngine;
+  readonly #connections: ConnectionFlush;
   readonly #wiring: EndpointWiring;
   readonly #picture: Picture;
   readonly #syncer: Syncer;
@@ -68,9 +67,6 @@ export class Agent {
   readonly #synced = Promise.withResolvers<void>();
   readonly #waiting = new Set<{ revision: Revision; resolve: () => void }>();
   #revision: Revision = 0;
-  /** The last cut of connections that a change asked for. */
-  #flushing: Promise<void> = Promise.resolve();
-  #flushed = 0;
   #attachments: Attachments | null = null;
   #stopWatchingLinks: () => void = () => undefined;
   #timers: Timer[] = [];
@@ -98,6 +94,14 @@ export class Agent {
       report: (error) => this.#report('policy', error),
     });
     this.#wiring = new EndpointWiring(linux, logger);
+    this.#connections = new ConnectionFlush({
+      engine: this.#engine,
+      policy: this.#policy,
+      endpoints: this.#endpoints,
+      conntrack: linux.conntrack,
+      hostAddresses: () => this.#wiring.hostAddresses(),
+      logger,
+    });
     this.#picture = new Picture({
       node: config.node.name,
       book: this.#book,
@@ -180,15 +184,8 @@ export class Agent {
     await this.#inTime(`revision ${revision} is not in force yet`, async () => {
       await this.#seen(revision);
       await this.#policy.flush();
-      await this.#flushing;
+      await this.#connections.done;
     });
-  }
-
-  /** @throws NOT_FOUND, CONFLICT, INVALID */
-  async why(query: WhyQuery): Promise<WhyAnswer> {
-    const { config, store } = this.#parts;
-    const { entries } = await store.list('');
-    return new Why(entries, config.node.name, policyOptions(config)).answer(query);
   }
 
   /** How often each rule of the profile or policy applied on this host. @throws KernelError */
@@ -212,14 +209,13 @@ export class Agent {
       missing: this.#missing,
       broken: this.#picture.broken(),
       heldLinks: this.#held,
-      flushedConnections: this.#flushed,
+      flushedConnections: this.#connections.count,
     });
   }
 
   #onUpdates(updates: Parameters<Picture['apply']>[0], revision: Revision): void {
-    const before = this.#attachments !== null && asksForFlush(updates) ? snapshotOf(this.#engine) : null;
-    this.#picture.apply(updates);
-    if (before !== null) this.#flushing = this.#flushDenied(before);
+    if (this.#attachments === null) this.#picture.apply(updates);
+    else this.#connections.around(updates, () => this.#picture.apply(updates));
     this.#book.onRevision(revision);
     this.#revision = revision;
     for (const waiter of this.#waiting) {
@@ -230,26 +226,6 @@ export class Agent {
     // What changed is in the kernel when flush resolves; those who must know wait for a flush of their own.
     if (this.#attachments !== null)
       this.#policy.flush().catch((error: unknown) => this.#report('policy', error));
-  }
-
-  /** Cuts connections that are denied now, and were not before. */
-  async #flushDenied(before: Explainer): Promise<void> {
-    const after = snapshotOf(this.#engine);
-    const { linux, logger } = this.#parts;
-    try {
-      await this.#policy.flush();
-      const endpoints = new Map(
-        [...this.#endpoints.all()].flatMap(([, { value }]) =>
-          value.addresses.map((address) => [address, value.hostInterface] as const),
-        ),
-      );
-      const host = await this.#wiring.hostAddresses();
-      const connections = await flushDenied(linux.conntrack, before, after, { endpoints, host });
-      this.#flushed += connections;
-      logger.info({ connections }, 'cut connections that a change of policy denies');
-    } catch (error) {
-      this.#report('connections', error);
-    }
   }
 
   #seen(revision: Revision): Promise<void> {

@@ -6,9 +6,7 @@
  * In: two parties (an endpoint, an address, `host`), a protocol. Out: rules and verdict, host by host. Never: an answer from
  * what this host believes of another host's kernel: it is what the store says that should be there.
  */
-import { AddressBook } from '../ipam/address-book.ts';
 import { NetctlError } from '../lib/errors.ts';
-import type { Logger } from '../lib/logger.ts';
 import { type Address, families, familyOf, parseAddress } from '../model/ip.ts';
 import { parseKey } from '../model/keys.ts';
 import { ICMP, ICMPV6 } from '../model/protocol.ts';
@@ -18,8 +16,7 @@ import { PolicyEngine } from '../policy/engine.ts';
 import { Explainer, type Packet } from '../policy/explain.ts';
 import type { Failsafe } from '../policy/host-endpoints.ts';
 import type { Entry } from '../store/store.ts';
-import { EndpointTable } from './endpoint-table.ts';
-import { Picture } from './picture.ts';
+import { quietPicture } from './quiet-picture.ts';
 
 export interface WhyQuery {
   readonly source: string;
@@ -135,16 +132,7 @@ export class Why {
   /** What the host's chains are to be. */
   #explainer(node: string): Explainer {
     const explainer = new Explainer();
-    const picture = new Picture({
-      node,
-      book: new AddressBook(),
-      endpoints: new EndpointTable(),
-      engine: new PolicyEngine(this.#options, explainer),
-      logger: silent,
-      onFamily: () => undefined,
-      onOwnBlock: () => undefined,
-      onOwnEndpoint: () => undefined,
-    });
+    const picture = quietPicture(node, new PolicyEngine(this.#options, explainer));
     picture.apply(this.#entries.map((entry) => ({ key: entry.key, entry })));
     return explainer;
   }
@@ -258,5 +246,3 @@ function protocolOf(
     icmp: { type: ECHO_REQUEST[family], code: 0 },
   };
 }
-
-const silent: Logger = { debug() {}, info() {}, warn() {}, error() {} };

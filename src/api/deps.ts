@@ -8,8 +8,8 @@ import type { Socket } from 'node:net';
 import type { Ipam } from '../ipam/ipam.ts';
 import type { Clock } from '../lib/clock.ts';
 import type { NetctlError } from '../lib/errors.ts';
-import type { Revision, Store } from '../store/store.ts';
-import type { RuleCounts, WhyAnswer } from './schemas.ts';
+import type { Json, Revision, Store } from '../store/store.ts';
+import type { Impact, RuleCounts, WhyAnswer } from './schemas.ts';
 import type { AgentStatus, ConfigValue } from './status.ts';
 
 export interface WhyQuery {
@@ -36,6 +36,8 @@ export interface ApiDeps {
   applied(revision: Revision): Promise<void>;
   /** Which rule decides between two parties. @throws NOT_FOUND, CONFLICT, INVALID */
   why(query: WhyQuery): Promise<WhyAnswer>;
+  /** What would be answered otherwise if these records were written. */
+  impact(changes: ReadonlyMap<string, Json | null>): Promise<Impact>;
   /** How often each rule applied on this host. */
   ruleCounts(kind: 'profile' | 'policy', name: string): Promise<RuleCounts>;
   /** Who is at the other end, for the log: `uid 0, process 4711`. */

@@ -55,7 +55,11 @@ export function documentRoutes(instance: FastifyInstance, deps: ApiDeps): void {
     const result = await oneAtATime(() => apply(store, parsed, dryRun === true, flushConnections === true));
     const warnings = await missingSets(store, parsed);
     const isInForce = dryRun === true || (await isApplied(deps, result.revision));
-    return { ...result, warnings, applied: isInForce };
+    const impact =
+      dryRun === true
+        ? await deps.impact(new Map(parsed.map(({ key, record }) => [key, record as Json])))
+        : null;
+    return { ...result, warnings, applied: isInForce, impact };
   });
 
   const deleteSchema = { querystring: documentName, response: { 200: removed } };

@@ -214,11 +214,36 @@ export const documentItem = z.object({
 });
 export type DocumentItem = z.output<typeof documentItem>;
 export const documentList = readableListOf(documentItem);
+const party = z.object({
+  name: z.string().meta({ description: 'Its profiles, or the prefix or address set that it is in' }),
+  endpoints: count.meta({ description: 'How many endpoints it stands for; 0: addresses outside' }),
+  examples: z.array(z.string()).readonly(),
+});
+const answer = z.enum(['allowed', 'denied']);
+const impact = z.object({
+  changes: z
+    .array(
+      z.object({
+        source: party,
+        destination: party,
+        families: z.array(z.union([z.literal(4), z.literal(6)])),
+        traffic: z.string().meta({ example: 'tcp 22,80' }),
+        before: answer,
+        after: answer,
+      }),
+    )
+    .readonly(),
+  more: count.meta({ description: 'Changes beyond those that are listed' }),
+  complete: z.boolean().meta({ description: 'false: there was too much to look at all' }),
+});
+export type Impact = z.output<typeof impact>;
+
 export const applied = z.object({
   revision,
   applied: inForce,
   items: z.array(z.object({ kind, name: z.string(), action: z.enum(['created', 'changed', 'unchanged']) })),
   warnings: z.array(z.string()),
+  impact: impact.nullable().meta({ description: 'Of a dry run: pairs that would get another answer' }),
 });
 export type Applied = z.output<typeof applied>;
 
@@ -320,12 +345,12 @@ export type StatusItem = z.output<typeof statusItem>;
 
 // policy, explained
 
-const party = z.object({ address, node: z.string().nullable(), endpoint: z.string().nullable() });
+const whyParty = z.object({ address, node: z.string().nullable(), endpoint: z.string().nullable() });
 const ruleOrigin = z.object({ kind: z.string(), name: z.string(), direction: z.string(), position: z.int() });
 export const whyAnswer = z.object({
   allowed: z.boolean(),
-  source: party,
-  destination: party,
+  source: whyParty,
+  destination: whyParty,
   hosts: z.array(
     z.object({
       node: z.string(),

@@ -10,6 +10,7 @@ import type { Applied, Broken, DocumentApply, DocumentItem, Removed } from '../a
 import { printChange } from './change.ts';
 import type { Command, Context } from './command.ts';
 import { CliError } from './exit.ts';
+import { impactLines } from './impact-lines.ts';
 import type { View } from './output.ts';
 import { readCounts, ruleLines } from './rule-lines.ts';
 import { type Column, joined } from './table.ts';
@@ -129,6 +130,7 @@ async function apply(context: Context): Promise<void> {
   if (output.forPeople) {
     for (const { kind, name, action } of result.items)
       output.line(`${kind} ${name} ${action}${dryRun ? ' (dry run)' : ''}`);
+    if (result.impact !== null) for (const line of impactLines(result.impact, output)) output.line(line);
   } else if (output.format === 'name') {
     for (const { kind, name } of result.items) output.line(`${kind}/${name}`);
   } else {

@@ -14,6 +14,7 @@ import { Agent } from '../agent/agent.ts';
 import { closeUntilSync } from '../agent/boot.ts';
 import { type Config, defaultConfigPath, loadConfig, type Setting } from '../agent/config.ts';
 import { options } from '../agent/config-options.ts';
+import { PolicyQuestions } from '../agent/policy-questions.ts';
 import { buildApi } from '../api/server.ts';
 import { DeleteQueue } from '../cni/delete-queue.ts';
 import { createCniServer } from '../cni/server.ts';
@@ -78,6 +79,7 @@ async function run(config: Config, settings: readonly Setting[], logger: Logger)
   await queue.drain();
   const queueTimer = setInterval(() => void queue.drain(), queuePollMilliseconds);
 
+  const questions = new PolicyQuestions(store, config);
   const api = buildApi({
     store,
     ipam: agent.ipam,
@@ -87,7 +89,8 @@ async function run(config: Config, settings: readonly Setting[], logger: Logger)
     status: () => agent.status(replication()),
     config: () => settings,
     applied: (revision) => agent.applied(revision),
-    why: (query) => agent.why(query),
+    why: (query) => questions.why(query),
+    impact: (changes) => questions.impact(changes),
     ruleCounts: (kind, name) => agent.ruleCounts(kind, name),
     actorOf: (socket) => {
       const { uid, pid } = native.peerCredentials(descriptorOf(socket));

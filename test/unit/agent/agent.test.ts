@@ -4,6 +4,7 @@ import { describe, test } from 'node:test';
 import { Agent } from '../../../src/agent/agent.ts';
 import type { Attachments } from '../../../src/agent/attach.ts';
 import { type Config, loadConfig } from '../../../src/agent/config.ts';
+import { PolicyQuestions } from '../../../src/agent/policy-questions.ts';
 import { FakeLinux } from '../../../src/linux/fake/linux.ts';
 import type { Linux } from '../../../src/linux/ports.ts';
 import type { AttachRequest } from '../../../src/model/attachment.ts';
@@ -385,7 +386,8 @@ describe('restart', () => {
       Object.keys(broken).sort(),
     );
     const decides = async (destination: string): Promise<string | undefined> => {
-      const answer = await rig.agent.why({ source: '203.0.113.9', destination, protocol: 'icmp' });
+      const questions = new PolicyQuestions(rig.store, configOf('iptables'));
+      const answer = await questions.why({ source: '203.0.113.9', destination, protocol: 'icmp' });
       assert.equal(answer.allowed, false);
       return answer.hosts.at(-1)?.rules.at(-1)?.text;
     };

@@ -101,6 +101,7 @@ export function makeApi(overrides: Partial<ApiDeps> = {}): Fixture {
       while (node.book.revision < revision) await new Promise(setImmediate);
     },
     why: async () => whyAnswer,
+    impact: async () => ({ changes: [], more: 0, complete: true }),
     ruleCounts: async () => ({ inbound: [], outbound: [] }),
     actorOf: () => 'uid 0, process 4712',
     onForced: (change) => forced.push(change),

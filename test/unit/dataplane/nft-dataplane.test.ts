@@ -133,8 +133,8 @@ describe('the choice of a back end', () => {
       { family: 'ip', table: 'filter', chain: 'FORWARD' },
     ];
     const notices = async (choice: 'nftables' | 'iptables'): Promise<readonly string[]> =>
-      (await new Backends(linux, { policy: choice, foreignFirst: false }, logger).look()).notices.map((text) =>
-        text.replace(/ drops what.*/, ''),
+      (await new Backends(linux, { policy: choice, foreignFirst: false }, logger).look()).notices.map(
+        (text) => text.replace(/ drops what.*/, ''),
       );
     const firewalld = 'chain filter_FORWARD of nftables table inet firewalld';
     assert.deepEqual(await notices('iptables'), [firewalld]);
