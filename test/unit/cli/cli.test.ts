@@ -212,7 +212,7 @@ describe('what is typed and what is printed', () => {
       complete: false,
     });
     await cli.listen({ impact });
-    const policy = JSON.stringify({ kind: 'policy', name: 'p', selector: 'all()' });
+    const policy = JSON.stringify({ kind: 'policy', name: 'p', selector: 'all()', inbound_rules: [] });
     const { stdout } = await netctl('apply -f - --dry-run', policy);
     assert.equal(
       stdout,
