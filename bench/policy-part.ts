@@ -20,5 +20,5 @@ export async function startPolicy(name: BackendName) {
   const linux = await createLinux({ iptablesBackend: name === 'iptables-legacy' ? 'legacy' : 'nft' });
   const backend = name === 'nftables' ? new NftBackend(linux) : new IptablesBackend(linux, logger);
   const dataplane = new PolicyDataplane({ backend, other: null }, logger);
-  return { linux, dataplane, engine: new PolicyEngine({ endpointToHost: 'drop' }, dataplane) };
+  return { linux, backend, dataplane, engine: new PolicyEngine({ endpointToHost: 'drop' }, dataplane) };
 }

@@ -4,10 +4,18 @@
  * In: names of parts (all if none); a finished build; runs in scripts/sandbox. Out: tables. Never: a figure that was not measured in this
  * run, a ratio whose two sides were not measured in turns.
  */
+import { benchChanges } from './policy-changes.ts';
+import { benchStore } from './policy-store.ts';
+import { benchSync } from './policy-sync.ts';
 import { benchTraffic } from './policy-traffic.ts';
+import { benchWriters } from './policy-writers.ts';
 
 const parts: Readonly<Record<string, () => Promise<void>>> = {
   traffic: benchTraffic,
+  changes: benchChanges,
+  store: benchStore,
+  sync: benchSync,
+  writers: benchWriters,
 };
 
 const wanted = process.argv.slice(2);
