@@ -1,11 +1,13 @@
 /**
- * Questions about policy that the store answers: who may reach whom, and what a change would change.
+ * Questions about policy: who may reach whom (confirmed by a packet where asked), and what a change would change.
  *
- * In: the store, a question. Out: answers worked out anew from the records. Never: a write, nor the thread held for long.
+ * In: the store, a question. Out: answers worked out anew from the records. Never: a write to the store, nor the thread held for long.
  */
+import { randomInt } from 'node:crypto';
 import { setImmediate } from 'node:timers/promises';
+import type { Linux } from '../linux/ports.ts';
 import { addressSetFromJson } from '../model/address-set.ts';
-import { parseKey } from '../model/keys.ts';
+import { endpointKey, parseKey } from '../model/keys.ts';
 import { policyFromJson, salvagePolicy } from '../model/policy.ts';
 import { parseProfileRecord } from '../model/profile.ts';
 import { endpointSchema } from '../model/records.ts';
@@ -14,21 +16,48 @@ import type { ImpactEndpoint, PolicyDefinitions } from '../policy/impact-parties
 import type { Json, Store } from '../store/store.ts';
 import type { Config } from './config.ts';
 import { policyOptions } from './policy-options.ts';
-import { Why, type WhyAnswer, type WhyQuery } from './why.ts';
+import { type ProbeAnswer, probe } from './probe.ts';
+import { clientPort, Why, type WhyAnswer, type WhyQuery } from './why.ts';
 
 export class PolicyQuestions {
   readonly #store: Store;
   readonly #config: Config;
+  readonly #parts: ConstructorParameters<typeof PolicyQuestions>[2];
 
-  constructor(store: Store, config: Config) {
+  /** @param parts for probes; `backend`: what enforces policy on this host now */
+  constructor(
+    store: Store,
+    config: Config,
+    parts: {
+      readonly linux: Pick<Linux, 'openNetns' | 'tracePacket'>;
+      readonly bootId: string;
+      backend(): string;
+    },
+  ) {
     this.#store = store;
     this.#config = config;
+    this.#parts = parts;
   }
 
-  /** @throws NOT_FOUND, CONFLICT, INVALID */
-  async why(query: WhyQuery): Promise<WhyAnswer> {
+  /** @param isProbed a real packet is to confirm it @throws NOT_FOUND, CONFLICT, INVALID */
+  async why(query: WhyQuery, isProbed = false): Promise<WhyAnswer & { readonly probe: ProbeAnswer | null }> {
     const { entries } = await this.#store.list('');
-    return new Why(entries, this.#config.node.name, policyOptions(this.#config)).answer(query);
+    const { name: node } = this.#config.node;
+    // A connection that was there before would be known, whatever the rules say of new ones.
+    const sourcePort = isProbed ? randomInt(clientPort, clientPort + 10_000) : clientPort;
+    const why = new Why(entries, node, policyOptions(this.#config));
+    const answer = why.answer({ ...query, sourcePort });
+    if (!isProbed) return { ...answer, probe: null };
+    const { endpoint: id } = answer.source;
+    const record = entries.find(({ key }) => id !== null && key === endpointKey(node, id));
+    const endpoint = record === undefined ? null : endpointSchema.parse(record.value);
+    const parts = {
+      linux: this.#parts.linux,
+      node,
+      backend: this.#parts.backend(),
+      bootId: this.#parts.bootId,
+    };
+    return { ...answer, probe: await probe(parts, answer, endpoint, query.protocol, sourcePort) };
   }
 
   /** What would be another answer if these records were written; null: deleted. */

@@ -23,6 +23,8 @@ export interface WhyQuery {
   readonly destination: string;
   /** `icmp`: an echo request. */
   readonly protocol: { readonly number: number; readonly port: number } | 'icmp';
+  /** From which the client speaks. */
+  readonly sourcePort?: number;
 }
 
 export interface WhyAnswer {
@@ -62,7 +64,7 @@ interface Found extends Party {
 /** An interface that is none of ours, and that no host endpoint names. */
 const ELSEWHERE = 'elsewhere';
 /** Somewhere in the range that clients take their ports from. */
-const CLIENT_PORT = 50_000;
+export const clientPort = 50_000;
 const ECHO_REQUEST = { 4: 8, 6: 128 } as const;
 
 export class Why {
@@ -82,7 +84,7 @@ export class Why {
   }
 
   /** @throws NOT_FOUND, CONFLICT, INVALID */
-  answer({ source: from, destination: to, protocol }: WhyQuery): WhyAnswer {
+  answer({ source: from, destination: to, protocol, sourcePort = clientPort }: WhyQuery): WhyAnswer {
     const [source, destination] = sameFamily(from, this.#find(from), to, this.#find(to));
     const nodes = [...new Set([source.node, destination.node])].filter((node) => node !== null);
     if (nodes.length === 0)
@@ -92,7 +94,7 @@ export class Why {
       );
     const hosts: HostAnswer[] = [];
     for (const node of nodes) {
-      const answer = this.#judge(node, source, destination, protocol);
+      const answer = this.#judge(node, source, destination, { protocol, sourcePort });
       hosts.push(answer);
       if (answer.verdict === 'drop') break;
     }
@@ -104,15 +106,18 @@ export class Why {
     };
   }
 
-  #judge(node: string, source: Found, destination: Found, protocol: WhyQuery['protocol']): HostAnswer {
+  #judge(
+    node: string,
+    source: Found,
+    destination: Found,
+    { protocol, sourcePort }: Required<Pick<WhyQuery, 'protocol' | 'sourcePort'>>,
+  ): HostAnswer {
     const interfaceAt = (party: Found): string =>
       party.node === node && party.hostInterface !== null ? party.hostInterface : ELSEWHERE;
     const packet: Packet = {
-      source: source.address,
-      destination: destination.address,
+      ...packetOf(source.address, destination.address, protocol, sourcePort),
       inInterface: interfaceAt(source),
       outInterface: interfaceAt(destination),
-      ...protocolOf(protocol, source.address),
     };
     const builtin = packet.inInterface === '' ? 'OUTPUT' : packet.outInterface === '' ? 'INPUT' : 'FORWARD';
     const { verdict, steps } = this.#explainer(node).judge(builtin, packet);
@@ -232,14 +237,19 @@ function sameFamily(
   throw new NetctlError('INVALID', `${from} and ${to} have no addresses of the same family`);
 }
 
-function protocolOf(
-  protocol: WhyQuery['protocol'],
+/** The first packet of a connection, as far as it does not depend on the host. */
+export function packetOf(
   source: Address,
-): Pick<Packet, 'protocol' | 'sourcePort' | 'destinationPort' | 'icmp'> {
+  destination: Address,
+  protocol: WhyQuery['protocol'],
+  sourcePort: number,
+): Omit<Packet, 'inInterface' | 'outInterface'> {
+  const ends = { source, destination };
   if (protocol !== 'icmp')
-    return { protocol: protocol.number, sourcePort: CLIENT_PORT, destinationPort: protocol.port, icmp: null };
+    return { ...ends, protocol: protocol.number, sourcePort, destinationPort: protocol.port, icmp: null };
   const family = familyOf(source);
   return {
+    ...ends,
     protocol: family === 4 ? ICMP : ICMPV6,
     sourcePort: null,
     destinationPort: null,

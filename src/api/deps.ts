@@ -9,7 +9,7 @@ import type { Ipam } from '../ipam/ipam.ts';
 import type { Clock } from '../lib/clock.ts';
 import type { NetctlError } from '../lib/errors.ts';
 import type { Json, Revision, Store } from '../store/store.ts';
-import type { Impact, RuleCounts, WhyAnswer } from './schemas.ts';
+import type { Impact, RuleCounts, WhyAnswer } from './explain-schemas.ts';
 import type { AgentStatus, ConfigValue } from './status.ts';
 
 export interface WhyQuery {
@@ -34,8 +34,8 @@ export interface ApiDeps {
   config(): readonly ConfigValue[];
   /** Resolves when this host's kernel reflects the revision; rejects when it does not within 5 s. */
   applied(revision: Revision): Promise<void>;
-  /** Which rule decides between two parties. @throws NOT_FOUND, CONFLICT, INVALID */
-  why(query: WhyQuery): Promise<WhyAnswer>;
+  /** Which rule decides between two parties, confirmed by a real packet if asked. @throws NOT_FOUND, CONFLICT, INVALID */
+  why(query: WhyQuery, isProbed: boolean): Promise<WhyAnswer>;
   /** What would be answered otherwise if these records were written. */
   impact(changes: ReadonlyMap<string, Json | null>): Promise<Impact>;
   /** How often each rule applied on this host. */

@@ -27,6 +27,7 @@ import {
 } from '../model/records.ts';
 import { ruleSchema } from '../model/rule.ts';
 import { parseSelector } from '../model/selector.ts';
+import { impact } from './explain-schemas.ts';
 
 export const revision = z.int().min(0).meta({ description: 'Store revision that last wrote it' });
 export const count = z.int().min(0);
@@ -214,30 +215,6 @@ export const documentItem = z.object({
 });
 export type DocumentItem = z.output<typeof documentItem>;
 export const documentList = readableListOf(documentItem);
-const party = z.object({
-  name: z.string().meta({ description: 'Its profiles, or the prefix or address set that it is in' }),
-  endpoints: count.meta({ description: 'How many endpoints it stands for; 0: addresses outside' }),
-  examples: z.array(z.string()).readonly(),
-});
-const answer = z.enum(['allowed', 'denied']);
-const impact = z.object({
-  changes: z
-    .array(
-      z.object({
-        source: party,
-        destination: party,
-        families: z.array(z.union([z.literal(4), z.literal(6)])),
-        traffic: z.string().meta({ example: 'tcp 22,80' }),
-        before: answer,
-        after: answer,
-      }),
-    )
-    .readonly(),
-  more: count.meta({ description: 'Changes beyond those that are listed' }),
-  complete: z.boolean().meta({ description: 'false: there was too much to look at all' }),
-});
-export type Impact = z.output<typeof impact>;
-
 export const applied = z.object({
   revision,
   applied: inForce,
@@ -342,48 +319,6 @@ export const statusItem = z.object({
   guard: z.object({ held: z.array(z.object({ what: z.string(), reason: z.string() })) }),
 });
 export type StatusItem = z.output<typeof statusItem>;
-
-// policy, explained
-
-const whyParty = z.object({ address, node: z.string().nullable(), endpoint: z.string().nullable() });
-const ruleOrigin = z.object({ kind: z.string(), name: z.string(), direction: z.string(), position: z.int() });
-export const whyAnswer = z.object({
-  allowed: z.boolean(),
-  source: whyParty,
-  destination: whyParty,
-  hosts: z.array(
-    z.object({
-      node: z.string(),
-      verdict: z.enum(['accept', 'drop', 'left']).meta({ description: 'left: to the own rules of the host' }),
-      rules: z.array(
-        z.object({
-          chain: z.string(),
-          position: z.int(),
-          text: z.string(),
-          verdict: z.string(),
-          origin: ruleOrigin.nullable(),
-        }),
-      ),
-    }),
-  ),
-});
-export type WhyAnswer = z.output<typeof whyAnswer>;
-const PARTY = 'an endpoint, a node, an address, or host';
-const partyText = z.string(PARTY).min(1, PARTY).max(1024, PARTY);
-export const whyQuery = exactObject({
-  source: partyText,
-  destination: partyText,
-  protocol: z.string('icmp, tcp:PORT, udp:PORT or sctp:PORT').default('icmp'),
-});
-const ruleCount = z.object({ packets: count, bytes: count });
-/** One for each rule that has been compiled for this host; a rule beyond the end has not applied. */
-export const ruleCounts = z.object({ inbound: z.array(ruleCount), outbound: z.array(ruleCount) });
-export type RuleCounts = z.output<typeof ruleCounts>;
-
-export const ruleCountsQuery = exactObject({
-  kind: z.enum(['profile', 'policy'], 'profile or policy'),
-  name: nameText,
-});
 
 // parameters
 

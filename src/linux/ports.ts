@@ -21,6 +21,11 @@ export interface Linux {
   /** Reads and writes below /proc/sys (`net/ipv4/ip_forward`), in the namespace. */
   readSysctl(path: string, netns?: Netns): string;
   writeSysctl(path: string, value: string, netns?: Netns): void;
+  /**
+   * Sends a packet (whole, with its IP header) from the namespace, and tells which rules of nftables in the agent's namespace it meets,
+   * in order, those of iptables-nft among them. None: it did not come here. @throws KernelError
+   */
+  tracePacket(packet: Uint8Array, netns?: Netns): Promise<TraceStep[]>;
   readonly ipsets: IpSets;
   readonly iptables: Iptables;
   readonly nftables: Nftables;
@@ -31,9 +36,8 @@ export interface Linux {
    */
   watchLinks(onEvent: (event: LinkEvent) => void): () => void;
   /**
-   * Tells when somebody else has changed rules of nftables, those of iptables-nft among them, in other tables than `netctl`'s own
-   * of the name given, or when notifications were lost. Of iptables-legacy the kernel tells nothing. Returns the function that
-   * stops it.
+   * Tells when somebody else has changed rules of nftables, those of iptables-nft among them, in tables whose names do not begin as
+   * given, or when notifications were lost. Of iptables-legacy the kernel tells nothing. Returns the function that stops it.
    */
   watchForeignRules(ownTable: string, onChange: () => void): () => void;
   /**
@@ -235,6 +239,16 @@ export interface Nftables {
   watch(table: string, onForeignChange: () => void): () => void;
 }
 
+/** One rule, the end or the policy of a chain that a traced packet met. */
+export interface TraceStep {
+  readonly family: 'ip' | 'ip6' | 'inet';
+  readonly table: string;
+  readonly chain: string;
+  readonly at: 'rule' | 'end' | 'policy';
+  /** `accept`, `drop`, `goto CHAIN`, `continue`. */
+  readonly verdict: string;
+}
+
 export interface NftBaseChain {
   readonly family: 'ip' | 'ip6' | 'inet';
   readonly table: string;
@@ -259,7 +273,7 @@ export type NftRequest = { readonly family: Family; readonly table: string } & (
 /** Makes a chain a base chain, with policy accept. */
 export interface NftHook {
   readonly type: 'filter' | 'nat';
-  readonly hook: 'input' | 'forward' | 'output' | 'postrouting';
+  readonly hook: 'prerouting' | 'input' | 'forward' | 'output' | 'postrouting';
   readonly priority: number;
 }
 
@@ -305,6 +319,8 @@ export type NftExpression =
   | { readonly kind: 'log'; readonly prefix: string }
   /** Only below a base chain of type nat. */
   | { readonly kind: 'masquerade' }
+  /** The kernel tells which rules the packet meets from here on. */
+  | { readonly kind: 'trace' }
   | { readonly kind: 'verdict'; readonly verdict: NftVerdict };
 
 export type NftConnectionState = 'invalid' | 'established' | 'related';

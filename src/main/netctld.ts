@@ -79,7 +79,11 @@ async function run(config: Config, settings: readonly Setting[], logger: Logger)
   await queue.drain();
   const queueTimer = setInterval(() => void queue.drain(), queuePollMilliseconds);
 
-  const questions = new PolicyQuestions(store, config);
+  const questions = new PolicyQuestions(store, config, {
+    linux,
+    bootId,
+    backend: () => agent.status().policy.backend,
+  });
   const api = buildApi({
     store,
     ipam: agent.ipam,
@@ -89,7 +93,7 @@ async function run(config: Config, settings: readonly Setting[], logger: Logger)
     status: () => agent.status(replication()),
     config: () => settings,
     applied: (revision) => agent.applied(revision),
-    why: (query) => questions.why(query),
+    why: (query, isProbed) => questions.why(query, isProbed),
     impact: (changes) => questions.impact(changes),
     ruleCounts: (kind, name) => agent.ruleCounts(kind, name),
     actorOf: (socket) => {

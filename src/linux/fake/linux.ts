@@ -17,6 +17,7 @@ import {
   type Netns,
   type Routing,
   type RoutingRequest,
+  type TraceStep,
   type TrackedConnection,
 } from '../ports.ts';
 import { FakeIpSets } from './ipsets.ts';
@@ -164,6 +165,11 @@ export class FakeLinux implements Linux {
     const what = `write ${value} to /proc/sys/${path}`;
     this.#failures.check('writeSysctl', what);
     withWords(what, () => writeSysctl(this.#find(netns, what), path, value));
+  }
+
+  /** No packet goes through a fake. */
+  async tracePacket(): Promise<TraceStep[]> {
+    return [];
   }
 
   watchForeignRules(_ownTable: string, onChange: () => void): () => void {

@@ -31,12 +31,14 @@ export const NFTABLES_GROUP = 7;
 
 type NftList = 'tables' | 'chains' | 'rules' | 'sets';
 
-export function nftDump(family: Family, what: NftList, table: string): Buffer {
+/** @param chain whose rules, else all of the table */
+export function nftDump(family: Family, what: NftList, table: string, chain?: string): Buffer {
   const type =
     { tables: MESSAGES.table, chains: MESSAGES.chain, rules: MESSAGES.rule, sets: MESSAGES.set }[what] + GET;
   return dumpRequest(messageType(type), (writer) => {
     writeHeader(writer, family);
     if (what === 'rules' || what === 'sets') writer.attributeText(1, table);
+    if (chain !== undefined) writer.attributeText(2, chain);
   });
 }
 

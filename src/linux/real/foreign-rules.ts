@@ -22,6 +22,7 @@ export class ForeignRules {
     if (this.#ours.size > REMEMBERED) this.#ours.delete(oldest!);
   }
 
+  /** @param ownTable how the names of all tables of ours begin */
   watch(ownTable: string, onChange: () => void): () => void {
     const what = 'watch the rules of others';
     const socket = asKernelErrors(what, () =>
@@ -34,7 +35,7 @@ export class ForeignRules {
           ? error?.code === 'ENOBUFS'
           : readMessages(bytes).some((message) => {
               const table = readNotifiedTable(message);
-              return table !== null && table !== ownTable && !this.#ours.has(message.port);
+              return table !== null && !table.startsWith(ownTable) && !this.#ours.has(message.port);
             });
       if (isForeign) onChange();
     });

@@ -16,6 +16,7 @@ import { openNetns } from './netns.ts';
 import { openNftables } from './nftables.ts';
 import { openRouting } from './routing.ts';
 import { readSysctl, writeSysctl } from './sysctl.ts';
+import { tracePacket } from './trace.ts';
 
 export interface LinuxOptions {
   /** `auto`: the one that the plain `iptables` is. */
@@ -39,6 +40,7 @@ export async function createLinux(options: LinuxOptions): Promise<Linux & { clos
     watchLinks: (onEvent) => watchLinks(onEvent),
     deleteLink: (index) => reaper.remove(index),
     ipsets,
+    tracePacket: (packet, netns) => tracePacket(nftables, packet, netns?.fd ?? null),
     watchForeignRules: (ownTable, onChange) => programs.watch(ownTable, onChange),
     iptables: createIptables(backend, (pid) => programs.ours(pid)),
     nftables,

@@ -386,7 +386,11 @@ describe('restart', () => {
       Object.keys(broken).sort(),
     );
     const decides = async (destination: string): Promise<string | undefined> => {
-      const questions = new PolicyQuestions(rig.store, configOf('iptables'));
+      const questions = new PolicyQuestions(rig.store, configOf('iptables'), {
+        linux: rig.linux,
+        bootId: 'boot',
+        backend: () => 'iptables-nft',
+      });
       const answer = await questions.why({ source: '203.0.113.9', destination, protocol: 'icmp' });
       assert.equal(answer.allowed, false);
       return answer.hosts.at(-1)?.rules.at(-1)?.text;

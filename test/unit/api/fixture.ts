@@ -6,7 +6,7 @@
  */
 import type { FastifyInstance } from 'fastify';
 import type { ApiDeps, ForcedChange } from '../../../src/api/deps.ts';
-import type { WhyAnswer } from '../../../src/api/schemas.ts';
+import type { WhyAnswer } from '../../../src/api/explain-schemas.ts';
 import { buildApi } from '../../../src/api/server.ts';
 import type { AgentStatus } from '../../../src/api/status.ts';
 import type { Address } from '../../../src/model/ip.ts';
@@ -40,6 +40,7 @@ export const healthy: AgentStatus = {
 };
 
 export const whyAnswer: WhyAnswer = {
+  probe: null,
   allowed: false,
   source: { address: '10.1.0.7' as Address, node: 'node1', endpoint: 'aaaa' },
   destination: { address: '10.1.0.8' as Address, node: 'node1', endpoint: 'bbbb' },
