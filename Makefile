@@ -10,7 +10,7 @@ built   := $(addprefix dist/,bin/netctl-cni bin/netctl bin/netctld lib/netctl.no
 kernel_headers := -idirafter /usr/include -idirafter /usr/include/$(shell gcc -dumpmachine)
 warnings := -std=c11 -Wall -Wextra -Werror -D_GNU_SOURCE
 
-.PHONY: build setup install demo test test-long check bench clean
+.PHONY: build setup install demo test test-long check bench bench-policy clean
 .DELETE_ON_ERROR:
 
 build: $(built)
@@ -42,9 +42,17 @@ install: build
 demo: build
 	@scripts/sandbox node_modules/.bin/node lab/demo.ts
 
-test: build
+test: build dist/test/packet-io
 	@scripts/setup etcd-server etcd-client
 	scripts/sandbox node_modules/.bin/node --test --test-timeout=120000 'test/unit/**/*.test.ts' 'test/kernel/**/*.test.ts'
+
+# Random policy and random packets, for an hour or so.
+test-long: build dist/test/packet-io
+	NETCTL_TEST_WORLDS=20000 scripts/sandbox node_modules/.bin/node --test test/kernel/policy-random.test.ts
+
+dist/test/packet-io: test/kernel/packet-io.c
+	@mkdir -p $(@D)
+	gcc $(warnings) -O2 -o $@ $<
 
 check: setup
 	node_modules/.bin/tsc --noEmit -p .
@@ -52,11 +60,11 @@ check: setup
 	node_modules/.bin/knip
 	node_modules/.bin/node --test test/unit/layers.test.ts
 
-dist/bench/spawn-time: bench/spawn-time.c
+dist/bench/%: bench/%.c
 	@mkdir -p $(@D)
 	gcc $(warnings) -O2 -o $@ $<
 
-bench: build dist/bench/spawn-time
+bench: build dist/bench/spawn-time bench-policy
 	@scripts/setup containernetworking-plugins
 	@scripts/sandbox node_modules/.bin/node bench/cni.ts
 	@scripts/setup etcd-server
@@ -67,6 +75,11 @@ PART := *
 test-long: build
 	@scripts/setup etcd-server etcd-client
 	scripts/sandbox node_modules/.bin/node --test --test-concurrency=1 'test/long/$(PART).test.ts'
+
+# All parts; PARTS="traffic changes" runs some.
+bench-policy: build dist/bench/tcp-cost
+	@scripts/setup etcd-server etcd-client
+	@scripts/sandbox node_modules/.bin/node bench/policy.ts $(PARTS)
 
 clean:
 	rm -rf dist

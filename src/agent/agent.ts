@@ -10,7 +10,7 @@
  * In: the ports and the configuration. Out: an Attacher for the protocol fronts, status. Never: a kernel write before in-sync.
  */
 
-import { chooseBackend } from '../dataplane/choose-backend.ts';
+import { Backends } from '../dataplane/choose-backend.ts';
 import { EndpointWiring } from '../dataplane/endpoint-wiring.ts';
 import { PolicyDataplane } from '../dataplane/policy-dataplane.ts';
 import { AddressBook } from '../ipam/address-book.ts';
@@ -23,18 +23,19 @@ import type { Logger } from '../lib/logger.ts';
 import type { Linux } from '../linux/ports.ts';
 import { hostInterfaceName } from '../model/attachment.ts';
 import { nodeKey } from '../model/keys.ts';
-import { type ProtocolPort, parseProtocolPort } from '../model/protocol-port.ts';
 import type { Endpoint, Node } from '../model/records.ts';
 import { PolicyEngine } from '../policy/engine.ts';
 import type { Json, Revision, Store } from '../store/store.ts';
 import { Syncer } from '../store/syncer.ts';
 import { Attachments } from './attach.ts';
 import type { Config } from './config.ts';
+import { ConnectionFlush } from './connection-flush.ts';
 import { EndpointTable } from './endpoint-table.ts';
 import { Picture } from './picture.ts';
+import { PolicyGuard } from './policy-guard.ts';
+import { policyOptions } from './policy-options.ts';
 import { agentStatus, type Replication } from './status.ts';
 import { Upkeep } from './upkeep.ts';
-import { Why, type WhyAnswer, type WhyQuery } from './why.ts';
 
 export interface AgentParts {
   readonly config: Config;
@@ -49,9 +50,6 @@ export interface AgentParts {
 /** How long a change may take to the kernel before the API stops waiting for it. */
 const appliedDeadlineMilliseconds = 5000;
 
-/** From the first change of our policy by others to the repair. */
-const foreignChangeMilliseconds = 100;
-
 export class Agent {
   readonly #parts: AgentParts;
   readonly #book = new AddressBook();
@@ -61,7 +59,9 @@ export class Agent {
   readonly collection: Collection;
   readonly #endpoints = new EndpointTable();
   readonly #policy: PolicyDataplane;
+  readonly #guard: PolicyGuard;
   readonly #engine: PolicyEngine;
+  readonly #connections: ConnectionFlush;
   readonly #wiring: EndpointWiring;
   readonly #picture: Picture;
   readonly #syncer: Syncer;
@@ -71,10 +71,8 @@ export class Agent {
   #revision: Revision = 0;
   #attachments: Attachments | null = null;
   #stopWatchingLinks: () => void = () => undefined;
-  #stopWatchingPolicy: () => void = () => undefined;
   #timers: Timer[] = [];
   #upkeep: Upkeep | null = null;
-  #policyCheckScheduled = false;
   #nextPolicyRetry = 0;
   #isRegistered = false;
   #stopped = false;
@@ -83,9 +81,27 @@ export class Agent {
     const { config, store, linux, clock, logger } = parts;
     this.#parts = parts;
     this.#startedAt = new Date(clock.now());
-    this.#policy = new PolicyDataplane(chooseBackend(linux, config.dataplane.policy, logger), logger);
+    const backends = new Backends(linux, config.dataplane, logger);
+    this.#policy = new PolicyDataplane(backends.make('nftables'), logger);
     this.#engine = new PolicyEngine(policyOptions(config), this.#policy);
+    this.#guard = new PolicyGuard({
+      linux,
+      backends,
+      policy: this.#policy,
+      engine: this.#engine,
+      clock,
+      logger,
+      report: (error) => this.#report('policy', error),
+    });
     this.#wiring = new EndpointWiring(linux, logger);
+    this.#connections = new ConnectionFlush({
+      engine: this.#engine,
+      policy: this.#policy,
+      endpoints: this.#endpoints,
+      conntrack: linux.conntrack,
+      hostAddresses: () => this.#wiring.hostAddresses(),
+      logger,
+    });
     this.#picture = new Picture({
       node: config.node.name,
       book: this.#book,
@@ -136,8 +152,7 @@ export class Agent {
     await this.#synced.promise;
     await this.#registerNode();
     for (const [, pool] of this.#book.pools()) this.#wiring.ensureForwarding(pool.cidr.includes(':') ? 6 : 4);
-    this.#stopWatchingPolicy = this.#policy.watch(() => this.#onForeignPolicyChange());
-    await this.#policy.start();
+    await this.#guard.start();
     const { address4, address6 } = config.node;
     const nodeAddresses = [address4, address6].filter((address) => address !== null);
     const attachments = new Attachments({
@@ -178,7 +193,7 @@ export class Agent {
     this.#stopped = true;
     for (const timer of this.#timers) timer.cancel();
     this.#stopWatchingLinks();
-    this.#stopWatchingPolicy();
+    this.#guard.stop();
     this.#upkeep?.stop();
     await this.#attachments?.idle();
     this.#syncer.stop();
@@ -188,15 +203,11 @@ export class Agent {
 
   /** Resolves when this host's kernel reflects the revision. @throws TRY_AGAIN after 5 s, POLICY when it could not be written */
   async applied(revision: Revision): Promise<void> {
-    await this.#seen(revision);
-    await this.#policy.flush();
-  }
-
-  /** @throws NOT_FOUND, CONFLICT, INVALID */
-  async why(query: WhyQuery): Promise<WhyAnswer> {
-    const { config, store } = this.#parts;
-    const { entries } = await store.list('');
-    return new Why(entries, config.node.name, policyOptions(config)).answer(query);
+    await this.#inTime(`revision ${revision} is not in force yet`, async () => {
+      await this.#seen(revision);
+      await this.#policy.flush();
+      await this.#connections.done;
+    });
   }
 
   /** How often each rule of the profile or policy applied on this host. @throws KernelError */
@@ -214,19 +225,26 @@ export class Agent {
       sync: this.#syncer.status(),
       revision: this.#revision,
       replication,
-      policy: this.#policy.status,
+      policy: { ...this.#policy.status, reason: this.#guard.reason, notices: this.#guard.notices },
+      iptables: this.#parts.linux.iptables.backend,
       endpoints: this.#endpoints.size,
       missing: this.#upkeep?.missing ?? new Map(),
       broken: this.#picture.broken(),
       heldLinks: this.#upkeep?.held ?? [],
+      flushedConnections: this.#connections.count,
     });
   }
 
   #onUpdates(updates: Parameters<Picture['apply']>[0], revision: Revision): void {
-    this.#picture.apply(updates);
+    if (this.#attachments === null) this.#picture.apply(updates);
+    else this.#connections.around(updates, () => this.#picture.apply(updates));
     this.#book.onRevision(revision);
     this.#revision = revision;
-    for (const waiter of this.#waiting) if (waiter.revision <= revision) waiter.resolve();
+    for (const waiter of this.#waiting) {
+      if (waiter.revision > revision) continue;
+      waiter.resolve();
+      this.#waiting.delete(waiter);
+    }
     // What changed is in the kernel when flush resolves; those who must know wait for a flush of their own.
     if (this.#attachments !== null)
       this.#policy.flush().catch((error: unknown) => this.#report('policy', error));
@@ -234,16 +252,17 @@ export class Agent {
 
   #seen(revision: Revision): Promise<void> {
     if (this.#revision >= revision) return Promise.resolve();
+    const { promise, resolve } = Promise.withResolvers<void>();
+    this.#waiting.add({ revision, resolve });
+    return promise;
+  }
+
+  /** @throws when the work takes longer than the API waits for it; it goes on */
+  #inTime(complaint: string, work: () => Promise<void>): Promise<void> {
     const { promise, resolve, reject } = Promise.withResolvers<void>();
-    const waiter = { revision, resolve };
-    const timer = this.#parts.clock.setTimer(appliedDeadlineMilliseconds, () =>
-      reject(new Error(`revision ${revision} has not arrived`)),
-    );
-    this.#waiting.add(waiter);
-    return promise.finally(() => {
-      timer.cancel();
-      this.#waiting.delete(waiter);
-    });
+    const timer = this.#parts.clock.setTimer(appliedDeadlineMilliseconds, () => reject(new Error(complaint)));
+    work().then(resolve, reject);
+    return promise.finally(() => timer.cancel());
   }
 
   /** Before the start there is no kernel write; the start itself reads the picture. */
@@ -293,20 +312,9 @@ export class Agent {
   }
 
   async #resync(): Promise<void> {
+    await this.#guard.look();
     await this.#policy.resync();
     await this.#upkeep?.run();
-  }
-
-  /** Many changes at once (a whole rule set is loaded) are one check. */
-  #onForeignPolicyChange(): void {
-    if (this.#policyCheckScheduled) return;
-    this.#policyCheckScheduled = true;
-    this.#timers.push(
-      this.#parts.clock.setTimer(foreignChangeMilliseconds, () => {
-        this.#policyCheckScheduled = false;
-        this.#policy.resync().catch((error: unknown) => this.#report('policy', error));
-      }),
-    );
   }
 
   async #housekeep(attachments: Attachments): Promise<void> {
@@ -339,11 +347,4 @@ export class Agent {
   #report(what: string, error: unknown): void {
     this.#parts.logger.error({ error: asNetctlError(error).message }, `${what}: failed, will be tried again`);
   }
-}
-
-function policyOptions({ dataplane }: Config) {
-  const ports = (key: 'failsafeInbound' | 'failsafeOutbound'): ProtocolPort[] =>
-    dataplane[key].map((text) => parseProtocolPort(text, `dataplane.${key}`));
-  const failsafe = { inbound: ports('failsafeInbound'), outbound: ports('failsafeOutbound') };
-  return { endpointToHost: dataplane.endpointToHost, failsafe };
 }

@@ -124,7 +124,7 @@ export const options: readonly Option[] = [
     key: 'dataplane.policy',
     flag: 'dataplane',
     fallback: 'auto',
-    doc: "What enforces policy: nftables, or iptables with ipsets; auto is iptables, whose accept holds next to Docker's rules.",
+    doc: 'What enforces policy: nftables, or iptables with ipsets; auto is nftables where it works and nobody else uses FORWARD of iptables.',
     parse: oneOf('auto', 'nftables', 'iptables'),
   },
   {
@@ -133,6 +133,13 @@ export const options: readonly Option[] = [
     fallback: 'auto',
     doc: 'Variant of iptables; auto takes what the command iptables is on this host.',
     parse: oneOf('auto', 'nft', 'legacy'),
+  },
+  {
+    key: 'dataplane.foreignFirst',
+    flag: 'foreign-first',
+    fallback: false,
+    doc: 'iptables: rules that others insert above our jumps stay there, and the status names them; else our jumps return to the top.',
+    parse: boolean,
   },
   {
     key: 'dataplane.endpointToHost',

@@ -33,6 +33,8 @@ export interface Config {
   readonly dataplane: {
     readonly policy: 'auto' | 'nftables' | 'iptables';
     readonly iptablesBackend: 'auto' | 'nft' | 'legacy';
+    /** Rules of others may stand above our jumps in iptables. */
+    readonly foreignFirst: boolean;
     readonly endpointToHost: 'drop' | 'accept' | 'return';
     /** `tcp:22`; likewise failsafeOutbound. */
     readonly failsafeInbound: readonly string[];

@@ -157,6 +157,7 @@ export class Picture {
         return;
       case 'owner':
       case 'status':
+      case 'connection-flush':
         return;
     }
   }

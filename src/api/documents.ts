@@ -24,7 +24,7 @@ import { byName, isApplied, serialised, typed } from './http.ts';
 import { checkNewPool, checkPoolChange, removePool } from './pools.ts';
 import { removeProfile } from './profiles.ts';
 import { applied, documentApply, documentList, documentName, documentQuery, removed } from './schemas.ts';
-import { raced, readReadable, reasonOf } from './store-access.ts';
+import { flushRequest, raced, readReadable, reasonOf } from './store-access.ts';
 
 type Action = 'created' | 'changed' | 'unchanged';
 
@@ -49,19 +49,23 @@ export function documentRoutes(instance: FastifyInstance, deps: ApiDeps): void {
 
   const applySchema = { body: documentApply, response: { 200: applied } };
   api.post('/v1/documents', { schema: applySchema }, async (request) => {
-    const { documents, dryRun } = request.body;
+    const { documents, dryRun, flushConnections } = request.body;
     const parsed = documents.map((json, i) => parseDocument(json, `documents[${i}]`));
     refuseRepeated(parsed);
-    const result = await oneAtATime(() => apply(store, parsed, dryRun === true));
+    const result = await oneAtATime(() => apply(store, parsed, dryRun === true, flushConnections === true));
     const warnings = await missingSets(store, parsed);
     const isInForce = dryRun === true || (await isApplied(deps, result.revision));
-    return { ...result, warnings, applied: isInForce };
+    const impact =
+      dryRun === true
+        ? await deps.impact(new Map(parsed.map(({ key, record }) => [key, record as Json])))
+        : null;
+    return { ...result, warnings, applied: isInForce, impact };
   });
 
   const deleteSchema = { querystring: documentName, response: { 200: removed } };
   api.delete('/v1/documents', { schema: deleteSchema }, async (request) => {
-    const { kind, name, force } = request.query;
-    const revision = await remove(store, kind, name, force === 'true');
+    const { kind, name, force, flushConnections } = request.query;
+    const revision = await remove(store, kind, name, force === 'true', flushConnections === 'true');
     return { revision, applied: await isApplied(deps, revision) };
   });
 }
@@ -102,6 +106,7 @@ async function apply(
   store: Store,
   documents: readonly Document[],
   dryRun: boolean,
+  flush: boolean,
 ): Promise<{ revision: Revision; items: { kind: DocumentKind; name: string; action: Action }[] }> {
   const compares: Compare[] = [];
   const writes: Write[] = [];
@@ -121,7 +126,7 @@ async function apply(
     writes.push({ kind: 'put', key, value: record as Json });
   }
   if (dryRun || writes.length === 0) return { revision, items };
-  const result = await store.transact(compares, writes);
+  const result = await store.transact(compares, [...writes, ...flushRequest(flush)]);
   if (!result.committed) throw raced('one of the documents');
   return { revision: result.revision, items };
 }
@@ -154,8 +159,14 @@ async function missingSets(store: Store, documents: readonly Document[]): Promis
   return warnings;
 }
 
-async function remove(store: Store, kind: DocumentKind, name: string, force: boolean): Promise<Revision> {
-  if (kind === 'profile') return removeProfile(store, name, force, undefined);
+async function remove(
+  store: Store,
+  kind: DocumentKind,
+  name: string,
+  force: boolean,
+  flush: boolean,
+): Promise<Revision> {
+  if (kind === 'profile') return removeProfile(store, name, force, undefined, flush);
   if (kind === 'pool') return removePool(store, name, undefined);
   const key = documentKey(kind, name);
   const entry = await store.get(key);
@@ -163,7 +174,7 @@ async function remove(store: Store, kind: DocumentKind, name: string, force: boo
   if (kind === 'address-set' && !force) await refuseInUse(store, name);
   const result = await store.transact(
     [{ kind: 'modified', key, revision: entry.modified }],
-    [{ kind: 'delete', key }],
+    [{ kind: 'delete', key }, ...flushRequest(flush)],
   );
   if (!result.committed) throw raced(`${kind} ${name}`);
   return result.revision;

@@ -33,7 +33,15 @@ export interface AgentStatus {
   readonly policy: {
     /** `nftables`, `iptables-nft` or `iptables-legacy`. */
     readonly backend: string;
+    /** Why it is that one. */
+    readonly reason: string | null;
+    /** The variant of iptables on this host: `nft` or `legacy`. */
+    readonly iptables: string;
     readonly inSync: boolean;
+    /** What of others stands before ours or drops what we accept; not a fault of this host's agent. */
+    readonly notices: readonly string[];
+    /** What others had changed of ours, the last time that it was put right. */
+    readonly lastRepair: { readonly at: string; readonly what: readonly string[] } | null;
     readonly error: string | null;
     readonly counters: Readonly<Record<string, number>>;
   };

@@ -31,7 +31,12 @@ export function systemRoutes(instance: FastifyInstance, deps: ApiDeps): void {
       problems,
       agent,
       store,
-      policy: { ...policy, counters: { ...policy.counters } },
+      policy: {
+        ...policy,
+        counters: { ...policy.counters },
+        notices: [...policy.notices],
+        lastRepair: policy.lastRepair && { at: policy.lastRepair.at, what: [...policy.lastRepair.what] },
+      },
       endpoints: { total: endpoints.total, unhealthy: [...endpoints.unhealthy] },
       records: { broken: [...records.broken] },
       guard: { held: [...guard.held] },

@@ -1,5 +1,5 @@
 /**
- * Commands about the agent itself: `node status`, `config show`, `version`.
+ * Commands about the agent itself: `node status`, `check`, `config show`, `version`.
  *
  * In: arguments. Out: what the agent reports; `node status` also as an exit code. Never: "healthy" while the agent names a
  * problem.
@@ -34,6 +34,24 @@ export const agentCommands: readonly Command[] = [
       if (output.forPeople) printStatus(output, status);
       else await output.one('node', status.node, status, []);
       return status.healthy ? exitCodes.done : exitCodes.unhealthy;
+    },
+  },
+  {
+    words: 'check',
+    help: 'Say what enforces policy on this host and why, which iptables it has, and what of others stands in the way; exit code 4 when not healthy.',
+    async run({ api, output }) {
+      const { node, healthy, problems, policy } = await api().send<StatusItem>('GET', '/v1/status');
+      const { backend, reason, iptables, inSync, notices, lastRepair } = policy;
+      const item = { node, healthy, backend, reason, iptables, inSync, notices, lastRepair, problems };
+      await output.one('check', node, item, [
+        ['Policy', `${backend}, ${inSync ? 'in sync' : 'not in sync'}`],
+        ['Because', reason],
+        ['iptables', `iptables-${iptables}`],
+        ['Last repair', lastRepair === null ? 'none' : `${lastRepair.at}: ${lastRepair.what.join('; ')}`],
+        ...notices.map((notice): [string, string] => ['Others', notice]),
+        ...problems.map((problem): [string, string] => ['Problem', problem]),
+      ]);
+      return healthy ? exitCodes.done : exitCodes.unhealthy;
     },
   },
   {
@@ -83,6 +101,7 @@ function printStatus(output: Output, status: StatusItem): void {
       'Policy',
       [`${policy.backend}, ${good(policy.inSync, 'in sync', 'not in sync')}`, ...counters].join(', '),
     ],
+    ...policy.notices.map((notice): [string, string] => ['Others', notice]),
     ['Endpoints', `${endpoints.total}, ${endpoints.unhealthy.length} unhealthy`],
     ['Held back', guard.held.length === 0 ? 'nothing' : `${guard.held.length}`],
   ];

@@ -160,6 +160,11 @@ export class EndpointWiring {
     return link?.mtuBytes ?? 1500;
   }
 
+  /** All addresses of the host's namespace. */
+  async hostAddresses(): Promise<Set<Address>> {
+    return new Set((await this.#host.addresses()).map(({ address }) => address));
+  }
+
   /** Our links, by name. */
   async links(): Promise<Map<string, LinkInfo>> {
     const links = (await this.#host.links()).filter(

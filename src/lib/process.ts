@@ -12,6 +12,8 @@ const MAX_OUTPUT_BYTES = 256 * 1024 * 1024;
 export interface RunOptions {
   readonly stdin?: string;
   readonly timeoutMs: number;
+  /** Told the number of the process, before it can have done anything that others are told of. */
+  readonly onStart?: (pid: number) => void;
 }
 
 /** A program that could not be started, failed or ran too long. The message names it and the first line of its complaint. */
@@ -32,10 +34,11 @@ export class ProgramError extends NetctlError {
 export function run(
   program: string,
   args: readonly string[],
-  { stdin = '', timeoutMs }: RunOptions,
+  { stdin = '', timeoutMs, onStart }: RunOptions,
 ): Promise<{ stdout: string; stderr: string }> {
   const { promise, resolve, reject } = Promise.withResolvers<{ stdout: string; stderr: string }>();
   const child = spawn(program, args, { stdio: ['pipe', 'pipe', 'pipe'] });
+  if (child.pid !== undefined) onStart?.(child.pid);
   const output = { stdout: [] as Buffer[], stderr: [] as Buffer[] };
   let bytes = 0;
   let killedBecause: string | null = null;

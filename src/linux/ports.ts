@@ -21,6 +21,11 @@ export interface Linux {
   /** Reads and writes below /proc/sys (`net/ipv4/ip_forward`), in the namespace. */
   readSysctl(path: string, netns?: Netns): string;
   writeSysctl(path: string, value: string, netns?: Netns): void;
+  /**
+   * Sends a packet (whole, with its IP header) from the namespace, and tells which rules of nftables in the agent's namespace it meets,
+   * in order, those of iptables-nft among them. None: it did not come here. @throws KernelError
+   */
+  tracePacket(packet: Uint8Array, netns?: Netns): Promise<TraceStep[]>;
   readonly ipsets: IpSets;
   readonly iptables: Iptables;
   readonly nftables: Nftables;
@@ -30,6 +35,11 @@ export interface Linux {
    * (receive buffer overflow): read everything again. Returns the function that stops it.
    */
   watchLinks(onEvent: (event: LinkEvent) => void): () => void;
+  /**
+   * Tells when somebody else has changed rules of nftables, those of iptables-nft among them, in tables whose names do not begin as
+   * given, or when notifications were lost. Of iptables-legacy the kernel tells nothing. Returns the function that stops it.
+   */
+  watchForeignRules(ownTable: string, onChange: () => void): () => void;
   /**
    * Deletes a link of the agent's namespace (with a veth, its peer too). Resolves when the kernel announced that it is
    * gone, or never was; does not wait for the kernel's own RCU grace period (16–25 ms). Many at once go in groups.
@@ -197,6 +207,8 @@ export type IptablesTable = 'filter' | 'nat';
 export interface Iptables {
   /** Which variant is driven, for status. */
   readonly backend: 'nft' | 'legacy';
+  /** The kernel holds a table filter of the legacy variant: its rules count beside those of the other variant. */
+  hasLegacyRules(): boolean;
   /**
    * The output of `iptables-save` for the table (default filter); nothing where the kernel does not have the table yet (to ask for it would bring
    * its hooks into the path of every packet). `withCounters`: with `[packets:bytes] ` before each rule.
@@ -218,11 +230,29 @@ export interface Nftables {
   read(family: Family, table: string): Promise<NftTable | null>;
   /** By chain: what the counters of its rules say, in order; null for a rule without. Empty where there is no such table. */
   counts(family: Family, table: string): Promise<ReadonlyMap<string, readonly (NftCount | null)[]>>;
+  /** The base chains at the hook forward, of all tables, that drop whatever none of their rules accepts. */
+  dropsAtForward(): Promise<NftBaseChain[]>;
   /**
    * Tells when somebody else has changed a table of this name, in either family, or when notifications were lost. Returns the
    * function that stops it.
    */
   watch(table: string, onForeignChange: () => void): () => void;
+}
+
+/** One rule, the end or the policy of a chain that a traced packet met. */
+export interface TraceStep {
+  readonly family: 'ip' | 'ip6' | 'inet';
+  readonly table: string;
+  readonly chain: string;
+  readonly at: 'rule' | 'end' | 'policy';
+  /** `accept`, `drop`, `goto CHAIN`, `continue`. */
+  readonly verdict: string;
+}
+
+export interface NftBaseChain {
+  readonly family: 'ip' | 'ip6' | 'inet';
+  readonly table: string;
+  readonly chain: string;
 }
 
 export type NftRequest = { readonly family: Family; readonly table: string } & (
@@ -243,7 +273,7 @@ export type NftRequest = { readonly family: Family; readonly table: string } & (
 /** Makes a chain a base chain, with policy accept. */
 export interface NftHook {
   readonly type: 'filter' | 'nat';
-  readonly hook: 'input' | 'forward' | 'output' | 'postrouting';
+  readonly hook: 'prerouting' | 'input' | 'forward' | 'output' | 'postrouting';
   readonly priority: number;
 }
 
@@ -289,6 +319,8 @@ export type NftExpression =
   | { readonly kind: 'log'; readonly prefix: string }
   /** Only below a base chain of type nat. */
   | { readonly kind: 'masquerade' }
+  /** The kernel tells which rules the packet meets from here on. */
+  | { readonly kind: 'trace' }
   | { readonly kind: 'verdict'; readonly verdict: NftVerdict };
 
 export type NftConnectionState = 'invalid' | 'established' | 'related';
@@ -340,6 +372,19 @@ export interface NftSetInfo {
 export interface Conntrack {
   /** Deletes every tracked connection that has the address as original or reply source or destination. */
   flushAddress(address: Address): Promise<void>;
+  /** Deletes the tracked connections of the family that are to go. Returns how many. The table is read in pieces. */
+  flushWhere(family: Family, isToGo: (connection: TrackedConnection) => boolean): Promise<number>;
+}
+
+/** A tracked connection by its first packet, as a filter has seen it: with its destination translated, its source not yet. */
+export interface TrackedConnection {
+  readonly source: Address;
+  readonly destination: Address;
+  readonly protocol: number;
+  /** null where the protocol has none. */
+  readonly sourcePort: number | null;
+  readonly destinationPort: number | null;
+  readonly icmp: { readonly type: number; readonly code: number } | null;
 }
 
 /** The kernel said no. `errno` is its symbolic name (`EEXIST`), `position` that of the request in its batch. */

@@ -24,6 +24,8 @@ export type Key =
   | { readonly kind: 'address-set'; readonly set: string }
   | { readonly kind: 'host-endpoint'; readonly node: string; readonly name: string }
   | { readonly kind: 'settings' }
+  /** Written with a change of policy whose denials are to cut connections that are there; its value only has to differ. */
+  | { readonly kind: 'connection-flush' }
   | { readonly kind: 'reservation'; readonly reservation: string }
   | { readonly kind: 'tenant'; readonly tenant: string }
   | { readonly kind: 'tenant-use'; readonly tenant: string }
@@ -45,6 +47,7 @@ export const keyPrefix: Readonly<Record<KeyKind, string>> = {
   'address-set': 'address-sets/',
   'host-endpoint': 'host-endpoints/',
   settings: 'settings',
+  'connection-flush': 'connection-flush',
   reservation: 'reservations/',
   tenant: 'tenants/',
   'tenant-use': 'tenant-use/',
@@ -63,6 +66,7 @@ export const ownerKey = (
 ): string => `owners/${owner.tenant}/${owner.app}/${owner.instance}/${address}`;
 export const endpointKey = (node: string, endpoint: string): string => `endpoints/${node}/${endpoint}`;
 export const settingsKey = 'settings';
+export const connectionFlushKey = 'connection-flush';
 export const reservationKey = (id: string): string => `reservations/${id}`;
 export const tenantKey = (tenant: string): string => `tenants/${tenant}`;
 export const tenantUseKey = (tenant: string): string => `tenant-use/${tenant}`;
@@ -95,6 +99,7 @@ export function parseKey(path: string): Key | null {
       return { kind: 'host-endpoint', node: a, name: b };
     if (kind === 'address-sets' && a && parts.length === 1) return { kind: 'address-set', set: a };
     if (path === settingsKey) return { kind: 'settings' };
+    if (path === connectionFlushKey) return { kind: 'connection-flush' };
     if (kind === 'reservations' && a && parts.length === 1) return { kind: 'reservation', reservation: a };
     if (kind === 'tenants' && a && parts.length === 1) return { kind: 'tenant', tenant: a };
     if (kind === 'tenant-use' && a && parts.length === 1) return { kind: 'tenant-use', tenant: a };

@@ -145,10 +145,10 @@ describe('the API for schedulers and operators, on etcd', () => {
       node: two.name,
     });
     const drained = await ok(one, 'POST', `/v1/nodes/${two.name}:drain`, {});
-    assert.deepEqual(
-      drained.items.map(({ state }: { state: string }) => state).toSorted(),
-      ['active', 'bound'],
-    );
+    assert.deepEqual(drained.items.map(({ state }: { state: string }) => state).toSorted(), [
+      'active',
+      'bound',
+    ]);
     assert.deepEqual(code(await call(one, 'POST', '/v1/reservations', wish({ node: two.name }))), [
       409,
       'AFFINITY_MISMATCH',

@@ -223,7 +223,7 @@ describe('real kernel only', () => {
 
   test('text that iptables does not take comes back with its own words', async () => {
     await assert.rejects(
-      createIptables('nft').restore(4, '*filter\n-A FORWARD --bogus\nCOMMIT\n'),
+      createIptables('nft', () => undefined).restore(4, '*filter\n-A FORWARD --bogus\nCOMMIT\n'),
       /--bogus/,
     );
   });

@@ -5,7 +5,7 @@
  * back, and printed as commands. Never: success where the kernel would refuse.
  */
 import { NetctlError } from '../../lib/errors.ts';
-import { type Address, families } from '../../model/ip.ts';
+import { type Address, families, familyOf } from '../../model/ip.ts';
 import { describeRouting } from '../describe.ts';
 import { checkIndex, checkVeth } from '../netlink/link.ts';
 import { checkRoute } from '../netlink/route.ts';
@@ -17,6 +17,8 @@ import {
   type Netns,
   type Routing,
   type RoutingRequest,
+  type TraceStep,
+  type TrackedConnection,
 } from '../ports.ts';
 import { FakeIpSets } from './ipsets.ts';
 import { FakeIptables } from './iptables.ts';
@@ -35,6 +37,8 @@ export class FakeLinux implements Linux {
   readonly iptables: FakeIptables;
   readonly nftables: FakeNftables;
   readonly conntrack: Conntrack;
+  /** What is tracked. */
+  connections: readonly TrackedConnection[] = [];
   /** Addresses given to conntrack.flushAddress, in order. */
   readonly flushedAddresses: Address[] = [];
   readonly #failures = new Failures();
@@ -42,6 +46,7 @@ export class FakeLinux implements Linux {
   readonly #netnsByPath = new Map<string, FakeNetns>();
   readonly #netnsByFd = new Map<number, FakeNetns>();
   readonly #watchers = new Set<(event: LinkEvent) => void>();
+  readonly #ruleWatchers = new Set<() => void>();
   #nextInode = FIRST_INODE + 1;
   #nextFd = 1000;
 
@@ -53,6 +58,13 @@ export class FakeLinux implements Linux {
       flushAddress: async (address) => {
         this.#failures.check('flushAddress', `flush connections of ${address}`);
         this.flushedAddresses.push(address);
+      },
+      flushWhere: async (family, isToGo) => {
+        this.#failures.check('flushWhere', 'flush connections');
+        const stay = this.connections.filter((each) => familyOf(each.source) !== family || !isToGo(each));
+        const gone = this.connections.length - stay.length;
+        this.connections = stay;
+        return gone;
       },
     };
   }
@@ -153,6 +165,21 @@ export class FakeLinux implements Linux {
     const what = `write ${value} to /proc/sys/${path}`;
     this.#failures.check('writeSysctl', what);
     withWords(what, () => writeSysctl(this.#find(netns, what), path, value));
+  }
+
+  /** No packet goes through a fake. */
+  async tracePacket(): Promise<TraceStep[]> {
+    return [];
+  }
+
+  watchForeignRules(_ownTable: string, onChange: () => void): () => void {
+    this.#ruleWatchers.add(onChange);
+    return () => void this.#ruleWatchers.delete(onChange);
+  }
+
+  /** Others have changed rules. */
+  tellForeignRules(): void {
+    for (const onChange of this.#ruleWatchers) onChange();
   }
 
   watchLinks(onEvent: (event: LinkEvent) => void): () => void {

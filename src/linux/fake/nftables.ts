@@ -10,6 +10,7 @@ import { checkNftRequest } from '../netlink/nftables.ts';
 import {
   KernelError,
   type Nftables,
+  type NftBaseChain,
   type NftCount,
   type NftData,
   type NftHook,
@@ -30,6 +31,8 @@ type Tables = Map<string, Table>;
 
 export class FakeNftables implements Nftables {
   #tables: Tables = new Map();
+  /** What others have at the hook forward. */
+  foreignDrops: readonly NftBaseChain[] = [];
   readonly #failures: Failures;
   readonly #watchers = new Set<{ readonly table: string; readonly onForeignChange: () => void }>();
 
@@ -81,6 +84,11 @@ export class FakeNftables implements Nftables {
         Array.from(found.sets, ([name, { spec, elements }]) => [name, { spec, elements: [...elements] }]),
       ),
     };
+  }
+
+  async dropsAtForward(): Promise<NftBaseChain[]> {
+    this.#failures.check('nftables.read', 'list nftables');
+    return [...this.foreignDrops];
   }
 
   watch(table: string, onForeignChange: () => void): () => void {

@@ -29,6 +29,7 @@ export type FakeOperation =
   | 'save'
   | 'restore'
   | 'flushAddress'
+  | 'flushWhere'
   | 'deleteLink'
   | 'readSysctl'
   | 'writeSysctl';

@@ -7,6 +7,7 @@ import { existsSync } from 'node:fs';
 import { families } from '../../model/ip.ts';
 import type { Iptables, Linux } from '../ports.ts';
 import { createConntrack } from './conntrack.ts';
+import { ForeignRules } from './foreign-rules.ts';
 import { openIpSets } from './ipsets.ts';
 import { createIptables, detectBackend } from './iptables.ts';
 import { LinkReaper } from './link-reaper.ts';
@@ -15,6 +16,7 @@ import { openNetns } from './netns.ts';
 import { openNftables } from './nftables.ts';
 import { openRouting } from './routing.ts';
 import { readSysctl, writeSysctl } from './sysctl.ts';
+import { tracePacket } from './trace.ts';
 
 export interface LinuxOptions {
   /** `auto`: the one that the plain `iptables` is. */
@@ -27,6 +29,7 @@ export async function createLinux(options: LinuxOptions): Promise<Linux & { clos
   const reaper = new LinkReaper();
   const ipsets = openIpSets();
   const nftables = openNftables();
+  const programs = new ForeignRules();
   const hasIpv6 = existsSync('/proc/net/if_inet6');
   return {
     families: families.filter((family) => family === 4 || hasIpv6),
@@ -37,7 +40,9 @@ export async function createLinux(options: LinuxOptions): Promise<Linux & { clos
     watchLinks: (onEvent) => watchLinks(onEvent),
     deleteLink: (index) => reaper.remove(index),
     ipsets,
-    iptables: createIptables(backend),
+    tracePacket: (packet, netns) => tracePacket(nftables, packet, netns?.fd ?? null),
+    watchForeignRules: (ownTable, onChange) => programs.watch(ownTable, onChange),
+    iptables: createIptables(backend, (pid) => programs.ours(pid)),
     nftables,
     conntrack: createConntrack(),
     close() {

@@ -49,6 +49,8 @@ export interface Native {
   writeSysctl(netnsFd: number, path: string, value: Uint8Array): void;
   isNetworkNamespace(fd: number): boolean;
   peerCredentials(fd: number): { pid: number; uid: number; gid: number };
+  /** @param packet of IPv4 or IPv6, whole: out it goes from the namespace as it is */
+  sendPacket(netnsFd: number, packet: Uint8Array): void;
   /** @param path of a unix datagram socket; `@name` is an abstract one */
   sendDatagram(path: string, datagram: Uint8Array): void;
 }

@@ -2,6 +2,7 @@
 import assert from 'node:assert/strict';
 import { describe, test } from 'node:test';
 import { Agent } from '../../../src/agent/agent.ts';
+import { PolicyQuestions } from '../../../src/agent/policy-questions.ts';
 import { FakeLinux } from '../../../src/linux/fake/linux.ts';
 import type { Linux } from '../../../src/linux/ports.ts';
 import type { Cidr } from '../../../src/model/ip.ts';
@@ -107,7 +108,10 @@ describe('order', () => {
           return { ...routing, batch: noted(netns ? 'container' : 'host', routing.batch) };
         },
         deleteLink: noted('delete link', (index) => linux.deleteLink(index)),
-        conntrack: { flushAddress: noted('conntrack', (address) => linux.conntrack.flushAddress(address)) },
+        conntrack: {
+          ...linux.conntrack,
+          flushAddress: noted('conntrack', (address) => linux.conntrack.flushAddress(address)),
+        },
         iptables: override(linux.iptables, {
           restore: noted('rules', (family, text) => linux.iptables.restore(family, text)),
         }),
@@ -304,7 +308,12 @@ describe('restart', () => {
       Object.keys(broken).sort(),
     );
     const decides = async (destination: string): Promise<string | undefined> => {
-      const answer = await rig.agent.why({ source: '203.0.113.9', destination, protocol: 'icmp' });
+      const questions = new PolicyQuestions(rig.store, config, {
+        linux: rig.linux,
+        bootId: 'boot',
+        backend: () => 'iptables-nft',
+      });
+      const answer = await questions.why({ source: '203.0.113.9', destination, protocol: 'icmp' });
       assert.equal(answer.allowed, false);
       return answer.hosts.at(-1)?.rules.at(-1)?.text;
     };

@@ -42,6 +42,7 @@ export class CountedNftables {
         nftables.transact(requests);
       },
       watch: (table, onForeignChange) => nftables.watch(table, onForeignChange),
+      dropsAtForward: () => nftables.dropsAtForward(),
       counts: (...question) => nftables.counts(...question),
     };
   }
@@ -142,7 +143,15 @@ export function nftScenarios(open: () => Promise<Parts>): void {
       assert.equal(agent.linux.count.transactions, 1);
       assert.deepEqual(
         { ...agent.dataplane.status, writes: null },
-        { backend: 'nftables', inSync: true, lastError: null, retryInMs: null, writes: null },
+        {
+          backend: 'nftables',
+          inSync: true,
+          notices: [],
+          lastRepair: null,
+          lastError: null,
+          retryInMs: null,
+          writes: null,
+        },
       );
     });
 
