@@ -19,7 +19,7 @@ import type { Clock, Timer } from '../lib/clock.ts';
 import { asNetctlError } from '../lib/errors.ts';
 import type { Logger } from '../lib/logger.ts';
 import type { LinkEvent, Linux } from '../linux/ports.ts';
-import type { Cidr } from '../model/ip.ts';
+import type { Address, Cidr } from '../model/ip.ts';
 import { nodeKey } from '../model/keys.ts';
 import { type ProtocolPort, parseProtocolPort } from '../model/protocol-port.ts';
 import type { Endpoint, Node } from '../model/records.ts';
@@ -85,7 +85,7 @@ export class Agent {
     this.#startedAt = new Date(clock.now());
     this.#policy = new PolicyDataplane(chooseBackend(linux, config.dataplane.policy, logger), logger);
     this.#engine = new PolicyEngine(policyOptions(config), this.#policy);
-    this.#wiring = new EndpointWiring(linux, logger);
+    this.#wiring = new EndpointWiring(linux, (address) => this.#livesAway(address), logger);
     this.#picture = new Picture({
       node: config.node.name,
       book: this.#book,
@@ -95,6 +95,7 @@ export class Agent {
       onFamily: (family) => this.#afterSync(() => this.#wiring.ensureForwarding(family)),
       onOwnEndpoint: (id, before, now) => this.#onOwnEndpoint(id, before, now),
       onOwnBlock: (block, present) => this.#afterSync(() => this.#wiring.setBlockRoute(block, present)),
+      onAddressMoved: (address, id) => this.#onAddressMoved(address, id),
     });
     this.ipam = new Ipam({
       store,
@@ -265,6 +266,30 @@ export class Agent {
     attachments.tearDown(id, before).catch((error: unknown) => this.#report('tear-down', error));
   }
 
+  /** Of a routed pool, in a block that another node has (or nobody): the other hosts learn of it one by one. */
+  #livesAway(address: Address): boolean {
+    const view = this.#book.viewOf(address);
+    if (view === undefined || view.pool.kind === 'macvlan') return false;
+    return this.#book.blockAt(view.pool, address)?.value.node !== this.#parts.config.node.name;
+  }
+
+  /** Somebody else has the address now, or has it to come, though an endpoint of ours still stands. */
+  #hasMoved(address: Address): boolean {
+    const record = this.#book.address(address)?.value;
+    if (record === undefined) return false;
+    return record.node !== this.#parts.config.node.name || !['bound', 'active'].includes(record.state);
+  }
+
+  /** From now on this host neither answers for the address nor announces it; its container keeps what is left. */
+  #onAddressMoved(address: Address, id: string): void {
+    if (this.#attachments === null || this.#attachments.isBusy(id) || !this.#hasMoved(address)) return;
+    this.#parts.logger.warn(
+      { endpoint: id, address },
+      'an address of a running container went to another owner or node',
+    );
+    this.#wiring.forgetAddress(address).catch((error: unknown) => this.#report('routes', error));
+  }
+
   /** Links with our name that no endpoint has: left by a crash, or a sign that the store is not the one it was. */
   async #removeUnknownLinks(): Promise<void> {
     const { config, linux, logger } = this.#parts;
@@ -308,8 +333,13 @@ export class Agent {
     }
   }
 
-  *#settledEndpoints() {
-    for (const [id, { value }] of this.#endpoints.all()) if (!this.#attachments?.isBusy(id)) yield value;
+  /** Those that no request works on, with the addresses that are still theirs. */
+  *#settledEndpoints(): Generator<Endpoint> {
+    for (const [id, { value }] of this.#endpoints.all()) {
+      if (this.#attachments?.isBusy(id)) continue;
+      const kept = value.addresses.filter((address) => !this.#hasMoved(address));
+      yield kept.length === value.addresses.length ? value : { ...value, addresses: kept };
+    }
   }
 
   *#ownBlocks(): Generator<Cidr> {

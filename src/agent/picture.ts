@@ -17,7 +17,7 @@ import type { AddressBook, Known } from '../ipam/address-book.ts';
 import type { Logger } from '../lib/logger.ts';
 import { addressSetFromJson } from '../model/address-set.ts';
 import { hostEndpointFromJson } from '../model/host-endpoint.ts';
-import { type Cidr, type Family, familyOf } from '../model/ip.ts';
+import { type Address, type Cidr, type Family, familyOf } from '../model/ip.ts';
 import { type Key, parseKey } from '../model/keys.ts';
 import { type BrokenPolicy, type Policy, policyFromJson, salvagePolicy } from '../model/policy.ts';
 import { parseProfileRecord } from '../model/profile.ts';
@@ -54,6 +54,8 @@ export interface PictureParts {
   onFamily(family: Family): void;
   /** An endpoint of this node came, went or changed; null where there was or is none. */
   onOwnEndpoint(id: string, before: Endpoint | null, now: Endpoint | null): void;
+  /** An endpoint of this node has the address, and its record says so no longer. */
+  onAddressMoved(address: Address, id: string): void;
   /** This node has, or has no longer, the block. */
   onOwnBlock(block: Cidr, present: boolean): void;
 }
@@ -106,9 +108,14 @@ export class Picture {
         if (wasOurs !== isOurs) this.#parts.onOwnBlock(key.cidr, isOurs);
         return;
       }
-      case 'address':
+      case 'address': {
+        const user = book.address(key.address)?.value.endpoint ?? null;
         book.onAddress(key.address, this.#read(path, entry, addressSchema));
+        const isLeft = user !== null && book.address(key.address)?.value.endpoint !== user;
+        if (isLeft && this.#parts.endpoints.get(user)?.value.addresses.includes(key.address))
+          this.#parts.onAddressMoved(key.address, user);
         return;
+      }
       case 'endpoint':
         this.#endpoint(key, this.#read(path, entry, endpointSchema));
         return;

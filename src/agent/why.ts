@@ -143,6 +143,7 @@ export class Why {
       logger: silent,
       onFamily: () => undefined,
       onOwnBlock: () => undefined,
+      onAddressMoved: () => undefined,
       onOwnEndpoint: () => undefined,
     });
     picture.apply(this.#entries.map((entry) => ({ key: entry.key, entry })));

@@ -41,6 +41,7 @@ export function endpoint(number: number, netnsFd: number): VethSpec {
     mac: '02:42:0a:00:00:01' as Mac,
     mtuBytes: 1400,
     addresses: [address('10.65.0.2'), address('fd00:65::2')],
+    announced: new Set(),
   };
 }
 

@@ -48,6 +48,7 @@ export class TestNode {
       logger: silent,
       onFamily() {},
       onOwnBlock() {},
+      onAddressMoved() {},
       onOwnEndpoint() {},
     });
     this.ipam = new Ipam({
