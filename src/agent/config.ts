@@ -42,6 +42,11 @@ export interface Config {
     readonly resyncSeconds: number;
     readonly confirmMassDeletion: boolean;
   };
+  readonly bgp: {
+    readonly enabled: boolean;
+    readonly birdPath: string;
+    readonly listenPort: number;
+  };
   readonly log: { readonly level: 'debug' | 'info' | 'warn' | 'error'; readonly format: 'json' | 'text' };
   readonly runDir: string;
   readonly stateDir: string;
@@ -124,6 +129,7 @@ function readFlags(argv: readonly string[]): Map<string, string> {
       args: [...argv],
       options: { ...known, config: { type: 'string' } },
       strict: true,
+      allowNegative: true,
       allowPositionals: false,
     });
     return new Map(Object.entries(values).map(([flag, value]) => [flag, String(value)]));

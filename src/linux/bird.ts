@@ -23,6 +23,8 @@ export interface Bird {
   start(recover: boolean): Promise<void>;
   /** A conversation with the running process; null where none answers. */
   connect(listener: BirdListener): Promise<BirdSession | null>;
+  /** Process id of the running one, as it wrote it down; null for none. */
+  pid(): number | null;
   /** Process ids of other BIRDs in this network namespace: two of them take each other's routes out of the kernel. */
   others(): number[];
 }

@@ -85,11 +85,17 @@ class Control implements BirdSession {
 
   /** `+…` is a line of the log, `NNNN ` (a blank after the code) ends a reply. */
   #line(line: string): void {
-    if (line.startsWith('+')) return this.#listener.onLog(line.slice(1));
+    if (line.startsWith('+')) {
+      this.#listener.onLog(line.slice(1));
+      return;
+    }
     this.#reply.push(line);
     this.#replyCharacters += line.length;
-    if (this.#replyCharacters > mostReplyCharacters) return this.#end('BIRD sent a reply without end');
-    if (!/^\d{4} /.test(line)) return;
+    if (this.#replyCharacters > mostReplyCharacters) this.#end('BIRD sent a reply without end');
+    else if (/^\d{4} /.test(line)) this.#answer();
+  }
+
+  #answer(): void {
     const question = this.#questions.shift();
     const reply = this.#reply.join('\n');
     this.#reply = [];

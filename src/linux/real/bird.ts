@@ -32,6 +32,10 @@ export function createBird({ program, directory }: BirdFiles): Bird {
   const config = join(directory, 'bird.conf');
   const control = join(directory, 'bird.ctl');
   const pidFile = join(directory, 'bird.pid');
+  const pid = (): number | null => {
+    const text = textOf(pidFile)?.trim() ?? '';
+    return /^\d+$/.test(text) ? Number(text) : null;
+  };
   return {
     async version() {
       if (!existsSync(program)) return null;
@@ -67,7 +71,8 @@ export function createBird({ program, directory }: BirdFiles): Bird {
       }
     },
     connect: (listener) => connectBird(control, listener),
-    others: () => otherBirds(program, Number(textOf(pidFile)?.trim())),
+    pid,
+    others: () => otherBirds(program, pid()),
   };
 }
 
@@ -78,12 +83,13 @@ function complaint(error: ProgramError, file: string): string {
 }
 
 /** By name and namespace: whatever it was started by. */
-function otherBirds(program: string, own: number): number[] {
+function otherBirds(program: string, own: number | null): number[] {
   const name = program.split('/').at(-1) ?? program;
   const here = readlinkSync('/proc/self/ns/net');
   return readdirSync('/proc')
+    .filter((entry) => /^\d+$/.test(entry))
     .map(Number)
-    .filter((pid) => Number.isInteger(pid) && pid !== own)
+    .filter((pid) => pid !== own)
     .filter((pid) => {
       try {
         return (
