@@ -15,19 +15,11 @@ import {
   type RouteInfo,
   type Routing,
 } from '../linux/ports.ts';
+import { announcedProtocol, routeProtocol } from '../linux/route-protocols.ts';
 import { hostInterfacePrefix } from '../model/attachment.ts';
 import { type Address, type Cidr, type Family, familyOf, hostCidr } from '../model/ip.ts';
 import type { Endpoint } from '../model/records.ts';
-import {
-  announcedProtocol,
-  blockRoute,
-  ownProtocols,
-  planContainer,
-  planHost,
-  planHostRoutes,
-  routeProtocol,
-  type VethSpec,
-} from '../veth/plan.ts';
+import { blockRoute, planContainer, planHost, planHostRoutes, type VethSpec } from '../veth/plan.ts';
 
 export class EndpointWiring {
   readonly #linux: Linux;
@@ -266,7 +258,9 @@ export class EndpointWiring {
   }
 
   async #ownRoutes(): Promise<RouteInfo[]> {
-    return (await Promise.all(ownProtocols.map((protocol) => this.#host.routes({ protocol })))).flat();
+    return (
+      await Promise.all([routeProtocol, announcedProtocol].map((protocol) => this.#host.routes({ protocol })))
+    ).flat();
   }
 
   /** One that went meanwhile is no error. */

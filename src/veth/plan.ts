@@ -7,17 +7,9 @@
  * waits for duplicate address detection (docs/decisions/0007-routed-endpoint.md).
  */
 import type { RoutingRequest } from '../linux/ports.ts';
+import { announcedProtocol, routeProtocol } from '../linux/route-protocols.ts';
 import { type Address, type Cidr, type Family, familyOf, hostCidr } from '../model/ip.ts';
 import type { Mac } from '../model/mac.ts';
-
-/** `proto` of the routes that stay on this host; `ip route show proto 110` lists them. */
-export const routeProtocol = 110;
-
-/** `proto` of those that the other hosts are told of: BIRD learns it from the kernel, so no configuration changes for a route. */
-export const announcedProtocol = 111;
-
-/** Every `proto` that is ours. */
-export const ownProtocols: readonly number[] = [routeProtocol, announcedProtocol];
 
 /** The host end of every pair, as Calico's. Containers have it as a permanent neighbour, so it may be the same everywhere. */
 export const hostMac = 'ee:ee:ee:ee:ee:ee' as Mac;
