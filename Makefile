@@ -4,13 +4,13 @@
 version := $(shell sed -n 's/^  "version": "\(.*\)",$$/\1/p' package.json)
 arch    := $(if $(filter aarch64 arm64,$(shell uname -m)),arm64,x64)
 runtime := node_modules/node-linux-$(arch)
-sources := $(shell find src -name '*.ts') package.json package-lock.json scripts/bundle
+sources := $(shell find src lab -name '*.ts') package.json package-lock.json scripts/bundle
 built   := $(addprefix dist/,bin/netctl-cni bin/netctl bin/netctld lib/netctl.node lib/netctld.mjs lib/netctl.cjs lib/node)
 # musl-gcc knows no kernel headers: they are looked for last, so that musl's own win.
 kernel_headers := -idirafter /usr/include -idirafter /usr/include/$(shell gcc -dumpmachine)
 warnings := -std=c11 -Wall -Wextra -Werror -D_GNU_SOURCE
 
-.PHONY: build setup install demo test check bench clean
+.PHONY: build setup install demo lab test check bench clean
 .DELETE_ON_ERROR:
 
 build: $(built)
@@ -42,8 +42,12 @@ install: build
 demo: build
 	@scripts/sandbox node_modules/.bin/node lab/demo.ts
 
+lab: build
+	@scripts/setup etcd-server bird2 iputils-ping
+	dist/bin/netctl lab up $(LABFLAGS)
+
 test: build
-	@scripts/setup etcd-server etcd-client
+	@scripts/setup etcd-server etcd-client bird2 iputils-ping
 	scripts/sandbox node_modules/.bin/node --test --test-timeout=120000 'test/unit/**/*.test.ts' 'test/kernel/**/*.test.ts'
 
 check: setup

@@ -6,8 +6,9 @@
  */
 import { type ChildProcess, spawn } from 'node:child_process';
 import { randomBytes } from 'node:crypto';
-import { dirname, resolve } from 'node:path';
+import { dirname } from 'node:path';
 import { createInterface } from 'node:readline';
+import { fileURLToPath } from 'node:url';
 import type { Host } from './host.ts';
 import { mustRun, type Result, type RunOptions, run } from './run.ts';
 
@@ -186,5 +187,5 @@ export async function connectFrom(
 
 /** Not a constant: in a bundle of the command line, which does not use it, there is no such file. */
 function tcpProgram(): string {
-  return resolve(import.meta.dirname, 'tcp.ts');
+  return fileURLToPath(new URL('tcp.ts', import.meta.url));
 }

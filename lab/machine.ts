@@ -17,14 +17,12 @@ shift 2
 [ -z "$record" ] || printf '%s\\n' "$stat" >"$record"
 eval "$furnish"
 printf '%s\\n' "$stat"
-exec >/dev/null 2>&1
-trap : TERM INT HUP
-while :; do sleep 1000000 & wait $! || :; done`;
+exec sh -c 'trap : TERM INT HUP; while :; do sleep 1000000 & wait $! || :; done' "$0" >/dev/null 2>&1`;
 
 export interface MachineOptions {
   readonly name: string;
   /** Shell commands, run inside before anything else; their arguments are $1, $2, … */
-  readonly furnish: string;
+  readonly furnish?: string;
   readonly arguments?: readonly string[];
   /** Inside this machine, so that it ends with it. */
   readonly within?: Machine;
@@ -42,7 +40,7 @@ export class Machine implements Place {
 
   /** @throws with what the furnishing complained about; nothing is left then */
   static async boot(options: MachineOptions): Promise<Machine> {
-    const { name, furnish, within, record = '' } = options;
+    const { name, furnish = '', within, record = '' } = options;
     const script = [firstProcess, name, record, furnish, ...(options.arguments ?? [])];
     const command = ['unshare', '--mount', '--net', '--pid', '--uts', '--', 'setsid', '--fork', 'sh', '-c'];
     // Its exit code is that of setsid, which does not wait; the shell prints a line when all went well.

@@ -1,0 +1,286 @@
+/**
+ * Several hosts on one machine: a switch with etcd, hosts with agents on it, and a router of another autonomous system if wanted.
+ *
+ *     ┌ machine "switch": bridge lan, etcd ────────────────────────────┐
+ *     │  ├── node1 ── containers     each host: its own network, mount, │
+ *     │  ├── node2 ── containers     process and host-name namespaces,  │
+ *     │  └── router (AS 65000)       /run/netctl, agent, BIRD           │
+ *     └────────────────────────────────────────────────────────────────┘
+ *
+ * In: how many hosts, what else. Out: up, down, the hosts. The switch's first process holds everything, so that its end is
+ * the lab's end, however it comes. Never: a link, namespace, process or setting outside of it.
+ */
+import { existsSync, mkdirSync, writeFileSync } from 'node:fs';
+import { Daemon, isRunning } from './daemon.ts';
+import { Machine } from './machine.ts';
+import * as network from './network.ts';
+import { batch, furnishHost, LabNode } from './node.ts';
+import { LabDirectory, type LabRecord } from './record.ts';
+import { type RouterKind, routerPlan } from './router.ts';
+import { eventually, mustRun } from './run.ts';
+import { converged } from './state.ts';
+
+export interface LabOptions {
+  /** Of the lab; several may be up at once. */
+  readonly name?: string;
+  readonly nodes?: number;
+  /** That many nodes, the first ones, reflect routes; there is no mesh then. */
+  readonly reflectors?: number;
+  readonly router?: RouterKind | null;
+  /** Ends the attempt; what was made so far is taken down. */
+  readonly signal?: AbortSignal;
+  readonly progress?: (step: string, done: number, all: number) => void;
+}
+
+/** Containers get an address of each. */
+const pools = ['10.65.0.0/16', 'fd00:65::/64'];
+const etcdUrl = `http://${network.switchAddresses.address4}:2379`;
+/** Agents are mostly waiting for each other's processor while they start. */
+const atOnce = 4;
+
+export class Lab {
+  readonly name: string;
+  readonly nodes: readonly LabNode[];
+  readonly #directory: LabDirectory;
+  readonly #switch: Machine;
+  readonly #record: LabRecord;
+  readonly #etcd: Daemon;
+  #router: Machine | null;
+
+  private constructor(name: string, directory: LabDirectory, onSwitch: Machine, record: LabRecord) {
+    this.name = name;
+    this.#directory = directory;
+    this.#switch = onSwitch;
+    this.#record = record;
+    this.#etcd = new Daemon(onSwitch, 'etcd', directory.path);
+    const machine = (name: string) => {
+      const process = record.machines[name];
+      return process !== undefined && isRunning(process) ? new Machine(process) : null;
+    };
+    this.#router = machine('router');
+    const addresses = Array.from({ length: record.nodes }, (_, i) => network.nodeAddresses(i + 1));
+    const all = [network.routerAddresses, ...addresses];
+    this.nodes = addresses.map((own, i) => {
+      const name = `node${i + 1}`;
+      const others = all.filter((one) => one !== own);
+      return new LabNode(name, own, others, `${directory.path}/${name}`, onSwitch, machine(name));
+    });
+  }
+
+  /** Returns once every agent is healthy and every session is there. @throws with the reason; nothing is left then */
+  static async up(options: LabOptions = {}): Promise<Lab> {
+    const { name = 'default', nodes = 3, reflectors = 0, router = null, signal } = options;
+    if (!Number.isInteger(nodes) || nodes < 1 || nodes > network.mostNodes)
+      throw new Error(`${nodes} nodes: a lab has 1 to ${network.mostNodes}`);
+    if (!Number.isInteger(reflectors) || reflectors < 0 || reflectors > nodes)
+      throw new Error(`${reflectors} reflectors: a lab of ${nodes} nodes has 0 to ${nodes}`);
+    requirePrograms(router);
+    const directory = new LabDirectory(name);
+    if (directory.exists) throw new Error(`there is a lab ${name} already: netctl lab down --name ${name}`);
+    directory.create();
+    const record: LabRecord = { nodes, reflectors, router, machines: {}, ready: false };
+    let onSwitch: Machine | null = null;
+    try {
+      directory.write(record);
+      onSwitch = await Machine.boot({ name: 'switch', record: directory.switchRecord });
+      const lab = new Lab(name, directory, onSwitch, record);
+      await lab.#build(options);
+      return lab;
+    } catch (error) {
+      await onSwitch?.kill();
+      directory.remove();
+      throw signal?.aborted ? new Error('interrupted; nothing is left of the lab') : error;
+    }
+  }
+
+  /** One that is up. @throws when it is not */
+  static open(name = 'default'): Lab {
+    const directory = new LabDirectory(name);
+    if (!directory.exists) throw new Error(`there is no lab ${name}: netctl lab up makes one`);
+    const process = directory.readSwitch();
+    if (process === null || !isRunning(process))
+      throw new Error(`lab ${name} is not running any more: netctl lab down removes what is left of it`);
+    return new Lab(name, directory, new Machine(process), directory.read());
+  }
+
+  /** Ends one in whatever state it is. @returns false when there was none */
+  static async down(name = 'default'): Promise<boolean> {
+    const directory = new LabDirectory(name);
+    if (!directory.exists) return false;
+    const process = directory.readSwitch();
+    if (process !== null) await new Machine(process).kill();
+    directory.remove();
+    return true;
+  }
+
+  get options(): Pick<LabRecord, 'nodes' | 'reflectors' | 'router' | 'ready'> {
+    return this.#directory.read();
+  }
+
+  /** @throws when there is no such host */
+  node(name: string): LabNode {
+    const found = this.nodes.find((node) => node.name === name);
+    if (found === undefined)
+      throw new Error(
+        `lab ${this.name} has no host ${name}: it has ${this.nodes[0]?.name} to ${this.nodes.at(-1)?.name}`,
+      );
+    return found;
+  }
+
+  /** The machine in the middle, to run programs on. @throws when there is none */
+  get router(): Machine {
+    if (this.#router === null) throw new Error(`lab ${this.name} has no router: netctl lab up --router bird`);
+    return this.#router;
+  }
+
+  /** The store of all hosts; kill and start it. */
+  get etcd(): { kill(signal: NodeJS.Signals): Promise<void>; start(): Promise<void> } {
+    return { kill: (signal) => this.#etcd.kill(signal), start: () => this.#startEtcd() };
+  }
+
+  /** A host that crashed, again, with its agent. */
+  async reboot(node: LabNode): Promise<void> {
+    await node.boot();
+    this.#remember();
+    await node.start();
+  }
+
+  async down(): Promise<void> {
+    await Lab.down(this.name);
+  }
+
+  async #build({ signal, progress = () => undefined }: LabOptions): Promise<void> {
+    const { reflectors, router } = this.#record;
+    const step = <T>(name: string, items: readonly T[], work: (item: T) => Promise<void>) =>
+      each(items, work, signal, (done) => progress(name, done, items.length));
+    await batch(this.#switch.networkCommand(['ip', '-batch', '-']), network.switchCommands());
+    const etcd = this.#startEtcd();
+    // Its failure is told when it is waited for.
+    etcd.catch(() => undefined);
+    await step('hosts', this.nodes, (node) => node.boot());
+    this.#remember();
+    await etcd;
+    if (router !== null) await step(`router (${router})`, [router], (kind) => this.#startRouter(kind));
+    await step('agents', this.nodes, (node) => node.start());
+    await step('settings', [...this.#settings()], async (words) => {
+      await this.nodes[0]!.mustNetctl(words);
+    });
+    const sessions = expectedSessions(this.nodes.length, reflectors, router !== null);
+    await step('sessions', this.nodes, (node) =>
+      converged(node, { nodes: this.nodes.length, sessions: sessions(node) }, signal),
+    );
+    this.#remember(true);
+  }
+
+  #settings(): string[][] {
+    return pools.map((cidr) => ['pool', 'add', cidr]);
+  }
+
+  async #startEtcd(): Promise<void> {
+    const peers = 'http://127.0.0.1:2380';
+    await this.#etcd.start([
+      ...['/usr/bin/etcd', '--data-dir', `${this.#directory.path}/etcd`, '--unsafe-no-fsync'],
+      ...['--listen-client-urls', etcdUrl, '--advertise-client-urls', etcdUrl],
+      ...['--listen-peer-urls', peers, '--initial-advertise-peer-urls', peers],
+      ...['--initial-cluster', `default=${peers}`, '--logger', 'zap', '--log-level', 'warn'],
+      // A member alone waits a whole term before it elects itself.
+      ...['--heartbeat-interval', '10', '--election-timeout', '100'],
+    ]);
+    const { address4 } = network.switchAddresses;
+    await eventually('etcd answers', 15_000, async () => {
+      if (this.#etcd.pid === null)
+        throw new Error(`etcd has ended; its log ends:\n${this.#etcd.log().slice(-1000)}`);
+      const probe = this.#switch.networkCommand(['bash', '-c', `exec 3<>/dev/tcp/${address4}/2379`]);
+      return mustRun(probe).then(
+        () => true,
+        () => false,
+      );
+    });
+  }
+
+  async #startRouter(kind: RouterKind): Promise<void> {
+    const directory = `${this.#directory.path}/router`;
+    mkdirSync(directory);
+    const plan = routerPlan(kind, '/run/lab');
+    for (const [name, text] of Object.entries(plan.files)) writeFileSync(`${directory}/${name}`, text);
+    const router = await Machine.boot({
+      name: 'router',
+      furnish: furnishHost,
+      arguments: ['router', directory],
+      within: this.#switch,
+    });
+    this.#router = router;
+    this.#remember();
+    const own = network.routerAddresses;
+    await batch(
+      this.#switch.networkCommand(['ip', '-batch', '-']),
+      network.cableCommands('router', own, router.process.pid),
+    );
+    const { address4, address6 } = network.outside;
+    const neighbours = this.nodes.map(({ address, address6 }) => ({ address4: address, address6 }));
+    const addresses = [`${address4}/32`, `${address6}/128`];
+    await batch(router.command(['ip', '-batch', '-']), network.hostCommands(own, addresses, neighbours));
+    const forward = ['net.ipv4.ip_forward=1', 'net.ipv6.conf.all.forwarding=1'];
+    await mustRun(router.command(['sysctl', '-q', '-w', ...forward]));
+    for (const { name, command } of plan.programs) await new Daemon(router, name, '/run/lab').start(command);
+  }
+
+  #remember(ready = this.#directory.read().ready): void {
+    const up = this.nodes
+      .filter(({ isUp }) => isUp)
+      .map(({ name, machine }) => [name, machine.process] as const);
+    const router = this.#router === null ? [] : [['router', this.#router.process] as const];
+    this.#directory.write({ ...this.#record, machines: Object.fromEntries([...up, ...router]), ready });
+  }
+}
+
+function requirePrograms(router: RouterKind | null): void {
+  const needed: [string, string][] = [
+    ['/usr/bin/etcd', 'etcd-server'],
+    ['/usr/sbin/bird', 'bird2'],
+  ];
+  if (router !== null) {
+    const plan = routerPlan(router, '/');
+    needed.push([plan.executable, plan.package]);
+  }
+  const missing = needed.filter(([path]) => !existsSync(path)).map(([, name]) => name);
+  if (missing.length > 0)
+    throw new Error(
+      `not installed: ${missing.join(', ')}: apt-get install --no-install-recommends ${missing.join(' ')}`,
+    );
+}
+
+/** How many sessions of IPv4 a node must have. */
+function expectedSessions(nodes: number, reflectors: number, router: boolean): (node: LabNode) => number {
+  return ({ name }) => {
+    const isReflector = Number(name.slice('node'.length)) <= reflectors;
+    const inside = reflectors === 0 || isReflector ? nodes - 1 : reflectors;
+    return inside + (router ? 1 : 0);
+  };
+}
+
+/** A few at a time; the first failure ends it, after those that are under way. */
+async function each<T>(
+  items: readonly T[],
+  work: (item: T) => Promise<void>,
+  signal: AbortSignal | undefined,
+  done: (count: number) => void,
+): Promise<void> {
+  const waiting = [...items];
+  const failures: unknown[] = [];
+  let count = 0;
+  done(0);
+  const worker = async () => {
+    for (let item = waiting.shift(); item !== undefined && failures.length === 0; item = waiting.shift()) {
+      try {
+        signal?.throwIfAborted();
+        await work(item);
+        done(++count);
+      } catch (error) {
+        failures.push(error);
+      }
+    }
+  };
+  await Promise.all(Array.from({ length: atOnce }, worker));
+  if (failures.length > 0) throw failures[0];
+}

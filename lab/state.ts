@@ -1,0 +1,44 @@
+/**
+ * How far the hosts of a lab are, by what their agents say.
+ *
+ * In: a host. Out: what its agent reports, in a line; whether it has converged. Never: an agent asked through a program of its own:
+ * its socket is reached from here.
+ */
+import type { NodeItem, StatusItem } from '../src/api/schemas.ts';
+import { openClient } from '../src/cli/client.ts';
+import type { LabNode } from './node.ts';
+import { eventually } from './run.ts';
+
+export interface NodeState {
+  readonly healthy: boolean;
+  readonly problems: readonly string[];
+  /** Nodes that its store knows. */
+  readonly nodes: number;
+  readonly sessions: { readonly established: number; readonly all: number } | null;
+}
+
+/** @throws when the agent does not answer */
+export async function stateOf(node: LabNode): Promise<NodeState> {
+  const client = openClient(`unix:${node.apiSocket}`, {});
+  const { healthy, problems } = await client.send<StatusItem>('GET', '/v1/status');
+  const { items } = await client.send<{ items: NodeItem[] }>('GET', '/v1/nodes');
+  return { healthy, problems, nodes: items.length, sessions: null };
+}
+
+/** Waits until the agent is healthy and knows all nodes. @throws after 60 s with its problems */
+export async function converged(
+  node: LabNode,
+  wanted: { readonly nodes: number; readonly sessions: number },
+  signal: AbortSignal | undefined,
+): Promise<void> {
+  let last: NodeState | null = null;
+  const check = async () => {
+    signal?.throwIfAborted();
+    last = await stateOf(node);
+    return last.healthy && last.nodes === wanted.nodes;
+  };
+  await eventually(`${node.name} has converged`, 60_000, check).catch((error: unknown) => {
+    const state = last === null ? 'it did not answer' : JSON.stringify(last);
+    throw new Error(`${(error as Error).message}: ${state}`);
+  });
+}
