@@ -41,10 +41,11 @@ export type SessionType = 'mesh' | 'node' | 'selector' | 'global';
 
 export interface BgpConfig {
   readonly routerId: Address;
-  /** Interfaces come and go without the configuration; this is where BIRD listens, on all addresses. */
-  readonly listenPort: number;
   readonly pools: Readonly<Record<Family, readonly Cidr[]>>;
+  /** Some next hop lies behind a router, so BIRD has to know the host's other routes to find the way there. */
+  readonly isRouted: Readonly<Record<Family, boolean>>;
   readonly gracefulRestartSeconds: number;
+  readonly bfd: { readonly intervalMilliseconds: number; readonly multiplier: number };
   /** Sorted by protocol. */
   readonly sessions: readonly BgpSession[];
   /** The filters that sessions name, sorted by name; null: passes nothing. */
@@ -54,7 +55,7 @@ export interface BgpConfig {
 }
 
 export interface BgpSession {
-  /** Name in BIRD: a letter and a hash, safe and the same as long as it is the same peer. */
+  /** Name in BIRD: its type and a hash, safe and the same as long as it is the same peer. */
   readonly protocol: string;
   readonly type: SessionType;
   /** Record of the peer; null for the mesh. */
@@ -75,12 +76,18 @@ export interface BgpSession {
   readonly holdSeconds: number;
   readonly keepaliveSeconds: number;
   readonly ttlSecurityHops: number | null;
-  readonly bfd: boolean;
+  /** graceful: between nodes, where the agent tells a BIRD that restarts from a host that is dead. */
+  readonly bfd: 'on' | 'graceful' | null;
   readonly nextHop: 'self' | 'keep' | null;
   /** The peer is a client of this reflector. */
   readonly clientOf: Address | null;
   /** This node passes on what others announced: it is a reflector. */
   readonly passesOn: boolean;
+  /** Takes prefixes of the pools only: between nodes. */
+  readonly onlyPools: boolean;
+  readonly extendedNextHop: boolean;
+  /** How often our own AS may be in a path that is taken. */
+  readonly allowOwnAsNumbers: number;
   readonly prepend: number;
   readonly communities: readonly string[];
   readonly importFilters: readonly string[];

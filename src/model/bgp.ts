@@ -20,6 +20,8 @@ const HOLD = 'seconds from 3 to 65535';
 const hold = z.int(HOLD).min(3, HOLD).max(65_535, HOLD);
 const KEEPALIVE = 'seconds from 1 to 65535';
 const keepalive = z.int(KEEPALIVE).min(1, KEEPALIVE).max(65_535, KEEPALIVE);
+const INTERVAL = 'milliseconds from 10 to 10000';
+const MULTIPLIER = 'a number from 2 to 50';
 const RESTART = 'seconds from 1 to 4095';
 const addressText = textOf<Address>(parseAddress, '192.0.2.1');
 const nameText = textOf<string>(parseName, 'rack1');
@@ -68,6 +70,8 @@ export const bgpPeerSchema = exactObject({
   nextHop: z.enum(['self', 'keep'], 'self or keep').nullable().default(null),
   /** IPv4 routes over a session of IPv6 (RFC 8950). */
   extendedNextHop: z.boolean(SWITCH).default(false),
+  /** How often our own AS may be in a path that is taken: where nodes of one AS reach each other through another. */
+  allowOwnAsNumbers: prepend.default(0),
   /** How often our own AS is put in front of the path of what is announced. */
   prepend: prepend.default(0),
   /** Given to what is announced. */
@@ -147,6 +151,9 @@ export const bgpSettingsSchema = exactObject({
   meshPassword: passwordText.nullable().default(null),
   /** Between nodes. */
   bfd: z.boolean(SWITCH).default(true),
+  bfdIntervalMilliseconds: z.int(INTERVAL).min(10, INTERVAL).max(10_000, INTERVAL).default(300),
+  /** A peer is dead after so many intervals without a word. */
+  bfdMultiplier: z.int(MULTIPLIER).min(2, MULTIPLIER).max(50, MULTIPLIER).default(5),
   holdSeconds: hold.default(90),
   keepaliveSeconds: keepalive.default(30),
   /** How long peers keep the routes of a node whose BIRD went away without a word. */
