@@ -18,20 +18,24 @@ import { Ipam } from '../ipam/ipam.ts';
 import type { Clock, Timer } from '../lib/clock.ts';
 import { asNetctlError } from '../lib/errors.ts';
 import type { Logger } from '../lib/logger.ts';
+import type { Bird } from '../linux/bird.ts';
 import type { LinkEvent, Linux } from '../linux/ports.ts';
 import type { Address, Cidr } from '../model/ip.ts';
-import { nodeKey } from '../model/keys.ts';
-import { type ProtocolPort, parseProtocolPort } from '../model/protocol-port.ts';
-import type { Endpoint, Node } from '../model/records.ts';
+import type { Endpoint } from '../model/records.ts';
 import { PolicyEngine } from '../policy/engine.ts';
-import type { Json, Revision, Store } from '../store/store.ts';
+import type { Revision, Store } from '../store/store.ts';
 import { Syncer } from '../store/syncer.ts';
 import { Attachments } from './attach.ts';
+import { Bgp } from './bgp.ts';
 import type { Config } from './config.ts';
 import { EndpointTable } from './endpoint-table.ts';
 import { judgeDeletion } from './mass-deletion-guard.ts';
+import { writeNodeRecord } from './node-record.ts';
 import { Picture } from './picture.ts';
+import { policyOptions } from './policy-options.ts';
+import { RevisionGate } from './revision-gate.ts';
 import { agentStatus, type Replication } from './status.ts';
+import { hasMoved, livesAway } from './whereabouts.ts';
 import { Why, type WhyAnswer, type WhyQuery } from './why.ts';
 
 export interface AgentParts {
@@ -40,16 +44,13 @@ export interface AgentParts {
   readonly bootId: string;
   readonly store: Store;
   readonly linux: Linux;
+  readonly bird: Bird;
   readonly clock: Clock;
   readonly logger: Logger;
 }
 
 /** A namespace that ends takes its link first and is gone a moment later. */
-const repairDelayMilliseconds = 2000;
-/** How long a change may take to the kernel before the API stops waiting for it. */
-const appliedDeadlineMilliseconds = 5000;
-
-/** From the first change of our policy by others to the repair. */
+const repairDelayMilliseconds = 2000;/** From the first change of our policy by others to the repair. */
 const foreignChangeMilliseconds = 100;
 
 export class Agent {
@@ -61,12 +62,12 @@ export class Agent {
   readonly #policy: PolicyDataplane;
   readonly #engine: PolicyEngine;
   readonly #wiring: EndpointWiring;
+  readonly #bgp: Bgp;
   readonly #picture: Picture;
   readonly #syncer: Syncer;
   readonly #startedAt: Date;
   readonly #synced = Promise.withResolvers<void>();
-  readonly #waiting = new Set<{ revision: Revision; resolve: () => void }>();
-  #revision: Revision = 0;
+  readonly #gate: RevisionGate;
   #attachments: Attachments | null = null;
   #stopWatchingLinks: () => void = () => undefined;
   #stopWatchingPolicy: () => void = () => undefined;
@@ -82,12 +83,15 @@ export class Agent {
   constructor(parts: AgentParts) {
     const { config, store, linux, clock, logger } = parts;
     this.#parts = parts;
+    this.#gate = new RevisionGate(clock);
     this.#startedAt = new Date(clock.now());
     this.#policy = new PolicyDataplane(chooseBackend(linux, config.dataplane.policy, logger), logger);
     this.#engine = new PolicyEngine(policyOptions(config), this.#policy);
-    this.#wiring = new EndpointWiring(linux, (address) => this.#livesAway(address), logger);
+    this.#wiring = new EndpointWiring(linux, (address) => livesAway(this.#book, address, config.node.name), logger);
+    this.#bgp = new Bgp({ ...parts, node: config.node.name, enabled: config.bgp.enabled });
     this.#picture = new Picture({
       node: config.node.name,
+      bgp: this.#bgp,
       book: this.#book,
       endpoints: this.#endpoints,
       engine: this.#engine,
@@ -147,6 +151,7 @@ export class Agent {
     await this.#repairEndpoints();
     await attachments.flushCooling();
     await attachments.expire();
+    await this.#bgp.start();
     this.#every(1000, () => this.#housekeep(attachments));
     this.#every(config.dataplane.resyncSeconds * 1000, () => this.#resync());
     logger.info({ node: config.node.name, endpoints: this.#endpoints.size }, 'ready');
@@ -160,6 +165,7 @@ export class Agent {
     this.#stopWatchingLinks();
     this.#stopWatchingPolicy();
     await this.#attachments?.idle();
+    await this.#bgp.stop();
     this.#syncer.stop();
     this.#wiring.close();
     await this.#parts.store.close();
@@ -167,7 +173,7 @@ export class Agent {
 
   /** Resolves when this host's kernel reflects the revision. @throws TRY_AGAIN after 5 s, POLICY when it could not be written */
   async applied(revision: Revision): Promise<void> {
-    await this.#seen(revision);
+    await this.#gate.passed(revision);
     await this.#policy.flush();
   }
 
@@ -191,7 +197,7 @@ export class Agent {
       startedAt: this.#startedAt,
       storeType: config.datastore.type,
       sync: this.#syncer.status(),
-      revision: this.#revision,
+      revision: this.#gate.revision,
       replication,
       policy: this.#policy.status,
       endpoints: this.#endpoints.size,
@@ -201,28 +207,18 @@ export class Agent {
     });
   }
 
+  /** The state of BGP, asked of BIRD; null where it is switched off. */
+  bgpStatus() {
+    return this.#bgp.status();
+  }
+
   #onUpdates(updates: Parameters<Picture['apply']>[0], revision: Revision): void {
     this.#picture.apply(updates);
     this.#book.onRevision(revision);
-    this.#revision = revision;
-    for (const waiter of this.#waiting) if (waiter.revision <= revision) waiter.resolve();
+    this.#gate.onRevision(revision);
     // What changed is in the kernel when flush resolves; those who must know wait for a flush of their own.
     if (this.#attachments !== null)
       this.#policy.flush().catch((error: unknown) => this.#report('policy', error));
-  }
-
-  #seen(revision: Revision): Promise<void> {
-    if (this.#revision >= revision) return Promise.resolve();
-    const { promise, resolve, reject } = Promise.withResolvers<void>();
-    const waiter = { revision, resolve };
-    const timer = this.#parts.clock.setTimer(appliedDeadlineMilliseconds, () =>
-      reject(new Error(`revision ${revision} has not arrived`)),
-    );
-    this.#waiting.add(waiter);
-    return promise.finally(() => {
-      timer.cancel();
-      this.#waiting.delete(waiter);
-    });
   }
 
   /** Before the start there is no kernel write; the start itself reads the picture. */
@@ -238,11 +234,8 @@ export class Agent {
   /** The node's own record is the cluster's to take; a host that is cut off starts without. */
   async #registerNode(): Promise<void> {
     const { config, store, version, logger } = this.#parts;
-    const { name, address4, address6, asNumber, labels } = config.node;
-    const startedAt = this.#startedAt.toISOString();
-    const record: Node = { address4, address6, asNumber, labels, version, startedAt };
     try {
-      await store.transact([], [{ kind: 'put', key: nodeKey(name), value: record as unknown as Json }]);
+      await writeNodeRecord(store, config, { version, startedAt: this.#startedAt.toISOString() });
       this.#isRegistered = true;
     } catch (error) {
       logger.warn({ error: asNetctlError(error).message }, 'the record of this node is not written yet');
@@ -266,23 +259,10 @@ export class Agent {
     attachments.tearDown(id, before).catch((error: unknown) => this.#report('tear-down', error));
   }
 
-  /** Of a routed pool, in a block that another node has (or nobody): the other hosts learn of it one by one. */
-  #livesAway(address: Address): boolean {
-    const view = this.#book.viewOf(address);
-    if (view === undefined || view.pool.kind === 'macvlan') return false;
-    return this.#book.blockAt(view.pool, address)?.value.node !== this.#parts.config.node.name;
-  }
-
-  /** Somebody else has the address now, or has it to come, though an endpoint of ours still stands. */
-  #hasMoved(address: Address): boolean {
-    const record = this.#book.address(address)?.value;
-    if (record === undefined) return false;
-    return record.node !== this.#parts.config.node.name || !['bound', 'active'].includes(record.state);
-  }
-
   /** From now on this host neither answers for the address nor announces it; its container keeps what is left. */
   #onAddressMoved(address: Address, id: string): void {
-    if (this.#attachments === null || this.#attachments.isBusy(id) || !this.#hasMoved(address)) return;
+    if (this.#attachments === null || this.#attachments.isBusy(id)) return;
+    if (!hasMoved(this.#book, address, this.#parts.config.node.name)) return;
     this.#parts.logger.warn(
       { endpoint: id, address },
       'an address of a running container went to another owner or node',
@@ -337,7 +317,8 @@ export class Agent {
   *#settledEndpoints(): Generator<Endpoint> {
     for (const [id, { value }] of this.#endpoints.all()) {
       if (this.#attachments?.isBusy(id)) continue;
-      const kept = value.addresses.filter((address) => !this.#hasMoved(address));
+      const { name } = this.#parts.config.node;
+      const kept = value.addresses.filter((address) => !hasMoved(this.#book, address, name));
       yield kept.length === value.addresses.length ? value : { ...value, addresses: kept };
     }
   }
@@ -351,6 +332,7 @@ export class Agent {
     await this.#policy.resync();
     await this.#removeUnknownLinks();
     await this.#repairEndpoints();
+    await this.#bgp.resync();
   }
 
   /** A link of ours that vanished without us: its namespace ended (a DEL follows), or somebody removed it. */
@@ -415,11 +397,4 @@ export class Agent {
   #report(what: string, error: unknown): void {
     this.#parts.logger.error({ error: asNetctlError(error).message }, `${what}: failed, will be tried again`);
   }
-}
-
-function policyOptions({ dataplane }: Config) {
-  const ports = (key: 'failsafeInbound' | 'failsafeOutbound'): ProtocolPort[] =>
-    dataplane[key].map((text) => parseProtocolPort(text, `dataplane.${key}`));
-  const failsafe = { inbound: ports('failsafeInbound'), outbound: ports('failsafeOutbound') };
-  return { endpointToHost: dataplane.endpointToHost, failsafe };
 }

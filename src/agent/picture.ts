@@ -7,7 +7,9 @@
  *                                          ├─ endpoints, profiles, ────► PolicyEngine ──► PolicyDataplane ──► kernel
  *                                          │  policies, address sets,
  *                                          │  pools, host endpoints
- *                                          └─ blocks of this node ─────► block routes ──► kernel
+ *                                          ├─ blocks of this node ─────► block routes ──► kernel
+ *                                          └─ nodes, peers, filters, ──► Bgp ──► BIRD
+ *                                             pools, settings
  *
  * In: keys with entries, in any order, repeated, stale. Out: calls into those parts. Never: a broken record that stops others (it
  * counts as absent or, where policy uses it, denies; it is logged and shown in the status), a decision.
@@ -35,6 +37,7 @@ import {
 } from '../model/records.ts';
 import type { PolicyEngine } from '../policy/engine.ts';
 import type { Json, Revision } from '../store/store.ts';
+import type { BgpRecords } from './bgp.ts';
 import type { EndpointTable } from './endpoint-table.ts';
 
 /** What the picture needs of an entry; an entry of the store is one. */
@@ -49,6 +52,8 @@ export interface PictureParts {
   readonly book: AddressBook;
   readonly endpoints: EndpointTable;
   readonly engine: PolicyEngine;
+  /** null: nobody asks about BGP. */
+  readonly bgp: BgpRecords | null;
   readonly logger: Logger;
   /** A pool of the family exists. */
   onFamily(family: Family): void;
@@ -91,12 +96,13 @@ export class Picture {
   #applyOne({ key: path, entry }: Change): void {
     const key = parseKey(path);
     if (key === null || (entry !== null && this.#isEcho(key, entry.modified))) return;
-    const { book, engine } = this.#parts;
+    const { book, engine, bgp } = this.#parts;
     switch (key.kind) {
       case 'pool': {
         const pool = this.#read(path, entry, poolSchema);
         book.onPool(key.pool, pool?.value ?? null);
         engine.onPool(key.pool, pool?.value ?? null);
+        bgp?.onPool(key.pool, pool?.value ?? null);
         if (pool !== null) this.#parts.onFamily(familyOf(pool.value.cidr));
         return;
       }
@@ -136,9 +142,12 @@ export class Picture {
         if (key.node === this.#parts.node) engine.onHostEndpoint(key.name, host);
         return;
       }
-      case 'node':
-        book.onNode(key.node, this.#read(path, entry, nodeSchema)?.value.labels ?? null);
+      case 'node': {
+        const node = this.#read(path, entry, nodeSchema)?.value ?? null;
+        book.onNode(key.node, node?.labels ?? null);
+        bgp?.onNode(key.node, node);
         return;
+      }
       case 'reservation':
         book.onReservation(key.reservation, this.#read(path, entry, reservationSchema));
         return;

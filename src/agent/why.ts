@@ -142,6 +142,7 @@ export class Why {
       engine: new PolicyEngine(this.#options, explainer),
       logger: silent,
       onFamily: () => undefined,
+      bgp: null,
       onOwnBlock: () => undefined,
       onAddressMoved: () => undefined,
       onOwnEndpoint: () => undefined,

@@ -27,6 +27,7 @@ import {
 } from '../model/records.ts';
 import { ruleSchema } from '../model/rule.ts';
 import { parseSelector } from '../model/selector.ts';
+import { bgpStatus } from './bgp-schemas.ts';
 
 export const revision = z.int().min(0).meta({ description: 'Store revision that last wrote it' });
 export const count = z.int().min(0);
@@ -300,6 +301,7 @@ export const statusItem = z.object({
   }),
   records: z.object({ broken }),
   guard: z.object({ held: z.array(z.object({ what: z.string(), reason: z.string() })) }),
+  bgp: bgpStatus.nullable().meta({ description: 'null where it is switched off' }),
 });
 export type StatusItem = z.output<typeof statusItem>;
 

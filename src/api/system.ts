@@ -9,7 +9,7 @@ import { nodeSchema } from '../model/records.ts';
 import type { ApiDeps } from './deps.ts';
 import { byName, typed } from './http.ts';
 import { configList, nodeList, statusItem, versionItem } from './schemas.ts';
-import { problemsOf } from './status.ts';
+import { bgpProblems, problemsOf } from './status.ts';
 import { parserOf, readAll } from './store-access.ts';
 
 export function systemRoutes(instance: FastifyInstance, deps: ApiDeps): void {
@@ -22,9 +22,10 @@ export function systemRoutes(instance: FastifyInstance, deps: ApiDeps): void {
     node: deps.node,
   }));
 
-  api.get('/v1/status', { schema: { response: { 200: statusItem } } }, () => {
+  api.get('/v1/status', { schema: { response: { 200: statusItem } } }, async () => {
     const status = deps.status();
-    const problems = problemsOf(status);
+    const bgp = await deps.bgpStatus();
+    const problems = [...problemsOf(status), ...(bgp === null ? [] : bgpProblems(bgp))];
     const { agent, store, policy, endpoints, records, guard } = status;
     return {
       node: deps.node,
@@ -36,6 +37,7 @@ export function systemRoutes(instance: FastifyInstance, deps: ApiDeps): void {
       endpoints: { total: endpoints.total, unhealthy: [...endpoints.unhealthy] },
       records: { broken: [...records.broken] },
       guard: { held: [...guard.held] },
+      bgp,
     };
   });
 

@@ -6,6 +6,7 @@
  */
 import { z } from 'zod';
 import { type AddressRange, parseAddressRange, rangeEnds } from './address-range.ts';
+import { port } from './bgp.ts';
 import {
   type Address,
   addressBits,
@@ -228,6 +229,10 @@ export const nodeSchema = z.strictObject({
   address6: address.nullable(),
   asNumber: z.int().min(1).max(4294967295).nullable().default(null),
   labels: z.record(z.string(), z.string()).default({}),
+  /** Where its BIRD listens; null: it does not speak BGP. */
+  bgpPort: port.nullable().default(null),
+  /** Set by an operator: it is a route reflector of this cluster id (RFC 4456). The agent leaves it as it is. */
+  routeReflectorClusterId: address.nullable().default(null),
   version: z.string(),
   startedAt: time,
 });

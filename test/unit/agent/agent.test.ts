@@ -4,6 +4,7 @@ import { describe, test } from 'node:test';
 import { Agent } from '../../../src/agent/agent.ts';
 import type { Attachments } from '../../../src/agent/attach.ts';
 import { type Config, loadConfig } from '../../../src/agent/config.ts';
+import { FakeBird } from '../../../src/linux/fake/bird.ts';
 import { FakeLinux } from '../../../src/linux/fake/linux.ts';
 import type { Linux } from '../../../src/linux/ports.ts';
 import type { AttachRequest } from '../../../src/model/attachment.ts';
@@ -50,6 +51,7 @@ class Rig {
       bootId: 'boot',
       clock: this.clock,
       logger: silent,
+      bird: new FakeBird(),
       ...ports,
     });
   }
@@ -299,6 +301,7 @@ describe('restart', () => {
       clock: rig.clock,
       logger: silent,
       linux: rig.linux,
+      bird: new FakeBird(),
       store: rig.store,
     });
     await successor.start();
@@ -316,6 +319,7 @@ describe('restart', () => {
       clock: rig.clock,
       logger: silent,
       linux,
+      bird: new FakeBird(),
       store: rig.store,
     });
     await successor.start();

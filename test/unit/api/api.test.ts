@@ -359,7 +359,8 @@ describe('the agent', () => {
     };
     await put(fixture.store, 'nodes/node1', node);
     const { body } = await call(fixture, 'GET', '/v1/nodes');
-    assert.deepEqual(body.items, [{ name: 'node1', ...node, asNumber: null, labels: {}, revision: 1 }]);
+    const defaults = { asNumber: null, labels: {}, bgpPort: null, routeReflectorClusterId: null };
+    assert.deepEqual(body.items, [{ name: 'node1', ...node, ...defaults, revision: 1 }]);
     assert.deepEqual((await call(fixture, 'GET', '/v1/version')).body, { version: '0.1.0', node: 'node1' });
     assert.equal((await call(fixture, 'GET', '/v1/config')).body.items[1].value, 179);
   });

@@ -47,6 +47,7 @@ export class TestNode {
       engine: new PolicyEngine({ endpointToHost: 'drop' }, output),
       logger: silent,
       onFamily() {},
+      bgp: null,
       onOwnBlock() {},
       onAddressMoved() {},
       onOwnEndpoint() {},
