@@ -10,7 +10,7 @@ built   := $(addprefix dist/,bin/netctl-cni bin/netctl bin/netctld lib/netctl.no
 kernel_headers := -idirafter /usr/include -idirafter /usr/include/$(shell gcc -dumpmachine)
 warnings := -std=c11 -Wall -Wextra -Werror -D_GNU_SOURCE
 
-.PHONY: build setup install demo lab test check bench clean
+.PHONY: build setup install deb demo lab test check bench clean
 .DELETE_ON_ERROR:
 
 build: $(built)
@@ -38,6 +38,9 @@ dist/bin/netctl dist/bin/netctld: scripts/launcher
 
 install: build
 	scripts/install '$(DESTDIR)'
+
+deb: build
+	@scripts/deb
 
 demo: build
 	@scripts/sandbox node_modules/.bin/node lab/demo.ts
