@@ -18,7 +18,8 @@ import { batch, furnishHost, LabNode } from './node.ts';
 import { LabDirectory, type LabRecord } from './record.ts';
 import { type RouterKind, routerPlan } from './router.ts';
 import { eventually, mustRun } from './run.ts';
-import { converged } from './state.ts';
+import { reflectorLabels, sessionsOf, settings } from './settings.ts';
+import { apiOf, converged } from './state.ts';
 
 export interface LabOptions {
   /** Of the lab; several may be up at once. */
@@ -32,8 +33,6 @@ export interface LabOptions {
   readonly progress?: (step: string, done: number, all: number) => void;
 }
 
-/** Containers get an address of each. */
-const pools = ['10.65.0.0/16', 'fd00:65::/64'];
 const etcdUrl = `http://${network.switchAddresses.address4}:2379`;
 /** Agents are mostly waiting for each other's processor while they start. */
 const atOnce = 4;
@@ -63,7 +62,8 @@ export class Lab {
     this.nodes = addresses.map((own, i) => {
       const name = `node${i + 1}`;
       const others = all.filter((one) => one !== own);
-      return new LabNode(name, own, others, `${directory.path}/${name}`, onSwitch, machine(name));
+      const labels = i < record.reflectors ? reflectorLabels : {};
+      return new LabNode(name, own, labels, others, `${directory.path}/${name}`, onSwitch, machine(name));
     });
   }
 
@@ -151,7 +151,7 @@ export class Lab {
 
   async #build({ signal, progress = () => undefined }: LabOptions): Promise<void> {
     const { reflectors, router } = this.#record;
-    const step = <T>(name: string, items: readonly T[], work: (item: T) => Promise<void>) =>
+    const step = <T>(name: string, items: readonly T[], work: (item: T, i: number) => Promise<void>) =>
       each(items, work, signal, (done) => progress(name, done, items.length));
     await batch(this.#switch.networkCommand(['ip', '-batch', '-']), network.switchCommands());
     const etcd = this.#startEtcd();
@@ -161,19 +161,17 @@ export class Lab {
     this.#remember();
     await etcd;
     if (router !== null) await step(`router (${router})`, [router], (kind) => this.#startRouter(kind));
-    await step('agents', this.nodes, (node) => node.start());
-    await step('settings', [...this.#settings()], async (words) => {
-      await this.nodes[0]!.mustNetctl(words);
+    // What holds for all comes before most are there: else a mesh of all would be made first, to be given up at once.
+    const first = this.nodes.slice(0, Math.max(1, reflectors));
+    await step(reflectors > 0 ? 'reflectors' : 'first agent', first, (node) => node.start());
+    await step('settings', settings(this.#record), async ({ method, path, body }) => {
+      await apiOf(this.nodes[0]!).send(method, path, body);
     });
-    const sessions = expectedSessions(this.nodes.length, reflectors, router !== null);
-    await step('sessions', this.nodes, (node) =>
-      converged(node, { nodes: this.nodes.length, sessions: sessions(node) }, signal),
+    await step('other agents', this.nodes.slice(first.length), (node) => node.start());
+    await step('convergence', this.nodes, (node, i) =>
+      converged(node, { nodes: this.nodes.length, sessions: sessionsOf(i, this.#record) }, signal),
     );
     this.#remember(true);
-  }
-
-  #settings(): string[][] {
-    return pools.map((cidr) => ['pool', 'add', cidr]);
   }
 
   async #startEtcd(): Promise<void> {
@@ -250,31 +248,22 @@ function requirePrograms(router: RouterKind | null): void {
     );
 }
 
-/** How many sessions of IPv4 a node must have. */
-function expectedSessions(nodes: number, reflectors: number, router: boolean): (node: LabNode) => number {
-  return ({ name }) => {
-    const isReflector = Number(name.slice('node'.length)) <= reflectors;
-    const inside = reflectors === 0 || isReflector ? nodes - 1 : reflectors;
-    return inside + (router ? 1 : 0);
-  };
-}
-
 /** A few at a time; the first failure ends it, after those that are under way. */
 async function each<T>(
   items: readonly T[],
-  work: (item: T) => Promise<void>,
+  work: (item: T, i: number) => Promise<void>,
   signal: AbortSignal | undefined,
   done: (count: number) => void,
 ): Promise<void> {
-  const waiting = [...items];
+  const waiting = [...items.entries()];
   const failures: unknown[] = [];
   let count = 0;
   done(0);
   const worker = async () => {
-    for (let item = waiting.shift(); item !== undefined && failures.length === 0; item = waiting.shift()) {
+    for (let next = waiting.shift(); next !== undefined && failures.length === 0; next = waiting.shift()) {
       try {
         signal?.throwIfAborted();
-        await work(item);
+        await work(next[1], next[0]);
         done(++count);
       } catch (error) {
         failures.push(error);

@@ -38,6 +38,7 @@ hostname "$1"`;
 export class LabNode extends Host {
   readonly address6: string;
   readonly #switch: Machine;
+  readonly #labels: Readonly<Record<string, string>>;
   readonly #neighbours: readonly Addresses[];
   readonly #directory: string;
   #machine: Machine | null;
@@ -50,6 +51,7 @@ export class LabNode extends Host {
   constructor(
     name: string,
     own: Addresses,
+    labels: Readonly<Record<string, string>>,
     neighbours: readonly Addresses[],
     directory: string,
     onSwitch: Machine,
@@ -63,6 +65,7 @@ export class LabNode extends Host {
     super({ name, address: own.address4 }, place, directories, ['--config', '/run/lab/netctld.yaml']);
     this.address6 = own.address6;
     this.#switch = onSwitch;
+    this.#labels = labels;
     this.#neighbours = neighbours;
     this.#directory = directory;
     this.#machine = machine;
@@ -171,7 +174,7 @@ export class LabNode extends Host {
   }
 
   #config(): string {
-    return `node: {name: ${this.name}, address4: ${this.address}, address6: "${this.address6}"}
+    return `node: {name: ${this.name}, address4: ${this.address}, address6: "${this.address6}", labels: ${JSON.stringify(this.#labels)}}
 datastore: {type: etcd, endpoints: ["http://${switchAddresses.address4}:2379"]}
 stateDir: /run/lab/state
 `;

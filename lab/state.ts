@@ -5,7 +5,7 @@
  * its socket is reached from here.
  */
 import type { NodeItem, StatusItem } from '../src/api/schemas.ts';
-import { openClient } from '../src/cli/client.ts';
+import { type Client, openClient } from '../src/cli/client.ts';
 import type { LabNode } from './node.ts';
 import { eventually } from './run.ts';
 
@@ -17,15 +17,22 @@ export interface NodeState {
   readonly sessions: { readonly established: number; readonly all: number } | null;
 }
 
-/** @throws when the agent does not answer */
-export async function stateOf(node: LabNode): Promise<NodeState> {
-  const client = openClient(`unix:${node.apiSocket}`, {});
-  const { healthy, problems } = await client.send<StatusItem>('GET', '/v1/status');
-  const { items } = await client.send<{ items: NodeItem[] }>('GET', '/v1/nodes');
-  return { healthy, problems, nodes: items.length, sessions: null };
+/** The API of a host's agent. */
+export function apiOf(node: LabNode): Client {
+  return openClient(`unix:${node.apiSocket}`, {});
 }
 
-/** Waits until the agent is healthy and knows all nodes. @throws after 60 s with its problems */
+/** @throws when the agent does not answer */
+export async function stateOf(node: LabNode): Promise<NodeState> {
+  const client = apiOf(node);
+  const { healthy, problems, bgp } = await client.send<StatusItem>('GET', '/v1/status');
+  const { items } = await client.send<{ items: NodeItem[] }>('GET', '/v1/nodes');
+  const established = bgp?.sessions.filter(({ state }) => state === 'Established');
+  const sessions = bgp === null ? null : { established: established?.length ?? 0, all: bgp.sessions.length };
+  return { healthy, problems, nodes: items.length, sessions };
+}
+
+/** Waits until the agent is healthy, knows all nodes and has its sessions. @throws after 60 s with its problems */
 export async function converged(
   node: LabNode,
   wanted: { readonly nodes: number; readonly sessions: number },
@@ -35,7 +42,8 @@ export async function converged(
   const check = async () => {
     signal?.throwIfAborted();
     last = await stateOf(node);
-    return last.healthy && last.nodes === wanted.nodes;
+    // Healthy is also who knows nobody yet.
+    return last.healthy && last.nodes === wanted.nodes && (last.sessions?.all ?? 0) >= wanted.sessions;
   };
   await eventually(`${node.name} has converged`, 60_000, check).catch((error: unknown) => {
     const state = last === null ? 'it did not answer' : JSON.stringify(last);
