@@ -18,6 +18,7 @@ import type { z } from 'zod';
 import type { AddressBook, Known } from '../ipam/address-book.ts';
 import type { Logger } from '../lib/logger.ts';
 import { addressSetFromJson } from '../model/address-set.ts';
+import { bgpFilterSchema, bgpPeerSchema } from '../model/bgp.ts';
 import { hostEndpointFromJson } from '../model/host-endpoint.ts';
 import { type Address, type Cidr, type Family, familyOf } from '../model/ip.ts';
 import { type Key, parseKey } from '../model/keys.ts';
@@ -157,9 +158,21 @@ export class Picture {
       case 'tenant-use':
         book.onTenantUse(key.tenant, this.#read(path, entry, tenantUseSchema));
         return;
-      case 'settings':
-        book.onSettings(this.#read(path, entry, settingsSchema)?.value ?? null);
+      case 'bgp-peer':
+        bgp?.onPeer(key.peer, this.#read(path, entry, bgpPeerSchema)?.value ?? null);
         return;
+      case 'bgp-filter': {
+        const filter = this.#read(path, entry, bgpFilterSchema)?.value ?? null;
+        // Sessions that use a broken one pass nothing.
+        bgp?.onFilter(key.filter, filter ?? (entry === null ? null : 'broken'));
+        return;
+      }
+      case 'settings': {
+        const settings = this.#read(path, entry, settingsSchema)?.value ?? null;
+        book.onSettings(settings);
+        bgp?.onSettings(settings?.bgp ?? null);
+        return;
+      }
       case 'owner':
         return;
     }

@@ -1,7 +1,7 @@
 /**
- * The schemas of BGP over HTTP: peers, the mesh, the default AS, and the state of the sessions.
+ * The schema of the state of BGP on a host.
  *
- * In: the model's records. Out: zod schemas and their types, as in schemas.ts. Never: a password in an answer (only that one is set).
+ * In: nothing. Out: a zod schema and its types, as in schemas.ts. Never: a word of a session that only BIRD understands.
  */
 import { z } from 'zod';
 

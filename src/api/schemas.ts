@@ -43,7 +43,7 @@ export const errorBody = z.object({
 });
 
 /** Every change: what stands there now, and whether this host's kernel has it already. */
-function changed<T extends z.ZodType>(item: T) {
+export function changed<T extends z.ZodType>(item: T) {
   return z.object({ revision, applied: inForce, item });
 }
 const inForce = z.boolean().meta({ description: 'In force on this host when the answer was sent' });
@@ -55,7 +55,7 @@ export function listOf<T extends z.ZodType>(item: T) {
 }
 
 /** A list that shows what can be read though something of it cannot. */
-function readableListOf<T extends z.ZodType>(item: T) {
+export function readableListOf<T extends z.ZodType>(item: T) {
   return listOf(item).extend({ broken });
 }
 const broken = z

@@ -11,6 +11,7 @@ import type { z } from 'zod';
 import { NetctlError } from '../lib/errors.ts';
 import { checkJson } from '../model/check.ts';
 import { allocationRoutes } from './allocations.ts';
+import { bgpRoutes } from './bgp.ts';
 import { capacityRoutes } from './capacity.ts';
 import type { ApiDeps } from './deps.ts';
 import { documentRoutes } from './documents.ts';
@@ -50,7 +51,15 @@ export function buildApi(deps: ApiDeps): FastifyInstance {
     v1.addHook('onRoute', ({ schema }) => {
       if (schema?.response) Object.assign(schema.response, { '4xx': errorBody, '5xx': errorBody });
     });
-    const areas = [systemRoutes, poolRoutes, profileRoutes, documentRoutes, endpointRoutes, explainRoutes];
+    const areas = [
+      systemRoutes,
+      poolRoutes,
+      profileRoutes,
+      documentRoutes,
+      endpointRoutes,
+      explainRoutes,
+      bgpRoutes,
+    ];
     for (const routes of [...areas, ipamRoutes, capacityRoutes, ipamCheckRoutes]) routes(v1, deps);
     v1.register(async (repeatable) => {
       keepAnswers(repeatable, deps);

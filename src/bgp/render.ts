@@ -24,6 +24,8 @@ export function renderBird(config: BgpConfig): string {
   const body = [
     `router id ${config.routerId};`,
     'timeformat protocol iso long;',
+    // Without the trace of sessions, which the agent follows over the control socket.
+    'log syslog { info, remote, warning, error, auth, fatal, bug };',
     // Seconds to wait after a restart for peers that may be gone.
     `graceful restart wait ${config.gracefulRestartSeconds};`,
     'protocol device { scan time 10; }',
@@ -51,7 +53,7 @@ function isUsed({ pools, sessions }: BgpConfig, family: Family): boolean {
 function kernelLines({ pools, isRouted }: BgpConfig, family: Family): string[] {
   return [
     ...poolFunction(pools[family], family),
-    `function is_own${family}() { return source = RTS_INHERIT && krt_source = ${announcedProtocol}; }`,
+    `function is_own${family}() { return source = RTS_INHERIT && krt_source = ${announcedProtocol} && in_pools${family}(); }`,
     `protocol kernel kernel${family} {`,
     '  learn; persist; graceful restart; merge paths on; scan time 20;',
     `  metric ${metric[family]};`,
@@ -110,8 +112,12 @@ function commonLines(session: BgpSession, config: BgpConfig): string[] {
     `  local ${localAddress} port ${localPort} as ${localAsNumber};`,
     ...reachLines(session),
     `  hold time ${holdSeconds}; keepalive time ${keepaliveSeconds};`,
+    // The agent tells a dead host from a restarting BIRD by the order of events.
+    '  debug { states, events };',
     // BIRD's own waits are minutes.
-    '  connect delay time 1; connect retry time 1; error wait time 1, 2;',
+    `  connect delay time ${connectDelaySeconds(session, config)}; connect retry time 1; error wait time 1, 2;`,
+    // The agent follows what becomes of the sessions.
+    '  debug { states, events };',
     `  graceful restart on; graceful restart time ${config.gracefulRestartSeconds}; long lived graceful restart off;`,
     ...(session.password === null ? [] : [`  password "${session.password}";`]),
     ...(bfd === null ? [] : [`  bfd ${bfd};`]),
@@ -119,6 +125,16 @@ function commonLines(session: BgpSession, config: BgpConfig): string[] {
     ...(clientOf === null ? [] : [`  rr client; rr cluster id ${clientOf};`]),
     ...session.families.flatMap((family) => channelLines(session, config, family)),
   ];
+}
+
+/**
+ * A BIRD that was killed must not be connected again before the peer's BFD has missed it: that would begin a graceful restart within a
+ * graceful restart, which ends both and takes the routes away. BIRD waits 3/4 of the delay at least.
+ */
+function connectDelaySeconds(session: BgpSession, { bfd }: BgpConfig): number {
+  if (session.bfd === null) return 1;
+  const missedSeconds = (bfd.intervalMilliseconds * bfd.multiplier) / 1000;
+  return Math.ceil(((missedSeconds + 0.4) * 4) / 3);
 }
 
 function reachLines({ multihop, ttlSecurityHops }: BgpSession): string[] {

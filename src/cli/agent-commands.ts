@@ -5,6 +5,7 @@
  * problem.
  */
 import type { NodeItem, StatusItem, VersionItem } from '../api/schemas.ts';
+import { printBgp } from './bgp-status.ts';
 import type { Command } from './command.ts';
 import { CliError, exitCodes } from './exit.ts';
 import type { Output, View } from './output.ts';
@@ -24,6 +25,7 @@ const nodeView: View<NodeItem> = {
     { header: 'ADDRESS4', value: ({ address4 }) => address4 },
     { header: 'ADDRESS6', value: ({ address6 }) => address6 },
     { header: 'AS', value: ({ asNumber }) => asNumber, alignRight: true },
+    { header: 'REFLECTOR', value: ({ routeReflectorClusterId }) => routeReflectorClusterId },
     { header: 'VERSION', value: ({ version }) => version },
     { header: 'STARTED', value: ({ startedAt }) => startedAt },
     {
@@ -92,7 +94,7 @@ async function agentVersion(ask: () => Promise<VersionItem>): Promise<string | n
 }
 
 function printStatus(output: Output, status: StatusItem): void {
-  const { agent, store, policy, endpoints, guard, problems } = status;
+  const { agent, store, policy, endpoints, guard, bgp, problems } = status;
   const good = (ok: boolean, yes: string, no: string): string =>
     ok ? output.paint('green', yes) : output.paint('red', no);
   const since = store.since === null ? '' : ` since ${store.since}`;
@@ -113,6 +115,7 @@ function printStatus(output: Output, status: StatusItem): void {
     ['Held back', guard.held.length === 0 ? 'nothing' : `${guard.held.length}`],
   ];
   for (const [key, value] of lines) output.line(`${`${key}:`.padEnd(11)} ${value}`);
+  if (bgp !== null) printBgp(output, bgp);
   if (problems.length === 0) return;
   output.line('');
   output.line(output.paint('bold', 'Problems:'));

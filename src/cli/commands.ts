@@ -4,6 +4,7 @@
  * In: the tables of each area. Out: one list. Never: a command that is not in INTERFACES.md.
  */
 import { agentCommands } from './agent-commands.ts';
+import { bgpCommands } from './bgp-commands.ts';
 import type { Command } from './command.ts';
 import { completionCommands } from './completion.ts';
 import { documentCommands } from './document-commands.ts';
@@ -22,6 +23,7 @@ export const commands: readonly Command[] = [
   ...documentCommands,
   ...whyCommands,
   ...agentCommands,
+  ...bgpCommands,
   ...labCommands,
   ...completionCommands,
 ];

@@ -106,6 +106,17 @@ export const bgpPeerSchema = exactObject({
 });
 export type BgpPeer = z.output<typeof bgpPeerSchema>;
 
+/** What stands for a password wherever a record is shown; a record that is applied with it keeps the one it had. */
+export const passwordIsSet = 'set' as const;
+
+/** As it is shown: what says nothing is left out, the password is not there. */
+export function shownPeer(peer: BgpPeer): Partial<BgpPeer> {
+  const shown = { ...peer, password: peer.password === null ? null : passwordIsSet };
+  const says = ([, value]: [string, unknown]): boolean =>
+    !(value === null || value === false || value === 0 || (Array.isArray(value) && value.length === 0));
+  return Object.fromEntries(Object.entries(shown).filter(says));
+}
+
 /** One rule of a filter: what is absent matches everything; of the first rule that matches, what it says is done. */
 export const bgpFilterRuleSchema = exactObject({
   action: z.enum(['accept', 'reject'], 'accept or reject'),
@@ -153,7 +164,7 @@ export const bgpSettingsSchema = exactObject({
   bfd: z.boolean(SWITCH).default(true),
   bfdIntervalMilliseconds: z.int(INTERVAL).min(10, INTERVAL).max(10_000, INTERVAL).default(300),
   /** A peer is dead after so many intervals without a word. */
-  bfdMultiplier: z.int(MULTIPLIER).min(2, MULTIPLIER).max(50, MULTIPLIER).default(5),
+  bfdMultiplier: z.int(MULTIPLIER).min(2, MULTIPLIER).max(50, MULTIPLIER).default(3),
   holdSeconds: hold.default(90),
   keepaliveSeconds: keepalive.default(30),
   /** How long peers keep the routes of a node whose BIRD went away without a word. */

@@ -6,7 +6,7 @@
  */
 import { z } from 'zod';
 import { type AddressRange, parseAddressRange, rangeEnds } from './address-range.ts';
-import { port } from './bgp.ts';
+import { bgpSettingsSchema, port } from './bgp.ts';
 import {
   type Address,
   addressBits,
@@ -195,6 +195,7 @@ export type TenantUse = z.infer<typeof tenantUseSchema>;
 export const settingsSchema = z.strictObject({
   /** True: a node takes addresses of its own blocks only. False: blocks are shared, and a node without room borrows from others'. */
   strictAffinity: z.boolean().default(true),
+  bgp: bgpSettingsSchema.prefault({}),
 });
 export type Settings = z.infer<typeof settingsSchema>;
 
