@@ -10,7 +10,7 @@ built   := $(addprefix dist/,bin/netctl-cni bin/netctl bin/netctld lib/netctl.no
 kernel_headers := -idirafter /usr/include -idirafter /usr/include/$(shell gcc -dumpmachine)
 warnings := -std=c11 -Wall -Wextra -Werror -D_GNU_SOURCE
 
-.PHONY: build setup install deb demo lab test check bench clean
+.PHONY: build setup install deb demo lab test test-long check bench clean
 .DELETE_ON_ERROR:
 
 build: $(built)
@@ -52,6 +52,13 @@ lab: build
 test: build
 	@scripts/setup etcd-server etcd-client bird2 iputils-ping
 	scripts/sandbox node_modules/.bin/node --test --test-timeout=120000 'test/unit/**/*.test.ts' 'test/kernel/**/*.test.ts'
+
+# Each part runs alone: make test-long PART=machines
+PART := *
+test-long: build
+	@scripts/setup etcd-server bird2 iputils-ping debootstrap systemd-container vagrant vagrant-libvirt
+	@scripts/deb
+	node_modules/.bin/node --test --test-concurrency=1 'test/long/$(PART).test.ts'
 
 check: setup
 	node_modules/.bin/tsc --noEmit -p .
