@@ -4,7 +4,7 @@
  * In: a name, an address, flags for the agent. Out: start, kill and restart of the agent, the command line against it, any
  * program on the host. Never: anything outside the place and its directories, anything left after close().
  */
-import { mkdirSync, mkdtempSync, rmSync } from 'node:fs';
+import { existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync } from 'node:fs';
 import { createConnection } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -158,7 +158,7 @@ export class Host {
 }
 
 /** A host that is a network namespace of the machine and a temporary directory, for tests of one host. */
-class NamespaceHost extends Host {
+export class NamespaceHost extends Host {
   readonly #netns: string | null;
   readonly #directory: string;
 
@@ -186,6 +186,17 @@ class NamespaceHost extends Host {
     await this.mustExec(['ip', 'address', 'add', `${this.address}/24`, 'dev', 'eth0']);
   }
 
+  /** As SIGKILL; does nothing where none runs. It outlives the agent, so nobody else ends it. */
+  endBird(): void {
+    const pid = join(this.runDirectory, 'bird.pid');
+    if (!existsSync(pid)) return;
+    try {
+      process.kill(Number(readFileSync(pid, 'utf8')), 'SIGKILL');
+    } catch {
+      // It has ended by itself.
+    }
+  }
+
   /** The far end of eth0, in the caller's namespace: where a switch would be. */
   get #uplink(): string {
     return `up-${this.name}`;
@@ -194,6 +205,7 @@ class NamespaceHost extends Host {
   /** And removes namespace and directories. */
   override async close(): Promise<void> {
     await super.close();
+    this.endBird();
     // Takes eth0 with it, at once; a namespace would only be cleared some time after its deletion.
     await run(['ip', 'link', 'delete', this.#uplink]);
     if (this.#netns !== null) await run(['ip', 'netns', 'delete', this.#netns]);

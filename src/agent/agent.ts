@@ -50,7 +50,7 @@ export interface AgentParts {
 }
 
 /** A namespace that ends takes its link first and is gone a moment later. */
-const repairDelayMilliseconds = 2000;/** From the first change of our policy by others to the repair. */
+const repairDelayMilliseconds = 2000; /** From the first change of our policy by others to the repair. */
 const foreignChangeMilliseconds = 100;
 
 export class Agent {
@@ -87,7 +87,11 @@ export class Agent {
     this.#startedAt = new Date(clock.now());
     this.#policy = new PolicyDataplane(chooseBackend(linux, config.dataplane.policy, logger), logger);
     this.#engine = new PolicyEngine(policyOptions(config), this.#policy);
-    this.#wiring = new EndpointWiring(linux, (address) => livesAway(this.#book, address, config.node.name), logger);
+    this.#wiring = new EndpointWiring(
+      linux,
+      (address) => livesAway(this.#book, address, config.node.name),
+      logger,
+    );
     this.#bgp = new Bgp({ ...parts, node: config.node.name, enabled: config.bgp.enabled });
     this.#picture = new Picture({
       node: config.node.name,

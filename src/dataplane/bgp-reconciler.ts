@@ -27,6 +27,8 @@ const lastRetryMilliseconds = 30_000;
 /** A BIRD that ran this long did not end because of how it was started. */
 const soundMilliseconds = 10_000;
 const withdrawMilliseconds = 5000;
+/** Between the moments at which a process ends and at which the one at the other end hears of it. */
+const bfdMarginMilliseconds = 1000;
 
 export interface BgpParts {
   readonly bird: Bird;
@@ -49,7 +51,7 @@ export class BgpReconciler {
   readonly #parts: BgpParts;
   #wanted: BgpConfig | null | undefined;
   #session: BirdSession | null = null;
-  #log = new SessionLog([]);
+  #log = new SessionLog([], 0);
   #version: string | null = null;
   #rejected: { readonly text: string; readonly message: string } | null = null;
   #differences: readonly string[] = [];
@@ -87,7 +89,8 @@ export class BgpReconciler {
     return {
       wanted: this.#wanted ?? null,
       version: this.#version,
-      error: this.#rejected === null ? this.#error : `BIRD refuses the configuration: ${this.#rejected.message}`,
+      error:
+        this.#rejected === null ? this.#error : `BIRD refuses the configuration: ${this.#rejected.message}`,
       inSync: this.#isSettled && this.#rejected === null,
       differences: this.#differences,
     };
@@ -148,7 +151,8 @@ export class BgpReconciler {
     // Nobody to talk to: a host alone needs no BIRD.
     if (this.#session === null && wanted.sessions.length === 0) return true;
     this.#version ??= await this.#parts.bird.version();
-    if (this.#version === null) throw new Error('BIRD is not installed: apt-get install bird2, or set bgp.birdPath');
+    if (this.#version === null)
+      throw new Error('BIRD is not installed: apt-get install bird2, or set bgp.birdPath');
     await this.#install(wanted);
     const session = this.#session ?? (await this.#start());
     await this.#load(session);
@@ -194,7 +198,8 @@ export class BgpReconciler {
     try {
       await session.ask('echo all');
       const running = await this.#sessions(session);
-      this.#log = new SessionLog(running.filter(({ state }) => state === 'Established').map(({ protocol }) => protocol));
+      const up = running.filter(({ state }) => state === 'Established').map(({ protocol }) => protocol);
+      this.#log = new SessionLog(up, this.#bfdMilliseconds);
       return session;
     } catch (error) {
       session.close();
@@ -202,11 +207,17 @@ export class BgpReconciler {
     }
   }
 
+  get #bfdMilliseconds(): number {
+    const { intervalMilliseconds = 0, multiplier = 0 } = this.#wanted?.bfd ?? {};
+    return intervalMilliseconds * multiplier + bfdMarginMilliseconds;
+  }
+
   /** Has BIRD read what is in place, where it has something else in force. @throws where that does not help */
   async #load(session: BirdSession): Promise<void> {
     const { bird, logger } = this.#parts;
     const stamp = stampOf(bird.installed() ?? '');
-    const isInForce = async (): Promise<boolean> => stamp !== null && (await session.ask(stampQuestion)).includes(stamp);
+    const isInForce = async (): Promise<boolean> =>
+      stamp !== null && (await session.ask(stampQuestion)).includes(stamp);
     if (await isInForce()) return;
     const { accepted, message } = parseConfigureReply(await session.ask('configure'));
     if (!accepted) throw new Error(`BIRD does not load its configuration: ${message}`);
@@ -237,11 +248,14 @@ export class BgpReconciler {
 
   /** A session whose host died would keep its routes for the time of a graceful restart. */
   #onLog(line: string): void {
-    const dead = this.#log.read(line);
+    const dead = this.#log.read(line, this.#parts.clock.monotonic());
     if (dead === null) return;
     this.#parts.logger.warn({ session: dead }, 'a peer does not answer: its routes are taken back');
     this.#session?.ask(`restart "${dead}"`).catch((error: unknown) => {
-      this.#parts.logger.error({ session: dead, error: (error as Error).message }, 'cannot restart a session');
+      this.#parts.logger.error(
+        { session: dead, error: (error as Error).message },
+        'cannot restart a session',
+      );
     });
   }
 

@@ -42,7 +42,13 @@ export function bgpStatus(
 
 function birdOf({ status, pid }: BirdAnswers, { version }: BgpState) {
   const { startedAt, configuredAt, isRecovering } = status;
-  return { version: status.version || (version ?? ''), pid, startedAt, configuredAt, recovering: isRecovering };
+  return {
+    version: status.version || (version ?? ''),
+    pid,
+    startedAt,
+    configuredAt,
+    recovering: isRecovering,
+  };
 }
 
 function sessionOf(session: BgpSession, bird: BirdAnswers | null) {
@@ -52,7 +58,9 @@ function sessionOf(session: BgpSession, bird: BirdAnswers | null) {
     const channel = running?.channels.find((channel) => channel.family === family);
     return channel === undefined ? null : { in: channel.imported, out: channel.exported };
   };
-  const bfd: 'up' | 'down' = bird?.bfd.some((other) => other.address === address && other.isUp) ? 'up' : 'down';
+  const bfd: 'up' | 'down' = bird?.bfd.some((other) => other.address === address && other.isUp)
+    ? 'up'
+    : 'down';
   return {
     peer: address,
     port,

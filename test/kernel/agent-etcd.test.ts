@@ -45,7 +45,7 @@ describe('agents on etcd', () => {
       const host = await Host.create({ name: `et${i}x${process.pid}`, address: `${subnet}.1` });
       hosts.push(host);
       await mustRun(['ip', 'address', 'add', `${subnet}.254/24`, 'dev', `up-${host.name}`]);
-      await host.start(['--datastore', 'etcd', '--etcd-endpoints', `http://${subnet}.254:2379`]);
+      await host.start(['--no-bgp', '--datastore', 'etcd', '--etcd-endpoints', `http://${subnet}.254:2379`]);
     }
     [one, two] = hosts as [Host, Host];
     await ok(one, ['pool', 'add', '10.65.0.0/16', '--cooldown', '0']);
@@ -124,7 +124,7 @@ describe('agents on etcd', () => {
     assert.ok(Date.now() - start < 6000, 'what needs the cluster fails within seconds');
     assert.match(refused.stderr, /cluster|etcd/i);
     await one.kill('SIGKILL');
-    await one.start(['--datastore', 'etcd', '--etcd-endpoints', 'http://192.0.2.254:2379']);
+    await one.start(['--no-bgp', '--datastore', 'etcd', '--etcd-endpoints', 'http://192.0.2.254:2379']);
     assert.match(
       await container.mustExec(['ip', '-o', 'address', 'show', 'eth0']),
       new RegExp(address.replaceAll('.', '\\.')),
