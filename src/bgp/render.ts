@@ -116,8 +116,6 @@ function commonLines(session: BgpSession, config: BgpConfig): string[] {
     '  debug { states, events };',
     // BIRD's own waits are minutes.
     `  connect delay time ${connectDelaySeconds(session, config)}; connect retry time 1; error wait time 1, 2;`,
-    // The agent follows what becomes of the sessions.
-    '  debug { states, events };',
     `  graceful restart on; graceful restart time ${config.gracefulRestartSeconds}; long lived graceful restart off;`,
     ...(session.password === null ? [] : [`  password "${session.password}";`]),
     ...(bfd === null ? [] : [`  bfd ${bfd};`]),
