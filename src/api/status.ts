@@ -48,8 +48,10 @@ export interface AgentStatus {
 }
 
 /** Why BGP is not as it should be. */
-export function bgpProblems({ error, differences, problems, sessions }: BgpStatus): string[] {
+export function bgpProblems({ error, inSync, differences, problems, sessions }: BgpStatus): string[] {
+  const isUnexplained = !inSync && error === null && differences.length === 0;
   return [
+    ...(isUnexplained ? ['bgp: BIRD does not have its configuration yet'] : []),
     ...(error === null ? [] : [`bgp: ${error}`]),
     ...differences.map((difference) => `bgp: ${difference}`),
     ...problems.map((problem) => `bgp: ${problem}`),

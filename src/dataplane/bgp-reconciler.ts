@@ -7,6 +7,7 @@
  * In: what BGP should be, or null for none. Out: BIRD's state, in values. Never: a BIRD ended because the agent ends; a reload without
  * need; a configuration that BIRD has not accepted put in place of one that it has.
  */
+import { isDeepStrictEqual } from 'node:util';
 import { compareSessions } from '../bgp/compare.ts';
 import type { BgpConfig } from '../bgp/config.ts';
 import { renderBird, stampOf } from '../bgp/render.ts';
@@ -61,6 +62,7 @@ export class BgpReconciler {
   #running: Promise<void> | null = null;
   #retry: Timer | null = null;
   #failuresInARow = 0;
+  #endsInARow = 0;
   #startedAt = Number.NEGATIVE_INFINITY;
   #isClosed = false;
 
@@ -70,8 +72,8 @@ export class BgpReconciler {
 
   /** What BIRD should do from now on; null: it is to end, and nothing of it to stay. */
   want(config: BgpConfig | null): void {
+    if (!isDeepStrictEqual(config, this.#wanted)) this.#isSettled = false;
     this.#wanted = config;
-    this.#isSettled = false;
     this.#kick();
   }
 
@@ -126,19 +128,19 @@ export class BgpReconciler {
         this.#isSettled = await this.#pass();
         this.#error = null;
         if (this.#isSettled) this.#failuresInARow = 0;
-        else this.#tryAgain();
+        else this.#tryAgain(this.#failuresInARow++);
       } catch (error) {
         this.#isSettled = false;
         this.#error = (error as Error).message;
-        this.#tryAgain();
+        this.#tryAgain(this.#failuresInARow++);
         this.#parts.logger.error({ error: this.#error }, 'BGP is not as it should be, will be tried again');
       }
     }
   }
 
-  #tryAgain(): void {
+  #tryAgain(failures: number): void {
     this.#retry?.cancel();
-    const delay = Math.min(firstRetryMilliseconds * 2 ** this.#failuresInARow++, lastRetryMilliseconds);
+    const delay = Math.min(firstRetryMilliseconds * 2 ** failures, lastRetryMilliseconds);
     this.#retry = this.#parts.clock.setTimer(delay, () => this.#kick());
   }
 
@@ -265,10 +267,9 @@ export class BgpReconciler {
     this.#isSettled = false;
     if (this.#isClosed || this.#wanted === null) return;
     this.#parts.logger.error({}, 'BIRD has ended');
-    if (this.#parts.clock.monotonic() - this.#startedAt < soundMilliseconds) this.#tryAgain();
-    else {
-      this.#failuresInARow = 0;
-      this.#kick();
-    }
+    const isSound = this.#parts.clock.monotonic() - this.#startedAt >= soundMilliseconds;
+    this.#endsInARow = isSound ? 0 : this.#endsInARow + 1;
+    if (isSound) this.#kick();
+    else this.#tryAgain(this.#endsInARow - 1);
   }
 }

@@ -197,6 +197,15 @@ describe('BGP between hosts', () => {
     await all.converged([one, two]);
     assert.equal((await three.netctl(['node', 'status'])).code, 0);
   });
+
+  test('without BIRD containers start, and the status names the package', async () => {
+    await three.kill('SIGTERM');
+    await three.start([...all.flags(2), '--bird-path', '/nowhere/bird']);
+    const { code, stdout } = await three.netctl(['node', 'status']);
+    assert.equal(code, 4);
+    assert.match(stdout, /bird2/);
+    await all.join(three, 'nobird');
+  });
 });
 
 function isAlive(pid: number): boolean {
