@@ -22,13 +22,13 @@ const starter =
 
 export class Daemon {
   readonly #place: Place;
-  readonly #name: string;
+  readonly name: string;
   readonly #directory: string;
 
   /** @param directory on the place: log and pid file are kept there */
   constructor(place: Place, name: string, directory: string) {
     this.#place = place;
-    this.#name = name;
+    this.name = name;
     this.#directory = directory;
   }
 
@@ -36,7 +36,7 @@ export class Daemon {
     const log = this.#file('log');
     appendFileSync(this.#place.path(log), '', { mode: 0o600 });
     const started = await mustRun(
-      this.#place.command(['setsid', '--fork', 'sh', '-c', starter, this.#name, log, ...command]),
+      this.#place.command(['setsid', '--fork', 'sh', '-c', starter, this.name, log, ...command]),
     );
     writeFileSync(this.#place.path(this.#file('pid')), JSON.stringify(parseProcess(started)));
   }
@@ -51,7 +51,7 @@ export class Daemon {
     const pid = this.pid;
     if (pid === null) return;
     await this.signal(signal);
-    const gone = (ms: number) => eventually(`the end of ${this.#name}`, ms, async () => this.pid !== pid);
+    const gone = (ms: number) => eventually(`the end of ${this.name}`, ms, async () => this.pid !== pid);
     await gone(10_000).catch(async () => {
       await this.signal('SIGKILL');
       await gone(5000);
@@ -69,7 +69,7 @@ export class Daemon {
   }
 
   #file(extension: string): string {
-    return join(this.#directory, `${this.#name}.${extension}`);
+    return join(this.#directory, `${this.name}.${extension}`);
   }
 
   #running(): ProcessId | null {

@@ -17,7 +17,7 @@ import * as network from './network.ts';
 import { batch, furnishHost, LabNode } from './node.ts';
 import { LabDirectory, type LabRecord } from './record.ts';
 import { type RouterKind, routerPlan } from './router.ts';
-import { eventually, mustRun } from './run.ts';
+import { eventually, mustRun, run } from './run.ts';
 import { reflectorLabels, sessionsOf, settings } from './settings.ts';
 import { apiOf, converged } from './state.ts';
 
@@ -184,15 +184,18 @@ export class Lab {
       // A member alone waits a whole term before it elects itself.
       ...['--heartbeat-interval', '10', '--election-timeout', '100'],
     ]);
-    const { address4 } = network.switchAddresses;
-    await eventually('etcd answers', 15_000, async () => {
-      if (this.#etcd.pid === null)
-        throw new Error(`etcd has ended; its log ends:\n${this.#etcd.log().slice(-1000)}`);
-      const probe = this.#switch.networkCommand(['bash', '-c', `exec 3<>/dev/tcp/${address4}/2379`]);
-      return mustRun(probe).then(
-        () => true,
-        () => false,
-      );
+    await this.#listening(this.#etcd, network.switchAddresses.address4, 2379);
+  }
+
+  /** Waits until the program takes connections. @throws with the end of its log, at once when it has ended */
+  async #listening(program: Daemon, address: string, port: number): Promise<void> {
+    const probe = this.#switch.networkCommand(['bash', '-c', `exec 3<>/dev/tcp/${address}/${port}`]);
+    const what = `${program.name} listens on ${address}:${port}`;
+    await eventually(what, 15_000, async () => {
+      if (program.pid === null) throw new Error(`${program.name} has ended`);
+      return (await run(probe)).code === 0;
+    }).catch((error: Error) => {
+      throw new Error(`${error.message}; its log ends: ${program.log().slice(-1000)}`);
     });
   }
 
@@ -214,13 +217,18 @@ export class Lab {
       this.#switch.networkCommand(['ip', '-batch', '-']),
       network.cableCommands('router', own, router.process.pid),
     );
-    const { address4, address6 } = network.outside;
     const neighbours = this.nodes.map(({ address, address6 }) => ({ address4: address, address6 }));
-    const addresses = [`${address4}/32`, `${address6}/128`];
+    const { outside } = network;
+    const addresses = [`${outside.address4}/32`, `${outside.address6}/128`];
     await batch(router.command(['ip', '-batch', '-']), network.hostCommands(own, addresses, neighbours));
     const forward = ['net.ipv4.ip_forward=1', 'net.ipv6.conf.all.forwarding=1'];
     await mustRun(router.command(['sysctl', '-q', '-w', ...forward]));
-    for (const { name, command } of plan.programs) await new Daemon(router, name, '/run/lab').start(command);
+    for (const command of plan.prepare) await mustRun(router.command(command));
+    for (const { name, command, listens } of plan.programs) {
+      const program = new Daemon(router, name, '/run/lab');
+      await program.start(command);
+      if (listens) await this.#listening(program, own.address4, 179);
+    }
   }
 
   #remember(ready = this.#directory.read().ready): void {

@@ -1,6 +1,6 @@
 /**
  * The router in the middle: an autonomous system of its own that takes sessions from whoever is on the switch, and announces
- * the world outside.
+ * the world outside. BIRD and FRR forward as well; GoBGP only speaks, its kernel has no routes.
  *
  * In: which program it is (BIRD 2, FRR, GoBGP, from Debian). Out: the files and the command lines that make it one. Never: a list
  * of the hosts: it accepts any AS but its own, from the whole subnet.
@@ -16,6 +16,8 @@ const hostsAs = 64512;
 export interface RouterProgram {
   readonly name: string;
   readonly command: readonly string[];
+  /** It is the one that speaks BGP. */
+  readonly listens?: boolean;
 }
 
 export interface RouterPlan {
@@ -23,6 +25,8 @@ export interface RouterPlan {
   readonly package: string;
   readonly executable: string;
   readonly files: Readonly<Record<string, string>>;
+  /** Run first, in the router. */
+  readonly prepare: readonly (readonly string[])[];
   readonly programs: readonly RouterProgram[];
   /** Whose output tells its sessions and routes to people. */
   readonly show: readonly string[];
@@ -53,9 +57,11 @@ router id ${routerAddresses.address4};
 protocol device {}
 ${session(4, subnets.subnet4, routerAddresses.address4)}${session(6, subnets.subnet6, routerAddresses.address6)}`,
     },
+    prepare: [],
     programs: [
       {
         name: 'bird',
+        listens: true,
         command: ['/usr/sbin/bird', '-f', '-c', `${directory}/bird.conf`, '-s', `${directory}/bird.ctl`],
       },
     ],
@@ -64,21 +70,29 @@ ${session(4, subnets.subnet4, routerAddresses.address4)}${session(6, subnets.sub
 }
 
 function frr(directory: string): RouterPlan {
-  const daemon = (name: string, extra: readonly string[]): RouterProgram => ({
+  const daemon = (name: string): RouterProgram => ({
     name,
+    listens: name === 'bgpd',
     command: [
       `/usr/lib/frr/${name}`,
-      ...['-f', `${directory}/frr.conf`, '-i', `${directory}/${name}.pid`, '-z', `${directory}/zserv.api`],
-      ...['--vty_socket', directory, '--log', 'stdout', '-u', 'root', '-g', 'root', ...extra],
+      ...[
+        '-f',
+        `${directory}/${name}.conf`,
+        '-i',
+        `${directory}/${name}.lock`,
+        '-z',
+        `${directory}/zserv.api`,
+      ],
+      ...['--vty_socket', directory, '--log', 'stdout', '--vty_port', '0'],
     ],
   });
   return {
     package: 'frr',
     executable: '/usr/lib/frr/bgpd',
     files: {
-      'frr.conf': `ip route ${outside.cidr4} blackhole
-ipv6 route ${outside.cidr6} blackhole
-router bgp ${routerAs}
+      'zebra.conf': '',
+      'staticd.conf': `ip route ${outside.cidr4} blackhole\nipv6 route ${outside.cidr6} blackhole\n`,
+      'bgpd.conf': `router bgp ${routerAs}
  bgp router-id ${routerAddresses.address4}
  no bgp ebgp-requires-policy
  no bgp network import-check
@@ -101,7 +115,13 @@ router bgp ${routerAs}
 `,
       'vtysh.conf': '',
     },
-    programs: [daemon('zebra', []), daemon('staticd', ['--vty_port', '0']), daemon('bgpd', [])],
+    // It gives up being root.
+    prepare: [
+      ['chown', '-R', 'frr:frr', directory],
+      // It leaves files there.
+      ['mount', '-n', '-t', 'tmpfs', 'tmpfs', '/var/tmp'],
+    ],
+    programs: [daemon('zebra'), daemon('staticd'), daemon('bgpd')],
     show: ['vtysh', '--vty_socket', directory, '-c', 'show bgp summary'],
   };
 }
@@ -136,9 +156,11 @@ ${group(4, subnets.subnet4)}${group(6, subnets.subnet6)}`,
 ${add(outside.cidr6, 'ipv6', routerAddresses.address6).join(' ')}
 `,
     },
+    prepare: [],
     programs: [
       {
         name: 'gobgpd',
+        listens: true,
         command: ['gobgpd', '-f', `${directory}/gobgp.toml`, '--api-hosts', '127.0.0.1:50051', '-p'],
       },
       { name: 'announce', command: ['sh', `${directory}/announce`] },
