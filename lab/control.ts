@@ -50,7 +50,8 @@ export const labControl: LabControl = {
   exec(name, host, command) {
     const lab = Lab.open(name);
     const [node = '', container] = host.split('/', 2);
-    const place = node === 'router' ? lab.router : lab.node(node).machine;
+    const place = node === 'router' ? lab.router : lab.node(node).place;
+    // Asked for its name only: an unknown one is an error that says so.
     if (container !== undefined) lab.node(node).container(container);
     return attended(
       place.command(['setpriv', '--pdeathsig', 'TERM', '--', ...command], container),

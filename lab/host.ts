@@ -4,7 +4,7 @@
  * In: a name, an address, flags for the agent. Out: start, kill and restart of the agent, the command line against it, any
  * program on the host. Never: anything outside the place and its directories, anything left after close().
  */
-import { existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync } from 'node:fs';
+import { mkdirSync, mkdtempSync, readFileSync, rmSync } from 'node:fs';
 import { createConnection } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -112,6 +112,23 @@ export class Host {
     await this.#agent.kill(signal);
   }
 
+  /** Process id of the BIRD that the agent cares for and that outlives it (as the host numbers it), or null. */
+  get birdPid(): number | null {
+    try {
+      const pid = Number(readFileSync(join(this.runDirectory, 'bird.pid'), 'utf8'));
+      return readFileSync(this.place.path(`/proc/${pid}/comm`), 'utf8').trim() === 'bird' ? pid : null;
+    } catch {
+      return null;
+    }
+  }
+
+  async killBird(signal: NodeJS.Signals): Promise<void> {
+    const pid = this.birdPid;
+    if (pid === null) return;
+    await this.exec(['kill', '-s', signal.slice(3), String(pid)]);
+    await eventually(`the end of BIRD on ${this.name}`, 10_000, async () => this.birdPid !== pid);
+  }
+
   /** Stops the agent in good order and starts it with the same flags. */
   async restart(): Promise<void> {
     await this.kill('SIGTERM');
@@ -186,17 +203,6 @@ export class NamespaceHost extends Host {
     await this.mustExec(['ip', 'address', 'add', `${this.address}/24`, 'dev', 'eth0']);
   }
 
-  /** As SIGKILL; does nothing where none runs. It outlives the agent, so nobody else ends it. */
-  endBird(): void {
-    const pid = join(this.runDirectory, 'bird.pid');
-    if (!existsSync(pid)) return;
-    try {
-      process.kill(Number(readFileSync(pid, 'utf8')), 'SIGKILL');
-    } catch {
-      // It has ended by itself.
-    }
-  }
-
   /** The far end of eth0, in the caller's namespace: where a switch would be. */
   get #uplink(): string {
     return `up-${this.name}`;
@@ -205,7 +211,7 @@ export class NamespaceHost extends Host {
   /** And removes namespace and directories. */
   override async close(): Promise<void> {
     await super.close();
-    this.endBird();
+    await this.killBird('SIGKILL');
     // Takes eth0 with it, at once; a namespace would only be cleared some time after its deletion.
     await run(['ip', 'link', 'delete', this.#uplink]);
     if (this.#netns !== null) await run(['ip', 'netns', 'delete', this.#netns]);

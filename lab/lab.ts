@@ -1,25 +1,28 @@
 /**
  * Several hosts on one machine: a switch with etcd, hosts with agents on it, and a router of another autonomous system if wanted.
  *
- *     ┌ machine "switch": bridge lan, etcd ────────────────────────────┐
+ *     ┌ machine "switch": bridge lan ──────────────────────────────────┐
  *     │  ├── node1 ── containers     each host: its own network, mount, │
  *     │  ├── node2 ── containers     process and host-name namespaces,  │
- *     │  └── router (AS 65000)       /run/netctl, agent, BIRD           │
+ *     │  ├── etcd                    /run/netctl, agent, BIRD           │
+ *     │  └── router (AS 65000)                                          │
  *     └────────────────────────────────────────────────────────────────┘
  *
  * In: how many hosts, what else. Out: up, down, the hosts. The switch's first process holds everything, so that its end is
  * the lab's end, however it comes. Never: a link, namespace, process or setting outside of it.
  */
-import { existsSync, mkdirSync, writeFileSync } from 'node:fs';
-import { Daemon, isRunning } from './daemon.ts';
+import { existsSync, writeFileSync } from 'node:fs';
+import { isRunning } from './daemon.ts';
+import { Etcd } from './etcd.ts';
 import { Machine } from './machine.ts';
 import * as network from './network.ts';
-import { batch, furnishHost, LabNode } from './node.ts';
+import { LabNode } from './node.ts';
 import { LabDirectory, type LabRecord } from './record.ts';
 import { type RouterKind, routerPlan } from './router.ts';
-import { eventually, mustRun, run } from './run.ts';
+import { mustRun } from './run.ts';
 import { reflectorLabels, sessionsOf, settings } from './settings.ts';
 import { apiOf, converged } from './state.ts';
+import { atSwitch, Station, stationDirectory } from './station.ts';
 
 export interface LabOptions {
   /** Of the lab; several may be up at once. */
@@ -33,7 +36,6 @@ export interface LabOptions {
   readonly progress?: (step: string, done: number, all: number) => void;
 }
 
-const etcdUrl = `http://${network.switchAddresses.address4}:2379`;
 /** Agents are mostly waiting for each other's processor while they start. */
 const atOnce = 4;
 
@@ -43,28 +45,40 @@ export class Lab {
   readonly #directory: LabDirectory;
   readonly #switch: Machine;
   readonly #record: LabRecord;
-  readonly #etcd: Daemon;
-  #router: Machine | null;
+  /** The store of all hosts. */
+  readonly etcd: Etcd;
+  readonly #router: Station | null;
+  readonly #stations: Station[] = [];
 
   private constructor(name: string, directory: LabDirectory, onSwitch: Machine, record: LabRecord) {
     this.name = name;
     this.#directory = directory;
     this.#switch = onSwitch;
     this.#record = record;
-    this.#etcd = new Daemon(onSwitch, 'etcd', directory.path);
-    const machine = (name: string) => {
+    const own = Array.from({ length: record.nodes }, (_, i) => network.nodeAddresses(i + 1));
+    const all = [network.routerAddresses, network.etcdAddresses, ...own];
+    const station = (name: string, addresses: network.Addresses, loopback: readonly string[] = []) => {
       const process = record.machines[name];
-      return process !== undefined && isRunning(process) ? new Machine(process) : null;
+      const made = new Station({
+        name,
+        addresses,
+        loopback,
+        neighbours: all.filter((one) => one !== addresses),
+        directory: `${directory.path}/${name}`,
+        onSwitch,
+        machine: process !== undefined && isRunning(process) ? new Machine(process) : null,
+      });
+      this.#stations.push(made);
+      return made;
     };
-    this.#router = machine('router');
-    const addresses = Array.from({ length: record.nodes }, (_, i) => network.nodeAddresses(i + 1));
-    const all = [network.routerAddresses, ...addresses];
-    this.nodes = addresses.map((own, i) => {
-      const name = `node${i + 1}`;
-      const others = all.filter((one) => one !== own);
-      const labels = i < record.reflectors ? reflectorLabels : {};
-      return new LabNode(name, own, labels, others, `${directory.path}/${name}`, onSwitch, machine(name));
-    });
+    this.etcd = new Etcd(station('etcd', network.etcdAddresses));
+    const { address4, address6 } = network.outside;
+    const router = () => station('router', network.routerAddresses, [`${address4}/32`, `${address6}/128`]);
+    this.#router = record.router === null ? null : router();
+    this.nodes = own.map(
+      (addresses, i) =>
+        new LabNode(station(`node${i + 1}`, addresses), i < record.reflectors ? reflectorLabels : {}),
+    );
   }
 
   /** Returns once every agent is healthy and every session is there. @throws with the reason; nothing is left then */
@@ -128,14 +142,9 @@ export class Lab {
   }
 
   /** The machine in the middle, to run programs on. @throws when there is none */
-  get router(): Machine {
+  get router(): Station {
     if (this.#router === null) throw new Error(`lab ${this.name} has no router: netctl lab up --router bird`);
     return this.#router;
-  }
-
-  /** The store of all hosts; kill and start it. */
-  get etcd(): { kill(signal: NodeJS.Signals): Promise<void>; start(): Promise<void> } {
-    return { kill: (signal) => this.#etcd.kill(signal), start: () => this.#startEtcd() };
   }
 
   /** A host that crashed, again, with its agent. */
@@ -153,14 +162,12 @@ export class Lab {
     const { reflectors, router } = this.#record;
     const step = <T>(name: string, items: readonly T[], work: (item: T, i: number) => Promise<void>) =>
       each(items, work, signal, (done) => progress(name, done, items.length));
-    await batch(this.#switch.networkCommand(['ip', '-batch', '-']), network.switchCommands());
-    const etcd = this.#startEtcd();
-    // Its failure is told when it is waited for.
-    etcd.catch(() => undefined);
+    await atSwitch(this.#switch, network.switchCommands());
+    await step('etcd', [this.etcd], (etcd) => etcd.start());
     await step('hosts', this.nodes, (node) => node.boot());
+    if (router !== null && this.#router !== null)
+      await step(`router (${router})`, [this.#router], (station) => this.#startRouter(station, router));
     this.#remember();
-    await etcd;
-    if (router !== null) await step(`router (${router})`, [router], (kind) => this.#startRouter(kind));
     // What holds for all comes before most are there: else a mesh of all would be made first, to be given up at once.
     const first = this.nodes.slice(0, Math.max(1, reflectors));
     await step(reflectors > 0 ? 'reflectors' : 'first agent', first, (node) => node.start());
@@ -174,69 +181,25 @@ export class Lab {
     this.#remember(true);
   }
 
-  async #startEtcd(): Promise<void> {
-    const peers = 'http://127.0.0.1:2380';
-    await this.#etcd.start([
-      ...['/usr/bin/etcd', '--data-dir', `${this.#directory.path}/etcd`, '--unsafe-no-fsync'],
-      ...['--listen-client-urls', etcdUrl, '--advertise-client-urls', etcdUrl],
-      ...['--listen-peer-urls', peers, '--initial-advertise-peer-urls', peers],
-      ...['--initial-cluster', `default=${peers}`, '--logger', 'zap', '--log-level', 'warn'],
-      // A member alone waits a whole term before it elects itself.
-      ...['--heartbeat-interval', '10', '--election-timeout', '100'],
-    ]);
-    await this.#listening(this.#etcd, network.switchAddresses.address4, 2379);
-  }
-
-  /** Waits until the program takes connections. @throws with the end of its log, at once when it has ended */
-  async #listening(program: Daemon, address: string, port: number): Promise<void> {
-    const probe = this.#switch.networkCommand(['bash', '-c', `exec 3<>/dev/tcp/${address}/${port}`]);
-    const what = `${program.name} listens on ${address}:${port}`;
-    await eventually(what, 15_000, async () => {
-      if (program.pid === null) throw new Error(`${program.name} has ended`);
-      return (await run(probe)).code === 0;
-    }).catch((error: Error) => {
-      throw new Error(`${error.message}; its log ends: ${program.log().slice(-1000)}`);
-    });
-  }
-
-  async #startRouter(kind: RouterKind): Promise<void> {
-    const directory = `${this.#directory.path}/router`;
-    mkdirSync(directory);
-    const plan = routerPlan(kind, '/run/lab');
-    for (const [name, text] of Object.entries(plan.files)) writeFileSync(`${directory}/${name}`, text);
-    const router = await Machine.boot({
-      name: 'router',
-      furnish: furnishHost,
-      arguments: ['router', directory],
-      within: this.#switch,
-    });
-    this.#router = router;
-    this.#remember();
-    const own = network.routerAddresses;
-    await batch(
-      this.#switch.networkCommand(['ip', '-batch', '-']),
-      network.cableCommands('router', own, router.process.pid),
-    );
-    const neighbours = this.nodes.map(({ address, address6 }) => ({ address4: address, address6 }));
-    const { outside } = network;
-    const addresses = [`${outside.address4}/32`, `${outside.address6}/128`];
-    await batch(router.command(['ip', '-batch', '-']), network.hostCommands(own, addresses, neighbours));
+  async #startRouter(station: Station, kind: RouterKind): Promise<void> {
+    await station.boot();
+    const plan = routerPlan(kind, stationDirectory);
+    for (const [name, text] of Object.entries(plan.files))
+      writeFileSync(`${station.directory}/${name}`, text);
     const forward = ['net.ipv4.ip_forward=1', 'net.ipv6.conf.all.forwarding=1'];
-    await mustRun(router.command(['sysctl', '-q', '-w', ...forward]));
-    for (const command of plan.prepare) await mustRun(router.command(command));
+    for (const command of [['sysctl', '-q', '-w', ...forward], ...plan.prepare])
+      await mustRun(station.command(command));
     for (const { name, command, listens } of plan.programs) {
-      const program = new Daemon(router, name, '/run/lab');
+      const program = station.daemon(name);
       await program.start(command);
-      if (listens) await this.#listening(program, own.address4, 179);
+      if (listens === true) await station.listening(program, 179);
     }
   }
 
   #remember(ready = this.#directory.read().ready): void {
-    const up = this.nodes
-      .filter(({ isUp }) => isUp)
-      .map(({ name, machine }) => [name, machine.process] as const);
-    const router = this.#router === null ? [] : [['router', this.#router.process] as const];
-    this.#directory.write({ ...this.#record, machines: Object.fromEntries([...up, ...router]), ready });
+    const up = this.#stations.filter(({ isUp }) => isUp);
+    const machines = Object.fromEntries(up.map(({ name, machine }) => [name, machine.process]));
+    this.#directory.write({ ...this.#record, machines, ready });
   }
 }
 

@@ -9,9 +9,8 @@ export const mostNodes = 200;
 /** From so many on, the entries of neighbours that the kernel would learn come near to what it keeps for all namespaces together. */
 const mostLearning = 20;
 
-export const switchLink = 'lan';
-/** Of the switch itself, where etcd listens. */
-export const switchAddresses = { address4: '192.168.78.2', address6: 'fd00:78::2' };
+const switchLink = 'lan';
+export const etcdAddresses = { address4: '192.168.78.2', address6: 'fd00:78::2' };
 export const routerAddresses = { address4: '192.168.78.1', address6: 'fd00:78::1' };
 export const subnets = { subnet4: '192.168.78.0/24', subnet6: 'fd00:78::/64' };
 /** What the router announces: the world outside (RFC 5737 and 3849), with an address to talk to. */
@@ -43,10 +42,8 @@ function macOf(address4: string): string {
 export function switchCommands(): string {
   return lines([
     'link set lo up',
-    `link add ${switchLink} address ${macOf(switchAddresses.address4)} type bridge mcast_snooping 0`,
-    `address add ${switchAddresses.address4}/24 dev ${switchLink}`,
-    `address add ${switchAddresses.address6}/64 dev ${switchLink} nodad`,
-    `link set ${switchLink} up`,
+    `link add ${switchLink} type bridge mcast_snooping 0`,
+    `link set ${switchLink} up addrgenmode none`,
   ]);
 }
 
@@ -54,7 +51,7 @@ export function switchCommands(): string {
 export function cableCommands(name: string, { address4 }: Addresses, pid: number): string {
   return lines([
     `link add ${name} type veth peer name eth0 address ${macOf(address4)} netns ${pid}`,
-    `link set ${name} master ${switchLink} up`,
+    `link set ${name} master ${switchLink} up addrgenmode none`,
   ]);
 }
 
