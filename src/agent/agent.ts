@@ -9,7 +9,6 @@
  *
  * In: the ports and the configuration. Out: an Attacher for the protocol fronts, status. Never: a kernel write before in-sync.
  */
-
 import { chooseBackend } from '../dataplane/choose-backend.ts';
 import { EndpointWiring } from '../dataplane/endpoint-wiring.ts';
 import { PolicyDataplane } from '../dataplane/policy-dataplane.ts';
@@ -87,11 +86,8 @@ export class Agent {
     this.#startedAt = new Date(clock.now());
     this.#policy = new PolicyDataplane(chooseBackend(linux, config.dataplane.policy, logger), logger);
     this.#engine = new PolicyEngine(policyOptions(config), this.#policy);
-    this.#wiring = new EndpointWiring(
-      linux,
-      (address) => livesAway(this.#book, address, config.node.name),
-      logger,
-    );
+    const isAway = (address: Address): boolean => livesAway(this.#book, address, config.node.name);
+    this.#wiring = new EndpointWiring(linux, isAway, logger);
     this.#bgp = new Bgp({ ...parts, node: config.node.name, enabled: config.bgp.enabled });
     this.#picture = new Picture({
       node: config.node.name,

@@ -116,10 +116,9 @@ export class Picture {
         return;
       }
       case 'address': {
-        const user = book.address(key.address)?.value.endpoint ?? null;
         book.onAddress(key.address, this.#read(path, entry, addressSchema));
-        const isLeft = user !== null && book.address(key.address)?.value.endpoint !== user;
-        if (isLeft && this.#parts.endpoints.get(user)?.value.addresses.includes(key.address))
+        const user = this.#parts.endpoints.userOf(key.address);
+        if (user !== undefined && book.address(key.address)?.value.endpoint !== user)
           this.#parts.onAddressMoved(key.address, user);
         return;
       }

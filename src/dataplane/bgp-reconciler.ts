@@ -155,6 +155,8 @@ export class BgpReconciler {
     this.#version ??= await this.#parts.bird.version();
     if (this.#version === null)
       throw new Error('BIRD is not installed: apt-get install bird2, or set bgp.birdPath');
+    if (Number.parseInt(this.#version, 10) < 2)
+      throw new Error(`BIRD ${this.#version} is too old: version 2 is needed (apt-get install bird2)`);
     await this.#install(wanted);
     const session = this.#session ?? (await this.#start());
     await this.#load(session);

@@ -3,6 +3,7 @@
  * and routes when one of them fails, and that nothing is announced that should not be.
  */
 import assert from 'node:assert/strict';
+import { readFileSync } from 'node:fs';
 import { request } from 'node:http';
 import { after, before, describe, test } from 'node:test';
 import type { Host, NamespaceHost } from '../../lab/host.ts';
@@ -147,12 +148,16 @@ describe('BGP between hosts', () => {
     }
     assert.equal(all.birdPid(two), pid, 'BIRD was adopted');
     await one.mustNetctl(['pool', 'add', '10.66.0.0/16']);
-    await eventually(
-      'the new pool is in the configuration in force',
-      5000,
-      async () =>
-        (await two.mustExec(['birdc', '-s', `${two.runDirectory}/bird.ctl`, 'eval', 'netctl_stamp'])) !== '',
-    );
+    await eventually('the configuration in force has the new pool', 5000, async () => {
+      const text = readFileSync(`${two.runDirectory}/bird.conf`, 'utf8');
+      const running = await two.mustExec([
+        'birdc',
+        '-s',
+        `${two.runDirectory}/bird.ctl`,
+        'eval netctl_stamp',
+      ]);
+      return text.includes('10.66.0.0/16+') && running.includes(/netctl_stamp = "(\w+)"/.exec(text)![1]!);
+    });
     await all.converged();
     await all.cutEtcd();
     await two.kill('SIGKILL');

@@ -120,6 +120,14 @@ describe('a BIRD that does not run', () => {
     assert.equal(rig.reconciler.state.inSync, true);
   });
 
+  test('is not started where it is of another age', async () => {
+    const rig = new Rig();
+    rig.bird.programVersion = '1.6.8';
+    await rig.want(configOf(1));
+    assert.match(rig.reconciler.state.error ?? '', /1\.6\.8 is too old/);
+    assert.equal(rig.bird.process, null);
+  });
+
   test('is not missed by a host alone', async () => {
     const rig = new Rig();
     rig.bird.programVersion = null;
