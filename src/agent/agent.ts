@@ -129,11 +129,11 @@ export class Agent {
     const { config, linux, logger } = this.#parts;
     await this.#synced.promise;
     await this.#registerNode();
+    await this.#wiring.learnUplinks();
     for (const [, pool] of this.#book.pools()) this.#wiring.ensureForwarding(pool.cidr.includes(':') ? 6 : 4);
     this.#stopWatchingPolicy = this.#policy.watch(() => this.#onForeignPolicyChange());
     await this.#policy.start();
-    const { address4, address6 } = config.node;
-    const nodeAddresses = [address4, address6].filter((address) => address !== null);
+    const nodeAddresses = [config.node.address4, config.node.address6].filter((address) => address !== null);
     const attachments = new Attachments({
       ...this.#parts,
       node: config.node.name,

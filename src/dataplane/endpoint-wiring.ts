@@ -27,6 +27,7 @@ export class EndpointWiring {
   readonly #isAnnounced: (address: Address) => boolean;
   readonly #logger: Logger;
   readonly #forwarding = new Set<Family>();
+  #uplinks: readonly string[] = [];
 
   /** @param isAnnounced whether the other hosts must be told of the address itself, since no block of this node has it */
   constructor(linux: Linux, isAnnounced: (address: Address) => boolean, logger: Logger) {
@@ -136,11 +137,18 @@ export class EndpointWiring {
     }
   }
 
+  /** Reads by which interfaces the host may learn its own way out. */
+  async learnUplinks(): Promise<void> {
+    const links = await this.#host.links();
+    this.#uplinks = links.map(({ name }) => name).filter((name) => !name.startsWith(hostInterfacePrefix));
+  }
+
   /** Routed endpoints of the family need a host that forwards. */
   ensureForwarding(family: Family): void {
     if (this.#forwarding.has(family)) return;
     const path = family === 4 ? 'net/ipv4/ip_forward' : 'net/ipv6/conf/all/forwarding';
     if (this.#linux.readSysctl(path).trim() !== '1') {
+      if (family === 6) this.#keepAdvertisements();
       this.#linux.writeSysctl(path, '1');
       this.#logger.info({ sysctl: path }, 'switched forwarding on');
     }
@@ -236,6 +244,19 @@ export class EndpointWiring {
 
   close(): void {
     this.#host.close();
+  }
+
+  /** A host that forwards drops what it learned from router advertisements, its default route too, unless told to listen on (2). */
+  #keepAdvertisements(): void {
+    for (const name of this.#uplinks) {
+      const path = `net/ipv6/conf/${name}/accept_ra`;
+      try {
+        if (this.#linux.readSysctl(path).trim() === '1') this.#linux.writeSysctl(path, '2');
+      } catch (error) {
+        // It has gone meanwhile, or has no IPv6.
+        if (!isErrno(error, 'ENOENT')) throw error;
+      }
+    }
   }
 
   #spec(endpoint: Endpoint, netns: Netns): VethSpec {

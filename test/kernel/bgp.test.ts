@@ -50,6 +50,8 @@ describe('BGP between hosts', () => {
       await hold();
     }
     assert.doesNotMatch(await one.mustExec(['ip', '-d', 'link']), /ipip|vxlan|gre|wireguard/);
+    // A host that forwards IPv6 would lose a default route that a router has advertised.
+    assert.equal((await one.mustExec(['sysctl', '-n', 'net.ipv6.conf.eth0.accept_ra'])).trim(), '2');
   });
 
   test('an address in an announced block is reached without any route changing elsewhere', async () => {
