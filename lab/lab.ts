@@ -20,7 +20,7 @@ import { LabNode } from './node.ts';
 import { LabDirectory, type LabRecord } from './record.ts';
 import { type RouterKind, routerPlan } from './router.ts';
 import { mustRun } from './run.ts';
-import { reflectorLabels, sessionsOf, settings } from './settings.ts';
+import { lateSettings, type Request, reflectorLabels, sessionsOf, settings } from './settings.ts';
 import { apiOf, converged } from './state.ts';
 import { atSwitch, Station, stationDirectory } from './station.ts';
 
@@ -171,10 +171,12 @@ export class Lab {
     // What holds for all comes before most are there: else a mesh of all would be made first, to be given up at once.
     const first = this.nodes.slice(0, Math.max(1, reflectors));
     await step(reflectors > 0 ? 'reflectors' : 'first agent', first, (node) => node.start());
-    await step('settings', settings(this.#record), async ({ method, path, body }) => {
+    const tell = async ({ method, path, body }: Request) => {
       await apiOf(this.nodes[0]!).send(method, path, body);
-    });
+    };
+    await step('settings', settings(this.#record), tell);
     await step('other agents', this.nodes.slice(first.length), (node) => node.start());
+    for (const request of lateSettings(this.#record)) await tell(request);
     await step('convergence', this.nodes, (node, i) =>
       converged(node, { nodes: this.nodes.length, sessions: sessionsOf(i, this.#record) }, signal),
     );

@@ -15,7 +15,7 @@ const pools = ['10.65.0.0/16', 'fd00:65::/64'];
 const reflectorCluster = '244.0.0.1';
 export const reflectorLabels = { role: 'reflector' };
 
-interface Request {
+export interface Request {
   readonly method: Method;
   readonly path: string;
   readonly body: unknown;
@@ -23,20 +23,22 @@ interface Request {
 
 type Shape = Pick<LabRecord, 'nodes' | 'reflectors' | 'router'>;
 
-/** In any order; the reflectors must have registered. */
-export function settings({ reflectors, router }: Shape): Request[] {
-  const post = (path: string, body: unknown): Request => ({ method: 'POST', path, body });
-  const patch = (path: string, body: unknown): Request => ({ method: 'PATCH', path, body });
+const post = (path: string, body: unknown): Request => ({ method: 'POST', path, body });
+const patch = (path: string, body: unknown): Request => ({ method: 'PATCH', path, body });
+const mesh = (on: boolean): Request => patch('/v1/bgp/settings', { mesh: on });
+/** From so many nodes on, a mesh that grows with each of them costs more than all else: every one has to be told of every other. */
+const lateMesh = 10;
+
+/** In any order; the reflectors must have registered, most nodes had better not. */
+export function settings({ nodes, reflectors, router }: Shape): Request[] {
   const reflecting = Array.from({ length: reflectors }, (_, i) =>
     patch(`/v1/nodes/node${i + 1}`, { routeReflectorClusterId: reflectorCluster }),
   );
-  const mesh =
+  const toReflectors =
     reflectors === 0
       ? []
-      : [
-          patch('/v1/bgp/settings', { mesh: false }),
-          post('/v1/bgp/peers', { name: 'reflectors', peerSelector: 'role == "reflector"' }),
-        ];
+      : [post('/v1/bgp/peers', { name: 'reflectors', peerSelector: 'role == "reflector"' })];
+  const meshOff = reflectors > 0 || nodes > lateMesh ? [mesh(false)] : [];
   const { address4, address6 } = routerAddresses;
   const peers =
     router === null
@@ -45,7 +47,18 @@ export function settings({ reflectors, router }: Shape): Request[] {
           post('/v1/bgp/peers', { name: 'router4', address: address4, asNumber: routerAs }),
           post('/v1/bgp/peers', { name: 'router6', address: address6, asNumber: routerAs }),
         ];
-  return [...pools.map((cidr) => post('/v1/pools', { cidr })), ...reflecting, ...mesh, ...peers];
+  return [
+    ...pools.map((cidr) => post('/v1/pools', { cidr })),
+    ...meshOff,
+    ...reflecting,
+    ...toReflectors,
+    ...peers,
+  ];
+}
+
+/** Once all nodes have registered. */
+export function lateSettings({ nodes, reflectors }: Shape): Request[] {
+  return reflectors === 0 && nodes > lateMesh ? [mesh(true)] : [];
 }
 
 /** @param node its place in the list, from 0 */

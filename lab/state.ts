@@ -32,7 +32,7 @@ export async function stateOf(node: LabNode): Promise<NodeState> {
   return { healthy, problems, nodes: items.length, sessions };
 }
 
-/** Waits until the agent is healthy, knows all nodes and has its sessions. @throws after 60 s with its problems */
+/** Waits until the agent is healthy, knows all nodes and has its sessions. @throws after a minute and a second per node, with its problems */
 export async function converged(
   node: LabNode,
   wanted: { readonly nodes: number; readonly sessions: number },
@@ -45,8 +45,10 @@ export async function converged(
     // Healthy is also who knows nobody yet.
     return last.healthy && last.nodes === wanted.nodes && (last.sessions?.all ?? 0) >= wanted.sessions;
   };
-  await eventually(`${node.name} has converged`, 60_000, check).catch((error: unknown) => {
-    const state = last === null ? 'it did not answer' : JSON.stringify(last);
-    throw new Error(`${(error as Error).message}: ${state}`);
-  });
+  await eventually(`${node.name} has converged`, 60_000 + 1000 * wanted.nodes, check).catch(
+    (error: unknown) => {
+      const state = last === null ? 'it did not answer' : JSON.stringify(last);
+      throw new Error(`${(error as Error).message}: ${state}`);
+    },
+  );
 }
