@@ -56,7 +56,7 @@ test: build
 # Each part runs alone: make test-long PART=machines
 PART := *
 test-long: build
-	@scripts/setup etcd-server bird2 iputils-ping debootstrap systemd-container vagrant vagrant-libvirt
+	@scripts/setup etcd-server bird2 iputils-ping debootstrap systemd-container vagrant vagrant-libvirt frr gobgpd
 	@scripts/deb
 	node_modules/.bin/node --test --test-concurrency=1 'test/long/$(PART).test.ts'
 
