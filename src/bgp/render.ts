@@ -56,6 +56,8 @@ function kernelLines({ pools, isRouted }: BgpConfig, family: Family): string[] {
     `function is_own${family}() { return source = RTS_INHERIT && krt_source = ${announcedProtocol} && in_pools${family}(); }`,
     `protocol kernel kernel${family} {`,
     '  learn; persist; graceful restart; merge paths on; scan time 20;',
+    // With the system's 200 kB a few hundred routes at once are lost, and wait for the next scan.
+    '  netlink rx buffer 67108864;',
     `  metric ${metric[family]};`,
     `  ipv${family} {`,
     '    import filter {',

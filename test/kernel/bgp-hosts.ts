@@ -25,12 +25,17 @@ export class BgpHosts {
   readonly #containers: Container[] = [];
   readonly #bridge = `brb${process.pid}`;
   readonly #sockets = new Set<Socket>();
+  readonly #flags: readonly string[];
   #etcd: Cluster | null = null;
   #gate: Server | null = null;
 
-  /** The hosts are `b1x…`, `b2x…` at 192.0.2.1, .2 and so on (fd00:1::1 …), agents started, two pools made. */
-  static async create(count: number): Promise<BgpHosts> {
-    const all = new BgpHosts();
+  private constructor(flags: readonly string[]) {
+    this.#flags = flags;
+  }
+
+  /** The hosts are `b1x…`, `b2x…` at 192.0.2.1, .2 and so on (fd00:1::1 …), agents started, two pools made. @param flags for all agents */
+  static async create(count: number, flags: readonly string[] = []): Promise<BgpHosts> {
+    const all = new BgpHosts(flags);
     try {
       await all.#begin(count);
       return all;
@@ -53,6 +58,7 @@ export class BgpHosts {
     return [
       ...['--address6', `fd00:1::${i + 1}`, '--resync-seconds', '5'],
       ...['--datastore', 'etcd', '--etcd-endpoints', 'http://192.0.2.254:2379'],
+      ...this.#flags,
     ];
   }
 
