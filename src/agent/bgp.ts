@@ -8,7 +8,7 @@
  */
 import { compileBgp } from '../bgp/compile.ts';
 import type { BgpNode } from '../bgp/config.ts';
-import { parseBfdSessions, parseSessions, parseStatus } from '../bgp/status.ts';
+import { parseBfdSessions, parseLearned, parseSessions, parseStatus } from '../bgp/status.ts';
 import { BgpReconciler } from '../dataplane/bgp-reconciler.ts';
 import { type BirdAnswers, bgpStatus } from '../dataplane/bgp-status.ts';
 import type { Clock, Timer } from '../lib/clock.ts';
@@ -17,7 +17,7 @@ import type { Bird } from '../linux/bird.ts';
 import type { Linux, Routing } from '../linux/ports.ts';
 import { announcedProtocol } from '../linux/route-protocols.ts';
 import { type BgpFilter, type BgpPeer, type BgpSettings, bgpSettingsSchema } from '../model/bgp.ts';
-import { type Address, type Cidr, cidrContains, familyOf, networkOf } from '../model/ip.ts';
+import { type Address, type Cidr, cidrContains, networkOf } from '../model/ip.ts';
 import type { Pool } from '../model/records.ts';
 
 /** From the first change to the pass that regards it and those that followed. */
@@ -97,11 +97,10 @@ export class Bgp {
 
   async status() {
     const announced = await this.#host.routes({ protocol: announcedProtocol });
-    const count = (family: 4 | 6): number =>
-      announced.filter(({ destination }) => familyOf(destination) === family).length;
     const { state } = this.#reconciler;
     if (!this.#parts.enabled) return null;
-    return bgpStatus(state, await this.#answers(), { ipv4: count(4), ipv6: count(6) }, this.#others);
+    const prefixes = announced.map(({ destination }) => destination);
+    return bgpStatus(state, await this.#answers(), prefixes, this.#others);
   }
 
   /** BIRD goes on. */
@@ -155,6 +154,7 @@ export class Bgp {
       return {
         status: parseStatus(status),
         sessions: parseSessions(sessions),
+        learned: parseLearned(sessions),
         bfd: parseBfdSessions(bfd),
         pid: this.#parts.bird.pid(),
       };

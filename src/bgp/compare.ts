@@ -1,10 +1,10 @@
 /**
- * Whether a running BIRD has the sessions that it should have.
+ * Whether a running BIRD has the sessions that it should have, and announces what it should.
  *
- * In: the configuration, what `show protocols all` says. Out: every difference, a sentence each. Never: a session that is not established
+ * In: the configuration, what `show protocols all` says, what the kernel holds. Out: every difference, a sentence each. Never: a session that is not established
  * as a difference: BIRD has it, and its peer may be away.
  */
-import type { Family } from '../model/ip.ts';
+import { type Cidr, cidrBase, cidrContains, type Family, families, prefixLength } from '../model/ip.ts';
 import type { BgpConfig, BgpSession } from './config.ts';
 import type { RunningSession } from './running.ts';
 
@@ -22,6 +22,39 @@ export function compareSessions(wanted: BgpConfig, running: readonly RunningSess
       `session ${protocol} with ${address ?? 'nobody'}: BIRD has it, and nothing asks for it`,
   );
   return [...differences, ...surplus];
+}
+
+/**
+ * Whether what the kernel holds for the other hosts has come to BIRD, and from there to every peer.
+ * @param announced prefixes of the kernel with the protocol for it
+ * @param learned how many routes BIRD has from the kernel; with a next hop behind a router others are among them
+ */
+export function compareAnnounced(
+  wanted: BgpConfig,
+  announced: readonly Cidr[],
+  learned: Readonly<Record<Family, number>>,
+  running: readonly RunningSession[],
+): string[] {
+  return families.flatMap((family) => {
+    const count = announced.filter((prefix) => isInside(wanted.pools[family], prefix)).length;
+    const known = learned[family];
+    const isMissed = wanted.isRouted[family] ? known < count : known !== count;
+    if (isMissed) return [`IPv${family}: ${count} prefixes are to be announced, BIRD knows of ${known}`];
+    return wanted.sessions.flatMap((session) => {
+      // What a filter lets through, or what others announced, is not known here.
+      if (session.exportFilters.length > 0 || session.passesOn) return [];
+      const { state, channels } = running.find(({ protocol }) => protocol === session.protocol) ?? {};
+      const channel = channels?.find((each) => each.family === family);
+      if (state !== 'Established' || channel === undefined || channel.exported === count) return [];
+      return [`${nameOf(session)}: ${channel.exported} of ${count} IPv${family} prefixes announced`];
+    });
+  });
+}
+
+function isInside(pools: readonly Cidr[], prefix: Cidr): boolean {
+  return pools.some(
+    (pool) => prefixLength(pool) <= prefixLength(prefix) && cidrContains(pool, cidrBase(prefix)),
+  );
 }
 
 function differencesOf(session: BgpSession, running: RunningSession): string[] {

@@ -1,5 +1,5 @@
 /**
- * What a running BIRD says about itself: `show status`, `show protocols all`, `show bfd sessions`, `show route … count`.
+ * What a running BIRD says about itself: `show status`, `show protocols all`, `show bfd sessions`.
  *
  * In: whole replies of the control socket, with `timeformat protocol iso long`. Out: values. Never: an error because a line is new: what
  * is not understood is left out.
@@ -14,7 +14,6 @@ const code = {
   recovering: 24,
   protocol: 1002,
   details: 1006,
-  routeCount: 1007,
   version: 1000,
   uptime: 1011,
   bfd: 1020,
@@ -35,35 +34,57 @@ export function parseStatus(reply: string): BirdStatus {
 
 /** The BGP sessions of `show protocols all`. */
 export function parseSessions(reply: string): RunningSession[] {
-  const sessions: RunningSession[] = [];
-  let details: ReplyLine[] = [];
-  let row: RegExpExecArray | null = null;
-  const finish = (): void => {
-    if (row !== null) sessions.push(sessionOf(row, details));
-    row = null;
-  };
-  for (const line of readReply(reply)) {
-    if (line.code === code.details) details.push(line);
-    if (line.code !== code.protocol) continue;
-    finish();
-    details = [];
-    // Name, `BGP`, table, `up|start|down`, since, what BGP says of itself.
-    row = /^(\S+)\s+BGP\s+\S+\s+(\S+)\s+(\d{4}-\d\d-\d\d \d\d:\d\d:\d\d)\S*\s*(.*)$/.exec(line.text);
-  }
-  finish();
-  return sessions;
+  return protocolsOf(reply).flatMap((row) => (row.kind === 'BGP' ? [sessionOf(row)] : []));
 }
 
-function sessionOf(
-  [, protocol, protocolState, since, info]: RegExpExecArray,
-  details: readonly ReplyLine[],
-): RunningSession {
+/** How many routes of each family BIRD has learned from the kernel, by `show protocols all`. */
+export function parseLearned(reply: string): Record<Family, number> {
+  const channels = protocolsOf(reply).flatMap((row) =>
+    row.kind === 'Kernel' ? channelsOf(row.details) : [],
+  );
+  const of = (family: Family): number =>
+    channels.filter((channel) => channel.family === family).reduce((sum, { imported }) => sum + imported, 0);
+  return { 4: of(4), 6: of(6) };
+}
+
+/** A row of `show protocols all` with the lines below it. */
+interface Row {
+  readonly name: string;
+  readonly kind: string;
+  /** `up`, `start`, `down`. */
+  readonly state: string;
+  readonly since: string;
+  /** What the protocol says of itself. */
+  readonly info: string;
+  readonly details: ReplyLine[];
+}
+
+function protocolsOf(reply: string): Row[] {
+  const rows: Row[] = [];
+  for (const line of readReply(reply)) {
+    if (line.code === code.details) rows.at(-1)?.details.push(line);
+    if (line.code !== code.protocol) continue;
+    const [, name, kind, state, since, info] =
+      /^(\S+)\s+(\S+)\s+\S+\s+(\S+)\s+(\d{4}-\d\d-\d\d \d\d:\d\d:\d\d)\S*\s*(.*)$/.exec(line.text) ?? [];
+    rows.push({
+      name: name ?? '',
+      kind: kind ?? '',
+      state: state ?? '',
+      since: since ?? '',
+      info: info ?? '',
+      details: [],
+    });
+  }
+  return rows;
+}
+
+function sessionOf({ name, state: protocolState, since, info, details }: Row): RunningSession {
   const own = details.slice(0, indexOfChannel(details, 0));
   const state = valueAfter(own, 'BGP state:');
   return {
-    protocol: protocol!,
-    state: state ?? (protocolState === 'down' ? 'Down' : (info!.split(' ')[0] ?? '')),
-    since: timeOf(since!),
+    protocol: name,
+    state: state ?? (protocolState === 'down' ? 'Down' : (info.split(' ')[0] ?? '')),
+    since: timeOf(since),
     lastError: valueAfter(own, 'Last error:'),
     address: addressOf(valueAfter(own, 'Neighbor address:')),
     asNumber: numberOf(valueAfter(own, 'Neighbor AS:')),
@@ -104,23 +125,6 @@ export function parseBfdSessions(reply: string): BfdSession[] {
     if (row === null || address === null) return [];
     return [{ address, interface: row[2]!, isUp: row[3] === 'Up', since: timeOf(row[4]!) }];
   });
-}
-
-/** Of `show route … count` on tables of one or more families. */
-export function parseRouteCounts(reply: string): Record<Family, number> {
-  const counts: Record<Family, number> = { 4: 0, 6: 0 };
-  for (const { text } of readReply(reply)) {
-    const [, routes, family] =
-      /^\s*(\d+) of \d+ routes for \d+ networks in table master([46])$/.exec(text) ?? [];
-    if (family !== undefined) counts[Number(family) as Family] += Number(routes);
-  }
-  return counts;
-}
-
-/** The prefixes of `show route export …`, `show route protocol …`, each once. */
-export function parseRoutes(reply: string): string[] {
-  const prefixes = readReply(reply).flatMap(({ text }) => /^([0-9a-f.:]+\/\d+)\s/.exec(text)?.[1] ?? []);
-  return [...new Set(prefixes)];
 }
 
 function valueAfter(lines: readonly ReplyLine[], words: string): string | null {

@@ -3,9 +3,10 @@
  *
  * In: the reconciler's state, BIRD's values. Out: one value. Never: a wanted session left out because BIRD does not know it.
  */
+import { compareAnnounced } from '../bgp/compare.ts';
 import type { BgpSession } from '../bgp/config.ts';
 import type { BfdSession, BirdStatus, RunningSession } from '../bgp/running.ts';
-import { type Family, familyOf } from '../model/ip.ts';
+import { type Cidr, type Family, familyOf } from '../model/ip.ts';
 import type { BgpState } from './bgp-reconciler.ts';
 
 /** What BIRD answered; null where it does not run. */
@@ -13,13 +14,16 @@ export interface BirdAnswers {
   readonly status: BirdStatus;
   readonly sessions: readonly RunningSession[];
   readonly bfd: readonly BfdSession[];
+  /** Routes of each family that it has from the kernel. */
+  readonly learned: Readonly<Record<Family, number>>;
   readonly pid: number | null;
 }
 
+/** @param announced prefixes that the kernel holds for the other hosts */
 export function bgpStatus(
   state: BgpState,
   bird: BirdAnswers | null,
-  announced: { readonly ipv4: number; readonly ipv6: number },
+  announced: readonly Cidr[],
   others: readonly number[],
 ) {
   const isIdle = state.wanted === null || state.wanted.sessions.length === 0;
@@ -27,7 +31,7 @@ export function bgpStatus(
     bird: bird === null ? null : birdOf(bird, state),
     error: state.error ?? (bird === null && !isIdle ? 'BIRD does not run' : null),
     inSync: state.inSync && (bird !== null || isIdle),
-    differences: [...state.differences],
+    differences: [...state.differences, ...announcedDifferences(state, bird, announced)],
     problems: [
       ...(state.wanted?.problems ?? []),
       ...others.map(
@@ -35,9 +39,19 @@ export function bgpStatus(
           `another BIRD runs here (process ${pid}), and each takes the other's routes out of the kernel: stop it (systemctl disable --now bird)`,
       ),
     ],
-    announced,
+    announced: { ipv4: countOf(announced, 4), ipv6: countOf(announced, 6) },
     sessions: (state.wanted?.sessions ?? []).map((session) => sessionOf(session, bird)),
   };
+}
+
+/** Read back from BIRD, which is told by the kernel alone; while it recovers from a restart it announces nothing new. */
+function announcedDifferences({ wanted }: BgpState, bird: BirdAnswers | null, announced: readonly Cidr[]) {
+  if (wanted === null || bird === null || bird.status.isRecovering) return [];
+  return compareAnnounced(wanted, announced, bird.learned, bird.sessions);
+}
+
+function countOf(announced: readonly Cidr[], family: Family): number {
+  return announced.filter((prefix) => familyOf(prefix) === family).length;
 }
 
 function birdOf({ status, pid }: BirdAnswers, { version }: BgpState) {

@@ -5,11 +5,11 @@ import assert from 'node:assert/strict';
 import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { describe, test } from 'node:test';
-import { compareSessions } from '../../../src/bgp/compare.ts';
+import { compareAnnounced, compareSessions } from '../../../src/bgp/compare.ts';
 import { compileBgp } from '../../../src/bgp/compile.ts';
 import { parseConfigureReply, readReply } from '../../../src/bgp/reply.ts';
-import { parseBfdSessions, parseSessions, parseStatus } from '../../../src/bgp/status.ts';
-import { parseAddress } from '../../../src/model/ip.ts';
+import { parseBfdSessions, parseLearned, parseSessions, parseStatus } from '../../../src/bgp/status.ts';
+import { type Cidr, parseAddress } from '../../../src/model/ip.ts';
 import { input, node } from './cluster.ts';
 
 const reply = (name: string): string =>
@@ -71,6 +71,11 @@ describe('show protocols all', () => {
     assert.deepEqual(session?.channels, [{ family: 4, isUp: false, imported: 2, exported: 0 }]);
   });
 
+  test('says how many routes BIRD has from the kernel', () => {
+    assert.deepEqual(parseLearned(reply('protocols')), { 4: 1, 6: 1 });
+    assert.deepEqual(parseLearned('0000 \n'), { 4: 0, 6: 0 });
+  });
+
   test('of a BIRD without sessions, or cut short, is read as far as it goes', () => {
     assert.deepEqual(parseSessions('0000 \n'), []);
     const whole = reply('protocols');
@@ -129,5 +134,42 @@ describe('compared with what is wanted', () => {
         'session with 10.9.0.3 (node3): our own AS is 64512 instead of 64999',
       ],
     );
+  });
+
+  describe('the prefixes that the kernel has for other hosts', () => {
+    const pools = ['10.65.0.0/16', 'fd65::/48'];
+    const both = ['10.65.1.0/26', 'fd65::/64', '10.99.0.0/24'] as Cidr[];
+    const learned = parseLearned(reply('protocols'));
+
+    test('agree, when BIRD has those of the pools and every peer was told', () => {
+      assert.deepEqual(compareAnnounced(wanted({ pools }), both, learned, running), []);
+    });
+
+    test('that BIRD has not heard of, or still believes in, are counted', () => {
+      const more = [...both, '10.65.2.0/26' as Cidr];
+      assert.deepEqual(compareAnnounced(wanted({ pools }), more, learned, running), [
+        'IPv4: 2 prefixes are to be announced, BIRD knows of 1',
+      ]);
+      assert.deepEqual(compareAnnounced(wanted({ pools }), [], { 4: 0, 6: 1 }, []), [
+        'IPv6: 0 prefixes are to be announced, BIRD knows of 1',
+      ]);
+    });
+
+    test('may be fewer than BIRD knows where it also knows the way to next hops', () => {
+      const isOnLink = (): boolean => false;
+      assert.deepEqual(compareAnnounced(wanted({ pools, isOnLink }), both, { 4: 3, 6: 2 }, running), []);
+    });
+
+    test('that a peer was not told are named with it, unless a filter may hold them back', () => {
+      const more = [...both, '10.65.2.0/26' as Cidr];
+      assert.deepEqual(compareAnnounced(wanted({ pools }), more, { 4: 2, 6: 1 }, running), [
+        'session with 10.9.0.2 (node2): 1 of 2 IPv4 prefixes announced',
+      ]);
+      const peers = { all: { peerSelector: 'all()', exportFilters: ['some'] } };
+      const filters = { some: { rules: [{ action: 'reject' }] } };
+      const config = wanted({ pools, peers, filters });
+      const renamed = running.map((session) => ({ ...session, protocol: config.sessions[0]!.protocol }));
+      assert.deepEqual(compareAnnounced(config, more, { 4: 2, 6: 1 }, renamed), []);
+    });
   });
 });
