@@ -2,8 +2,11 @@
  * Peers, filters and settings as users write them: what is taken, and the error that names the field of what is not.
  */
 import assert from 'node:assert/strict';
+import { readFileSync } from 'node:fs';
+import { join } from 'node:path';
 import { describe, test } from 'node:test';
 import fc from 'fast-check';
+import { parseAllDocuments } from 'yaml';
 import { NetctlError } from '../../../src/lib/errors.ts';
 import { bgpFilterSchema, bgpPeerSchema, bgpSettingsSchema, shownPeer } from '../../../src/model/bgp.ts';
 import {
@@ -161,5 +164,15 @@ test('as documents they are checked by the same rules, and the error names the d
   assert.match(
     messageOf(() => parseDocument({ kind: 'bgp-filter', name: 'in', rules: [{}] }, 'documents[0]')),
     /^bgp-filter in: rules\[0\]\.action: /,
+  );
+});
+
+test('the example is what `netctl apply` takes', () => {
+  const text = readFileSync(join(import.meta.dirname, '../../../conf/examples/bgp.yaml'), 'utf8');
+  const documents = [parseAllDocuments(text)].flat().map((document) => document.toJS() as unknown);
+  const parsed = documents.map((json, i) => parseDocument(json, `documents[${i}]`));
+  assert.deepEqual(
+    parsed.map(({ key }) => key),
+    ['bgp/peers/rack1', 'bgp/filters/from-rack', 'bgp/peers/reflectors'],
   );
 });
