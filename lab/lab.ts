@@ -17,7 +17,7 @@ import { Etcd } from './etcd.ts';
 import { Machine } from './machine.ts';
 import * as network from './network.ts';
 import { LabNode } from './node.ts';
-import { LabDirectory, type LabRecord } from './record.ts';
+import { LabDirectory, type LabRecord, labNames } from './record.ts';
 import { type RouterKind, routerPlan } from './router.ts';
 import { mustRun } from './run.ts';
 import { lateSettings, type Request, reflectorLabels, sessionsOf, settings } from './settings.ts';
@@ -110,7 +110,11 @@ export class Lab {
   /** One that is up. @throws when it is not */
   static open(name = 'default'): Lab {
     const directory = new LabDirectory(name);
-    if (!directory.exists) throw new Error(`there is no lab ${name}: netctl lab up makes one`);
+    if (!directory.exists) {
+      const others = labNames();
+      const which = others.length === 0 ? '' : ` (there is: ${others.join(', ')})`;
+      throw new Error(`there is no lab ${name}${which}: netctl lab up makes one`);
+    }
     const process = directory.readSwitch();
     if (process === null || !isRunning(process))
       throw new Error(`lab ${name} is not running any more: netctl lab down removes what is left of it`);

@@ -38,12 +38,19 @@ function macOf(address4: string): string {
   return `02:00:${bytes.join(':')}`;
 }
 
+/** The address that the kernel makes of the MAC (RFC 4291, appendix A): `fe80::c0ff:fea8:4e15`. */
+function linkLocalOf(address4: string): string {
+  const [a, b, c, d] = address4.split('.').map((byte) => Number(byte).toString(16).padStart(2, '0'));
+  return `fe80::${a}ff:fe${b}:${c}${d}`;
+}
+
 /** Run in the network of the switch. */
 export function switchCommands(): string {
   return lines([
     'link set lo up',
     `link add ${switchLink} type bridge mcast_snooping 0`,
-    `link set ${switchLink} up addrgenmode none`,
+    `link set ${switchLink} addrgenmode none`,
+    `link set ${switchLink} up`,
   ]);
 }
 
@@ -51,7 +58,8 @@ export function switchCommands(): string {
 export function cableCommands(name: string, { address4 }: Addresses, pid: number): string {
   return lines([
     `link add ${name} type veth peer name eth0 address ${macOf(address4)} netns ${pid}`,
-    `link set ${name} master ${switchLink} up addrgenmode none`,
+    `link set ${name} addrgenmode none`,
+    `link set ${name} master ${switchLink} up`,
   ]);
 }
 
@@ -70,7 +78,7 @@ export function hostCommands(
     ...extra.map((address) => `address add ${address} dev lo`),
     // Entries for good do not count towards gc_thresh3, which only the machine's own namespace could raise.
     ...fixed.flatMap(({ address4, address6 }) =>
-      [address4, address6].map(
+      [address4, address6, linkLocalOf(address4)].map(
         (address) => `neighbour replace ${address} lladdr ${macOf(address4)} nud permanent dev eth0`,
       ),
     ),
