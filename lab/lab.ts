@@ -88,6 +88,7 @@ export class Lab {
       throw new Error(`${nodes} nodes: a lab has 1 to ${network.mostNodes}`);
     if (!Number.isInteger(reflectors) || reflectors < 0 || reflectors > nodes)
       throw new Error(`${reflectors} reflectors: a lab of ${nodes} nodes has 0 to ${nodes}`);
+    if (process.getuid?.() !== 0) throw new Error('a lab is made of namespaces: that needs root');
     requirePrograms(router);
     const directory = new LabDirectory(name);
     if (directory.exists) throw new Error(`there is a lab ${name} already: netctl lab down --name ${name}`);

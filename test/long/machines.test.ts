@@ -82,6 +82,18 @@ describe('machines', { timeout: 600_000 }, () => {
     }
   });
 
+  test('the installed command line makes a lab, too', async () => {
+    await one.mustExec(['netctl', 'lab', 'up', '--nodes', '2'], { deadlineMs: 60_000 });
+    try {
+      await one.mustExec(['netctl', 'lab', 'attach', 'node2', 'web']);
+      const version = ['netctl', 'lab', 'exec', 'node2', '--', 'netctl', 'version', '-o', 'json'];
+      const { netctl, agent } = JSON.parse(await one.mustExec(version)) as Record<string, string>;
+      assert.equal(netctl, agent);
+    } finally {
+      await one.mustExec(['netctl', 'lab', 'down']);
+    }
+  });
+
   test('a container reaches one on the other machine; a machine that reboots is part of it again', async () => {
     await healthy();
     const [[first = ''], targets] = await Promise.all([container(one, 'web'), container(two, 'db')]);
