@@ -88,7 +88,7 @@ export class Agent {
     this.#engine = new PolicyEngine(policyOptions(config), this.#policy);
     const isAway = (address: Address): boolean => livesAway(this.#book, address, config.node.name);
     this.#wiring = new EndpointWiring(linux, isAway, logger);
-    this.#bgp = new Bgp({ ...parts, node: config.node.name, enabled: config.bgp.enabled });
+    this.#bgp = new Bgp(parts);
     this.#picture = new Picture({
       node: config.node.name,
       bgp: this.#bgp,

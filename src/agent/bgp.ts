@@ -19,14 +19,13 @@ import { announcedProtocol } from '../linux/route-protocols.ts';
 import { type BgpFilter, type BgpPeer, type BgpSettings, bgpSettingsSchema } from '../model/bgp.ts';
 import { type Address, type Cidr, cidrContains, networkOf } from '../model/ip.ts';
 import type { Pool } from '../model/records.ts';
+import type { Config } from './config.ts';
 
 /** From the first change to the pass that regards it and those that followed. */
 const gatherMilliseconds = 20;
 
 export interface BgpParts {
-  /** Name of this node. */
-  readonly node: string;
-  readonly enabled: boolean;
+  readonly config: Pick<Config, 'node' | 'bgp'>;
   readonly bird: Bird;
   readonly linux: Linux;
   readonly clock: Clock;
@@ -46,7 +45,10 @@ export class Bgp {
   readonly #pools = new Map<string, Cidr>();
   #settings: BgpSettings = bgpSettingsSchema.parse({});
   #isStarted = false;
+  /** This node has had a record, at least. */
+  #isKnown = false;
   #gathering: Timer | null = null;
+  #compiling: Promise<void> = Promise.resolve();
   #others: readonly number[] = [];
 
   constructor(parts: BgpParts) {
@@ -56,6 +58,7 @@ export class Bgp {
   }
 
   onNode(name: string, node: BgpNode | null): void {
+    if (name === this.#parts.config.node.name && node !== null) this.#isKnown = true;
     set(this.#nodes, name, node);
     this.#changed();
   }
@@ -91,16 +94,22 @@ export class Bgp {
   /** Looks again at the host's addresses, at BIRD, and for other BIRDs. */
   async resync(): Promise<void> {
     if (!this.#isStarted) return;
-    this.#others = this.#parts.enabled ? this.#parts.bird.others() : [];
+    this.#others = this.#parts.config.bgp.enabled ? this.#parts.bird.others() : [];
     await this.#compile();
   }
 
   async status() {
     const announced = await this.#host.routes({ protocol: announcedProtocol });
     const { state } = this.#reconciler;
-    if (!this.#parts.enabled) return null;
+    if (!this.#parts.config.bgp.enabled) return null;
     const prefixes = announced.map(({ destination }) => destination);
     return bgpStatus(state, await this.#answers(), prefixes, this.#others);
+  }
+
+  /** Resolves when what is known has been worked out, and BIRD told or given up for now. */
+  async settled(): Promise<void> {
+    await this.#compiling;
+    await this.#reconciler.idle();
   }
 
   /** BIRD goes on. */
@@ -114,25 +123,27 @@ export class Bgp {
     if (!this.#isStarted || this.#gathering !== null) return;
     this.#gathering = this.#parts.clock.setTimer(gatherMilliseconds, () => {
       this.#gathering = null;
-      this.#compile().catch((error: unknown) => {
+      this.#compiling = this.#compile().catch((error: unknown) => {
         this.#parts.logger.error({ error: (error as Error).message }, 'bgp: failed, will be tried again');
       });
     });
   }
 
   async #compile(): Promise<void> {
-    const { node, enabled } = this.#parts;
-    if (!enabled) {
+    const { node, bgp } = this.#parts.config;
+    if (!bgp.enabled) {
       this.#reconciler.want(null);
       return;
     }
+    // A store that has never heard of this node (a new one, and the cluster out of reach) says nothing about its peers.
+    if (!this.#isKnown) return;
     const networks = (await this.#host.addresses()).map(({ address, prefixLength }) =>
       networkOf(address, prefixLength),
     );
     this.#reconciler.want(
       compileBgp({
-        node,
-        nodes: this.#nodes,
+        node: node.name,
+        nodes: this.#nodesWithOwn(),
         peers: this.#peers,
         filters: this.#filters,
         settings: this.#settings,
@@ -140,6 +151,19 @@ export class Bgp {
         isOnLink: (address: Address) => networks.some((network) => cidrContains(network, address)),
       }),
     );
+  }
+
+  /** What this agent is started with holds before its record in the store says so; a node that was removed stays so. */
+  #nodesWithOwn(): ReadonlyMap<string, BgpNode> {
+    const { node, bgp } = this.#parts.config;
+    const known = this.#nodes.get(node.name);
+    if (known === undefined) return this.#nodes;
+    const { address4, address6, asNumber, labels } = node;
+    return new Map(this.#nodes).set(node.name, {
+      ...known,
+      ...{ address4, address6, asNumber, labels },
+      bgpPort: bgp.listenPort,
+    });
   }
 
   async #answers(): Promise<BirdAnswers | null> {
