@@ -93,7 +93,7 @@ export class Lab {
     const directory = new LabDirectory(name);
     if (directory.exists) throw new Error(`there is a lab ${name} already: netctl lab down --name ${name}`);
     directory.create();
-    const record: LabRecord = { nodes, reflectors, router, machines: {}, ready: false };
+    const record: LabRecord = { nodes, reflectors, router, machines: {} };
     let onSwitch: Machine | null = null;
     try {
       directory.write(record);
@@ -130,10 +130,6 @@ export class Lab {
     if (process !== null) await new Machine(process).kill();
     directory.remove();
     return true;
-  }
-
-  get options(): Pick<LabRecord, 'nodes' | 'reflectors' | 'router' | 'ready'> {
-    return this.#directory.read();
   }
 
   /** @throws when there is no such host */
@@ -185,7 +181,6 @@ export class Lab {
     await step('convergence', this.nodes, (node, i) =>
       converged(node, { nodes: this.nodes.length, sessions: sessionsOf(i, this.#record) }, signal),
     );
-    this.#remember(true);
   }
 
   async #startRouter(station: Station, kind: RouterKind): Promise<void> {
@@ -203,10 +198,10 @@ export class Lab {
     }
   }
 
-  #remember(ready = this.#directory.read().ready): void {
+  #remember(): void {
     const up = this.#stations.filter(({ isUp }) => isUp);
     const machines = Object.fromEntries(up.map(({ name, machine }) => [name, machine.process]));
-    this.#directory.write({ ...this.#record, machines, ready });
+    this.#directory.write({ ...this.#record, machines });
   }
 }
 

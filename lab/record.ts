@@ -25,8 +25,6 @@ export interface LabRecord {
   readonly router: RouterKind | null;
   /** First process of each machine that is up. */
   readonly machines: Readonly<Record<string, ProcessId>>;
-  /** False until it has converged. */
-  readonly ready: boolean;
 }
 
 export class LabDirectory {

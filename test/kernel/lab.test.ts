@@ -135,6 +135,25 @@ describe('netctl lab', () => {
     });
   }
 
+  test('a command line that is killed on the way leaves a lab that goes down', async () => {
+    const which = name('k');
+    const child = spawn(netctl, ['lab', 'up', '--name', which], {
+      env: { ...process.env, ...marked(which) },
+      stdio: ['ignore', 'ignore', 'pipe'],
+    });
+    let told = '';
+    child.stderr.setEncoding('utf8').on('data', (text: string) => {
+      told += text;
+    });
+    const ended = new Promise((resolve) => child.once('exit', resolve));
+    await eventually('hosts', 60_000, async () => told.includes('hosts'));
+    child.kill('SIGKILL');
+    await ended;
+    assert.ok(processesOf(which).length > 0);
+    await ok(which, ['down']);
+    await nothingLeft(which);
+  });
+
   test('bad input is refused before anything is made', async () => {
     const which = name('bad');
     for (const [words, told] of [
