@@ -6,9 +6,10 @@
  */
 import { type ChildProcess, spawn } from 'node:child_process';
 import { randomBytes } from 'node:crypto';
-import { join, resolve } from 'node:path';
+import { dirname } from 'node:path';
 import { createInterface } from 'node:readline';
-import { type Host, programs } from './host.ts';
+import { fileURLToPath } from 'node:url';
+import type { Host } from './host.ts';
 import { mustRun, type Result, type RunOptions, run } from './run.ts';
 
 /** As in /etc/cni/net.d. */
@@ -43,8 +44,6 @@ export interface Target {
   readonly from?: string;
 }
 
-const tcpProgram = resolve(import.meta.dirname, 'tcp.ts');
-
 export class Container {
   readonly name: string;
   readonly id: string;
@@ -52,18 +51,22 @@ export class Container {
   readonly #host: Host;
   readonly #servers: ChildProcess[] = [];
 
-  private constructor(host: Host, name: string) {
+  /** One that there is. @param netns name of its namespace below /run/netns on the host */
+  constructor(host: Host, { name, id, netns }: { name: string; id: string; netns: string }) {
     this.#host = host;
     this.name = name;
-    const unique = randomBytes(4).toString('hex');
-    this.id = `${name}-${unique}`;
-    this.netns = `nct-${name}-${unique}`;
+    this.id = id;
+    this.netns = netns;
   }
 
-  /** A namespace with loopback only, as a runtime hands it to CNI. */
-  static async create(host: Host, name: string): Promise<Container> {
-    const container = new Container(host, name);
-    await mustRun(['ip', 'netns', 'add', container.netns]);
+  /**
+   * A namespace with loopback only, as a runtime hands it to CNI.
+   * @param netns its name, for a host that has /run/netns for itself
+   */
+  static async create(host: Host, name: string, netns?: string): Promise<Container> {
+    const id = `${name}-${randomBytes(4).toString('hex')}`;
+    const container = new Container(host, { name, id, netns: netns ?? `nct-${id}` });
+    await host.mustExec(['ip', 'netns', 'add', container.netns]);
     await container.mustExec(['ip', 'link', 'set', 'lo', 'up']);
     return container;
   }
@@ -92,10 +95,10 @@ export class Container {
       CNI_NETNS: `/run/netns/${this.netns}`,
       CNI_IFNAME: call.interface ?? 'eth0',
       CNI_ARGS: call.args ?? '',
-      CNI_PATH: programs,
+      CNI_PATH: dirname(this.#host.programs.cni),
     };
     const stdin = JSON.stringify({ ...plugins[0], cniVersion, name, socket: this.#host.cniSocket });
-    return this.#host.exec([join(programs, 'netctl-cni')], { env, stdin });
+    return this.#host.exec([this.#host.programs.cni], { env, stdin });
   }
 
   /** Serves TCP (echo) on the ports until close(). */
@@ -123,27 +126,28 @@ export class Container {
 
   /** Runs a program in the container's namespace. */
   exec(command: readonly string[], options: RunOptions = {}): Promise<Result> {
-    return run(this.#command(command), options);
+    return run(this.command(command), options);
   }
 
   /** As exec, for programs that must succeed. */
   mustExec(command: readonly string[], options: RunOptions = {}): Promise<string> {
-    return mustRun(this.#command(command), options);
+    return mustRun(this.command(command), options);
   }
 
   /** Ends the servers and removes the namespace (with what CNI may have left in it). */
   async close(): Promise<void> {
     for (const server of this.#servers) server.kill('SIGKILL');
-    await run(['ip', 'netns', 'delete', this.netns]);
+    await this.#host.exec(['ip', 'netns', 'delete', this.netns]);
   }
 
-  #command(command: readonly string[]): string[] {
-    return ['nsenter', `--net=/run/netns/${this.netns}`, ...command];
+  /** The command line that runs a program in the container's namespace. */
+  command(command: readonly string[]): string[] {
+    return this.#host.place.command(command, this.netns);
   }
 
   /** Starts lab/tcp.ts and waits for its first line, which says that it is ready. */
   #background(args: readonly string[]): Promise<ChildProcess> {
-    const [program, ...rest] = this.#command([process.execPath, tcpProgram, ...args]) as [
+    const [program, ...rest] = this.command([process.execPath, tcpProgram(), ...args]) as [
       string,
       ...string[],
     ];
@@ -177,6 +181,11 @@ export async function connectFrom(
   timeoutMs: number,
 ): Promise<boolean[]> {
   return JSON.parse(
-    await mustExec([process.execPath, tcpProgram, 'connect', JSON.stringify(targets), String(timeoutMs)]),
+    await mustExec([process.execPath, tcpProgram(), 'connect', JSON.stringify(targets), String(timeoutMs)]),
   );
+}
+
+/** Not a constant: in a bundle of the command line, which does not use it, there is no such file. */
+function tcpProgram(): string {
+  return fileURLToPath(new URL('tcp.ts', import.meta.url));
 }

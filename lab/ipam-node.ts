@@ -49,9 +49,11 @@ export class IpamNode<C extends Clock = Clock> {
       endpoints: this.endpoints,
       engine: new PolicyEngine({ endpointToHost: 'drop' }, output),
       logger: silent,
+      bgp: null,
       onFamily() {},
       onOwnBlock() {},
       onOwnEndpoint() {},
+      onAddressMoved() {},
     });
     this.ipam = new Ipam({
       store,

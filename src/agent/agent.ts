@@ -20,22 +20,27 @@ import { Ipam } from '../ipam/ipam.ts';
 import type { Clock, Timer } from '../lib/clock.ts';
 import { asNetctlError } from '../lib/errors.ts';
 import type { Logger } from '../lib/logger.ts';
+import type { Bird } from '../linux/bird.ts';
 import type { Linux } from '../linux/ports.ts';
 import { hostInterfaceName } from '../model/attachment.ts';
-import { nodeKey } from '../model/keys.ts';
-import type { Endpoint, Node } from '../model/records.ts';
+import type { Address } from '../model/ip.ts';
+import type { Endpoint } from '../model/records.ts';
 import { PolicyEngine } from '../policy/engine.ts';
-import type { Json, Revision, Store } from '../store/store.ts';
+import type { Revision, Store } from '../store/store.ts';
 import { Syncer } from '../store/syncer.ts';
 import { Attachments } from './attach.ts';
+import { Bgp } from './bgp.ts';
 import type { Config } from './config.ts';
 import { ConnectionFlush } from './connection-flush.ts';
 import { EndpointTable } from './endpoint-table.ts';
+import { writeNodeRecord } from './node-record.ts';
 import { Picture } from './picture.ts';
 import { PolicyGuard } from './policy-guard.ts';
 import { policyOptions } from './policy-options.ts';
+import { RevisionGate } from './revision-gate.ts';
 import { agentStatus, type Replication } from './status.ts';
 import { Upkeep } from './upkeep.ts';
+import { hasMoved, livesAway } from './whereabouts.ts';
 
 export interface AgentParts {
   readonly config: Config;
@@ -43,6 +48,7 @@ export interface AgentParts {
   readonly bootId: string;
   readonly store: Store;
   readonly linux: Linux;
+  readonly bird: Bird;
   readonly clock: Clock;
   readonly logger: Logger;
 }
@@ -63,12 +69,12 @@ export class Agent {
   readonly #engine: PolicyEngine;
   readonly #connections: ConnectionFlush;
   readonly #wiring: EndpointWiring;
+  readonly #bgp: Bgp;
   readonly #picture: Picture;
   readonly #syncer: Syncer;
   readonly #startedAt: Date;
   readonly #synced = Promise.withResolvers<void>();
-  readonly #waiting = new Set<{ revision: Revision; resolve: () => void }>();
-  #revision: Revision = 0;
+  readonly #gate = new RevisionGate();
   #attachments: Attachments | null = null;
   #stopWatchingLinks: () => void = () => undefined;
   #timers: Timer[] = [];
@@ -93,7 +99,9 @@ export class Agent {
       logger,
       report: (error) => this.#report('policy', error),
     });
-    this.#wiring = new EndpointWiring(linux, logger);
+    const isAway = (address: Address): boolean => livesAway(this.#book, address, config.node.name);
+    this.#wiring = new EndpointWiring(linux, isAway, logger);
+    this.#bgp = new Bgp(parts);
     this.#connections = new ConnectionFlush({
       engine: this.#engine,
       policy: this.#policy,
@@ -104,14 +112,15 @@ export class Agent {
     });
     this.#picture = new Picture({
       node: config.node.name,
+      bgp: this.#bgp,
       book: this.#book,
       endpoints: this.#endpoints,
       engine: this.#engine,
       logger,
       onFamily: (family) => this.#afterSync(() => this.#wiring.ensureForwarding(family)),
       onOwnEndpoint: (id, before, now) => this.#onOwnEndpoint(id, before, now),
-      onAddressTaken: (id) => this.#attachments?.isBusy(id) === false && this.#upkeep?.schedule(),
       onOwnBlock: (block, present) => this.#afterSync(() => this.#wiring.setBlockRoute(block, present)),
+      onAddressMoved: (address, id) => this.#onAddressMoved(address, id),
     });
     this.ipam = new Ipam({
       store,
@@ -151,6 +160,7 @@ export class Agent {
     const { config, linux, logger } = this.#parts;
     await this.#synced.promise;
     await this.#registerNode();
+    await this.#wiring.learnUplinks();
     for (const [, pool] of this.#book.pools()) this.#wiring.ensureForwarding(pool.cidr.includes(':') ? 6 : 4);
     await this.#guard.start();
     const { address4, address6 } = config.node;
@@ -181,6 +191,7 @@ export class Agent {
     await upkeep.run();
     await attachments.flushCooling();
     await attachments.expire();
+    await this.#bgp.start();
     this.#every(1000, () => this.#housekeep(attachments));
     this.#every(config.dataplane.resyncSeconds * 1000, () => this.#resync());
     if (config.ipam.collectSeconds > 0) this.#every(config.ipam.collectSeconds * 1000, () => this.#collect());
@@ -196,6 +207,7 @@ export class Agent {
     this.#guard.stop();
     this.#upkeep?.stop();
     await this.#attachments?.idle();
+    await this.#bgp.stop();
     this.#syncer.stop();
     this.#wiring.close();
     await this.#parts.store.close();
@@ -204,7 +216,7 @@ export class Agent {
   /** Resolves when this host's kernel reflects the revision. @throws TRY_AGAIN after 5 s, POLICY when it could not be written */
   async applied(revision: Revision): Promise<void> {
     await this.#inTime(`revision ${revision} is not in force yet`, async () => {
-      await this.#seen(revision);
+      await this.#gate.passed(revision);
       await this.#policy.flush();
       await this.#connections.done;
     });
@@ -223,7 +235,7 @@ export class Agent {
       startedAt: this.#startedAt,
       storeType: config.datastore.type,
       sync: this.#syncer.status(),
-      revision: this.#revision,
+      revision: this.#gate.revision,
       replication,
       policy: { ...this.#policy.status, reason: this.#guard.reason, notices: this.#guard.notices },
       iptables: this.#parts.linux.iptables.backend,
@@ -235,26 +247,19 @@ export class Agent {
     });
   }
 
+  /** The state of BGP, asked of BIRD; null where it is switched off. */
+  bgpStatus() {
+    return this.#bgp.status();
+  }
+
   #onUpdates(updates: Parameters<Picture['apply']>[0], revision: Revision): void {
     if (this.#attachments === null) this.#picture.apply(updates);
     else this.#connections.around(updates, () => this.#picture.apply(updates));
     this.#book.onRevision(revision);
-    this.#revision = revision;
-    for (const waiter of this.#waiting) {
-      if (waiter.revision > revision) continue;
-      waiter.resolve();
-      this.#waiting.delete(waiter);
-    }
+    this.#gate.onRevision(revision);
     // What changed is in the kernel when flush resolves; those who must know wait for a flush of their own.
     if (this.#attachments !== null)
       this.#policy.flush().catch((error: unknown) => this.#report('policy', error));
-  }
-
-  #seen(revision: Revision): Promise<void> {
-    if (this.#revision >= revision) return Promise.resolve();
-    const { promise, resolve } = Promise.withResolvers<void>();
-    this.#waiting.add({ revision, resolve });
-    return promise;
   }
 
   /** @throws when the work takes longer than the API waits for it; it goes on */
@@ -278,11 +283,8 @@ export class Agent {
   /** The node's own record is the cluster's to take; a host that is cut off starts without. */
   async #registerNode(): Promise<void> {
     const { config, store, version, logger } = this.#parts;
-    const { name, address4, address6, asNumber, interface: link, labels } = config.node;
-    const startedAt = this.#startedAt.toISOString();
-    const record: Node = { address4, address6, asNumber, interface: link, labels, version, startedAt };
     try {
-      await store.transact([], [{ kind: 'put', key: nodeKey(name), value: record as unknown as Json }]);
+      await writeNodeRecord(store, config, { version, startedAt: this.#startedAt.toISOString() });
       this.#isRegistered = true;
     } catch (error) {
       logger.warn({ error: asNetctlError(error).message }, 'the record of this node is not written yet');
@@ -306,6 +308,14 @@ export class Agent {
     attachments.tearDown(id, before).catch((error: unknown) => this.#report('tear-down', error));
   }
 
+  /** At once, this host neither answers for the address nor announces it any more; then its endpoint gives way. */
+  #onAddressMoved(address: Address, id: string): void {
+    if (this.#attachments === null || this.#attachments.isBusy(id)) return;
+    if (hasMoved(this.#book, address, this.#parts.config.node.name))
+      this.#wiring.forgetAddress(address).catch((error: unknown) => this.#report('routes', error));
+    this.#upkeep?.schedule();
+  }
+
   async #collect(): Promise<void> {
     const { held } = await this.collection.run({ dryRun: false, confirmed: false });
     if (held !== null) this.#parts.logger.error({ held }, 'leaked addresses are not collected');
@@ -315,6 +325,7 @@ export class Agent {
     await this.#guard.look();
     await this.#policy.resync();
     await this.#upkeep?.run();
+    await this.#bgp.resync();
   }
 
   async #housekeep(attachments: Attachments): Promise<void> {

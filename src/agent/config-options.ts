@@ -233,6 +233,27 @@ export const options: readonly Option[] = [
     parse: nullable(hostAndPort),
   },
   {
+    key: 'bgp.enabled',
+    flag: 'bgp',
+    fallback: true,
+    doc: 'Whether this host speaks BGP with the others (by BIRD); false (the flag: --no-bgp) ends it and takes back what it announced.',
+    parse: boolean,
+  },
+  {
+    key: 'bgp.birdPath',
+    flag: 'bird-path',
+    fallback: '/usr/sbin/bird',
+    doc: 'The program BIRD, version 2 (Debian: bird2). It is started when there is a peer, and goes on without the agent.',
+    parse: absolutePath,
+  },
+  {
+    key: 'bgp.listenPort',
+    flag: 'bgp-port',
+    fallback: 179,
+    doc: 'TCP port of BGP on this host.',
+    parse: integer(1, 65535),
+  },
+  {
     key: 'log.level',
     flag: 'log-level',
     fallback: 'info',

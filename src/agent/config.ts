@@ -59,6 +59,11 @@ export interface Config {
     };
   };
   readonly metrics: { readonly listen: string | null };
+  readonly bgp: {
+    readonly enabled: boolean;
+    readonly birdPath: string;
+    readonly listenPort: number;
+  };
   readonly log: { readonly level: 'debug' | 'info' | 'warn' | 'error'; readonly format: 'json' | 'text' };
   readonly runDir: string;
   readonly stateDir: string;
@@ -154,6 +159,7 @@ function readFlags(argv: readonly string[]): Map<string, string> {
       args: [...argv],
       options: { ...known, config: { type: 'string' } },
       strict: true,
+      allowNegative: true,
       allowPositionals: false,
     });
     return new Map(Object.entries(values).map(([flag, value]) => [flag, String(value)]));

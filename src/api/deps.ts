@@ -10,6 +10,7 @@ import type { Ipam } from '../ipam/ipam.ts';
 import type { Clock } from '../lib/clock.ts';
 import type { NetctlError } from '../lib/errors.ts';
 import type { Json, Revision, Store } from '../store/store.ts';
+import type { BgpStatus } from './bgp-schemas.ts';
 import type { Caller } from './caller.ts';
 import type { Impact, RuleCounts, WhyAnswer } from './explain-schemas.ts';
 import type { AgentStatus, ConfigValue } from './status.ts';
@@ -34,6 +35,8 @@ export interface ApiDeps {
   readonly node: string;
   readonly version: string;
   status(): AgentStatus;
+  /** null where BGP is switched off. */
+  bgpStatus(): Promise<BgpStatus | null>;
   /** The effective configuration, in the order in which it is to be shown. */
   config(): readonly ConfigValue[];
   /** Resolves when this host's kernel reflects the revision; rejects when it does not within 5 s. */

@@ -27,6 +27,7 @@ import {
 } from '../model/records.ts';
 import { ruleSchema } from '../model/rule.ts';
 import { parseSelector } from '../model/selector.ts';
+import { bgpStatus } from './bgp-schemas.ts';
 import { impact } from './explain-schemas.ts';
 
 export const revision = z.int().min(0).meta({ description: 'Store revision that last wrote it' });
@@ -43,7 +44,7 @@ export const errorBody = z.object({
 });
 
 /** Every change: what stands there now, and whether this host's kernel has it already. */
-function changed<T extends z.ZodType>(item: T) {
+export function changed<T extends z.ZodType>(item: T) {
   return z.object({ revision, applied: inForce, item });
 }
 const inForce = z.boolean().meta({ description: 'In force on this host when the answer was sent' });
@@ -55,7 +56,7 @@ export function listOf<T extends z.ZodType>(item: T) {
 }
 
 /** A list that shows what can be read though something of it cannot. */
-function readableListOf<T extends z.ZodType>(item: T) {
+export function readableListOf<T extends z.ZodType>(item: T) {
   return listOf(item).extend({ broken });
 }
 const broken = z
@@ -348,6 +349,7 @@ export const statusItem = z.object({
   }),
   records: z.object({ broken }),
   guard: z.object({ held: z.array(z.object({ what: z.string(), reason: z.string() })) }),
+  bgp: bgpStatus.nullable().meta({ description: 'null where it is switched off' }),
 });
 export type StatusItem = z.output<typeof statusItem>;
 

@@ -5,6 +5,7 @@
  * problem.
  */
 import type { StatusItem, VersionItem } from '../api/schemas.ts';
+import { printBgp } from './bgp-status.ts';
 import type { Command } from './command.ts';
 import { CliError, exitCodes } from './exit.ts';
 import type { Output, View } from './output.ts';
@@ -84,7 +85,7 @@ async function agentVersion(ask: () => Promise<VersionItem>): Promise<string | n
 }
 
 function printStatus(output: Output, status: StatusItem): void {
-  const { agent, store, policy, endpoints, guard, problems } = status;
+  const { agent, store, policy, endpoints, guard, bgp, problems } = status;
   const good = (ok: boolean, yes: string, no: string): string =>
     ok ? output.paint('green', yes) : output.paint('red', no);
   const since = store.since === null ? '' : ` since ${store.since}`;
@@ -106,6 +107,7 @@ function printStatus(output: Output, status: StatusItem): void {
     ['Held back', guard.held.length === 0 ? 'nothing' : `${guard.held.length}`],
   ];
   for (const [key, value] of lines) output.line(`${`${key}:`.padEnd(11)} ${value}`);
+  if (bgp !== null) printBgp(output, bgp);
   if (problems.length === 0) return;
   output.line('');
   output.line(output.paint('bold', 'Problems:'));

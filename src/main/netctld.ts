@@ -25,6 +25,7 @@ import { createCniServer } from '../cni/server.ts';
 import { systemClock } from '../lib/clock.ts';
 import { asNetctlError, NetctlError } from '../lib/errors.ts';
 import type { Logger } from '../lib/logger.ts';
+import { createBird } from '../linux/real/bird.ts';
 import { createLinux } from '../linux/real/linux.ts';
 import { native } from '../linux/real/native.ts';
 import { listenMetrics, listenTls } from './listeners.ts';
@@ -74,6 +75,7 @@ async function run(config: Config, settings: readonly Setting[], logger: Logger)
     bootId,
     store,
     linux,
+    bird: createBird({ program: config.bgp.birdPath, directory: config.runDir }),
     clock: systemClock,
     logger,
   });
@@ -98,6 +100,7 @@ async function run(config: Config, settings: readonly Setting[], logger: Logger)
     node: config.node.name,
     version: packageJson.version,
     status: () => agent.status(replication()),
+    bgpStatus: () => agent.bgpStatus(),
     config: () => settings,
     applied: (revision) => agent.applied(revision),
     why: (query, isProbed) => questions.why(query, isProbed),

@@ -6,6 +6,7 @@
  */
 import { z } from 'zod';
 import { type AddressRange, parseAddressRange, rangeEnds } from './address-range.ts';
+import { bgpSettingsSchema, port } from './bgp.ts';
 import {
   type Address,
   addressBits,
@@ -194,6 +195,7 @@ export type TenantUse = z.infer<typeof tenantUseSchema>;
 export const settingsSchema = z.strictObject({
   /** True: a node takes addresses of its own blocks only. False: blocks are shared, and a node without room borrows from others'. */
   strictAffinity: z.boolean().default(true),
+  bgp: bgpSettingsSchema.prefault({}),
 });
 export type Settings = z.infer<typeof settingsSchema>;
 
@@ -230,6 +232,10 @@ export const nodeSchema = z.strictObject({
   /** That leads to the other hosts, where it is configured. */
   interface: interfaceName.nullable().default(null),
   labels: z.record(z.string(), z.string()).default({}),
+  /** Where its BIRD listens; null: it does not speak BGP. */
+  bgpPort: port.nullable().default(null),
+  /** Set by an operator: it is a route reflector of this cluster id (RFC 4456). The agent leaves it as it is. */
+  routeReflectorClusterId: address.nullable().default(null),
   version: z.string(),
   startedAt: time,
 });

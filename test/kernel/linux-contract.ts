@@ -8,9 +8,10 @@ import assert from 'node:assert/strict';
 import { after, afterEach, before, beforeEach, describe, test } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
 import type { LinkEvent, Linux, Netns, Routing, RoutingRequest } from '../../src/linux/ports.ts';
+import { routeProtocol } from '../../src/linux/route-protocols.ts';
 import type { Address, Cidr } from '../../src/model/ip.ts';
 import type { Mac } from '../../src/model/mac.ts';
-import { planContainer, planHost, routeProtocol, type VethSpec } from '../../src/veth/plan.ts';
+import { planContainer, planHost, type VethSpec } from '../../src/veth/plan.ts';
 import { filterContract } from './linux-contract-filter.ts';
 import { nftContract } from './linux-contract-nft.ts';
 import { refused } from './linux-contract-refusal.ts';
@@ -41,6 +42,7 @@ export function endpoint(number: number, netnsFd: number): VethSpec {
     mac: '02:42:0a:00:00:01' as Mac,
     mtuBytes: 1400,
     addresses: [address('10.65.0.2'), address('fd00:65::2')],
+    announced: new Set(),
   };
 }
 

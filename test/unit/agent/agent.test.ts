@@ -3,6 +3,7 @@ import assert from 'node:assert/strict';
 import { describe, test } from 'node:test';
 import { Agent } from '../../../src/agent/agent.ts';
 import { PolicyQuestions } from '../../../src/agent/policy-questions.ts';
+import { FakeBird } from '../../../src/linux/fake/bird.ts';
 import { FakeLinux } from '../../../src/linux/fake/linux.ts';
 import type { Linux } from '../../../src/linux/ports.ts';
 import type { Cidr } from '../../../src/model/ip.ts';
@@ -225,6 +226,7 @@ describe('restart', () => {
       clock: rig.clock,
       logger: silent,
       linux: rig.linux,
+      bird: new FakeBird(),
       store: rig.store,
     });
     await successor.start();
@@ -242,6 +244,7 @@ describe('restart', () => {
       clock: rig.clock,
       logger: silent,
       linux,
+      bird: new FakeBird(),
       store: rig.store,
     });
     await successor.start();

@@ -95,6 +95,7 @@ export function makeApi(overrides: Partial<ApiDeps> = {}): Fixture {
     node: 'node1',
     version: '0.1.0',
     status: () => healthy,
+    bgpStatus: async () => null,
     config: () => [
       { key: 'node.name', value: 'node1', source: 'flag' },
       { key: 'bgp.listenPort', value: 179, source: 'default' },
