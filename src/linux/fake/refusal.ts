@@ -31,7 +31,8 @@ export type FakeOperation =
   | 'flushAddress'
   | 'deleteLink'
   | 'readSysctl'
-  | 'writeSysctl';
+  | 'writeSysctl'
+  | 'sendFrame';
 
 export interface OrderedFailure {
   readonly operation: FakeOperation;

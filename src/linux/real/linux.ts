@@ -13,6 +13,7 @@ import { LinkReaper } from './link-reaper.ts';
 import { watchLinks } from './link-watch.ts';
 import { openNetns } from './netns.ts';
 import { openNftables } from './nftables.ts';
+import { openPackets } from './packets.ts';
 import { openRouting } from './routing.ts';
 import { readSysctl, writeSysctl } from './sysctl.ts';
 
@@ -32,6 +33,7 @@ export async function createLinux(options: LinuxOptions): Promise<Linux & { clos
     families: families.filter((family) => family === 4 || hasIpv6),
     openNetns,
     openRouting,
+    openPackets,
     readSysctl,
     writeSysctl,
     watchLinks: (onEvent) => watchLinks(onEvent),
