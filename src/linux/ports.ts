@@ -20,10 +20,15 @@ export interface Linux {
   /** A routing socket born in the namespace; it stays there after `netns` is closed. */
   openRouting(netns?: Netns): Routing;
   /**
-   * Whole Ethernet frames of one protocol on one link. @param onFrame hears what arrives, not what is sent from here
-   * @throws KernelError ENODEV, ENETDOWN
+   * Whole Ethernet frames of one protocol (a number of linux/if_ether.h: 0x0806 is ARP, 0x86dd IPv6) on one link.
+   * @param onFrame hears what arrives, not what is sent from here @throws KernelError ENODEV
    */
-  openPackets(where: PacketPlace, onFrame: ((frame: Buffer) => void) | null): Packets;
+  openPackets(
+    linkIndex: number,
+    protocol: number,
+    onFrame: ((frame: Buffer) => void) | null,
+    netns?: Netns,
+  ): Packets;
   /** Reads and writes below /proc/sys (`net/ipv4/ip_forward`), in the namespace. */
   readSysctl(path: string, netns?: Netns): string;
   writeSysctl(path: string, value: string, netns?: Netns): void;
@@ -41,14 +46,6 @@ export interface Linux {
    * gone, or never was; does not wait for the kernel's own RCU grace period (16–25 ms). Many at once go in groups.
    */
   deleteLink(index: number): Promise<void>;
-}
-
-export interface PacketPlace {
-  /** Absent: the agent's own. */
-  readonly netns?: Netns;
-  readonly linkIndex: number;
-  /** A number of linux/if_ether.h: 0x0806 is ARP, 0x86dd IPv6. */
-  readonly protocol: number;
 }
 
 export interface Packets {

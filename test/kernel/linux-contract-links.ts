@@ -186,11 +186,11 @@ export function linkContract({ linux, host, netns, number }: Surroundings): void
   test('frames are sent on a link that is up, and refused on one that is down or not there', () => {
     const linkIndex = addParent();
     const frame = Buffer.from(`ffffffffffff0200000000010806${'00'.repeat(46)}`, 'hex');
-    const packets = linux().openPackets({ linkIndex, protocol: 0x0806 }, null);
+    const packets = linux().openPackets(linkIndex, 0x0806, null);
     packets.send(frame);
     host().batch([{ kind: 'link-set', index: linkIndex, up: false }]);
     refused('ENETDOWN', () => packets.send(frame));
     packets.close();
-    refused('ENODEV', () => linux().openPackets({ linkIndex: 4_000_000, protocol: 0x0806 }, null));
+    refused('ENODEV', () => linux().openPackets(4_000_000, 0x0806, null));
   });
 }

@@ -5,26 +5,10 @@
  * Never: half a pair, a macvlan that the kernel would not make.
  */
 
-import type { MacvlanMode, QdiscInfo, TokenBucket } from '../link-kinds.ts';
+import type { MacvlanMode, QdiscInfo } from '../link-kinds.ts';
 import type { LinkInfo, LinkSpec } from '../ports.ts';
-import type { FakeNetns } from './netns.ts';
+import { checkMtu, childrenOf, type FakeLink, type FakeNetns } from './netns.ts';
 import { Refusal } from './refusal.ts';
-
-export interface FakeLink {
-  readonly spec: LinkSpec;
-  readonly type: 'veth' | 'macvlan' | 'ifb' | null;
-  readonly netns: FakeNetns;
-  readonly parent: FakeLink | null;
-  readonly mode: MacvlanMode | null;
-  mtuBytes: number;
-  up: boolean;
-  addressGeneration: 'none' | 'eui64';
-  peer: FakeLink | null;
-  bucket: TokenBucket | null;
-  redirectedTo: number | null;
-  /** Macvlans made on it, also those that are gone by now. */
-  readonly children: FakeLink[];
-}
 
 /** Adds a veth pair over two namespaces, both ends or none. @throws Refusal as the kernel does */
 export function addVeth(host: FakeNetns, hostSpec: LinkSpec, container: FakeNetns, peerSpec: LinkSpec): void {
@@ -62,20 +46,6 @@ export function addIfb(netns: FakeNetns, spec: Omit<LinkSpec, 'mac'>): void {
 /** A plain device, as a test finds one on a host: another link's parent. */
 export function addDevice(netns: FakeNetns, spec: LinkSpec): void {
   place(null, spec, netns);
-}
-
-export function childrenOf(parent: FakeLink): FakeLink[] {
-  return parent.children.filter((child) => child.netns.links.get(child.spec.index) === child);
-}
-
-/** @throws Refusal when a sibling or the parent has the MAC already and is up */
-export function checkUp(link: FakeLink): void {
-  const { parent } = link;
-  if (parent === null || link.mode === 'passthru') return;
-  const taken = childrenOf(parent).some(
-    (sibling) => sibling !== link && sibling.up && sibling.spec.mac === link.spec.mac,
-  );
-  if (taken || parent.spec.mac === link.spec.mac) throw new Refusal('EADDRINUSE');
 }
 
 /** @throws Refusal as the kernel does */
@@ -125,11 +95,6 @@ export function linkInfo({ spec, type, mtuBytes, up, peer, parent, mode }: FakeL
     masterIndex: null,
     macvlanMode: mode,
   };
-}
-
-export function checkMtu(mtuBytes: number): void {
-  if (mtuBytes < 68) throw new Refusal('EINVAL', 'mtu less than device minimum');
-  if (mtuBytes > 65535) throw new Refusal('EINVAL', 'mtu greater than device maximum');
 }
 
 function place(

@@ -17,7 +17,6 @@ import {
   type LinkSpec,
   type Linux,
   type Netns,
-  type PacketPlace,
   type Packets,
   type Routing,
   type RoutingRequest,
@@ -29,15 +28,13 @@ import {
   addIfb,
   addMacvlan,
   addVeth,
-  childrenOf,
   endRedirect,
   endShape,
-  type FakeLink,
   linkInfo,
   qdiscsOf,
   redirect,
 } from './links.ts';
-import { FakeNetns } from './netns.ts';
+import { childrenOf, type FakeLink, FakeNetns } from './netns.ts';
 import { FakeNftables } from './nftables.ts';
 import { printNetns, printSets } from './print.ts';
 import { Failures, type FakeOperation, type OrderedFailure, Refusal } from './refusal.ts';
@@ -173,7 +170,7 @@ export class FakeLinux implements Linux {
   }
 
   /** The wire between links of the fake is a list that tests read; nothing is delivered. */
-  openPackets({ netns, linkIndex, protocol }: PacketPlace): Packets {
+  openPackets(linkIndex: number, protocol: number, _onFrame: unknown, netns?: Netns): Packets {
     const link = withWords('open a packet socket', () =>
       this.#find(netns, 'open a packet socket').link(linkIndex),
     );

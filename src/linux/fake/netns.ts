@@ -14,9 +14,25 @@ import {
   prefixLength,
 } from '../../model/ip.ts';
 import type { Mac } from '../../model/mac.ts';
-import type { AddressInfo, NeighbourInfo, RouteInfo, RouteSpec } from '../ports.ts';
-import { checkMtu, checkUp, type FakeLink } from './links.ts';
+import type { MacvlanMode, TokenBucket } from '../link-kinds.ts';
+import type { AddressInfo, LinkSpec, NeighbourInfo, RouteInfo, RouteSpec } from '../ports.ts';
 import { Refusal } from './refusal.ts';
+
+export interface FakeLink {
+  readonly spec: LinkSpec;
+  readonly type: 'veth' | 'macvlan' | 'ifb' | null;
+  readonly netns: FakeNetns;
+  readonly parent: FakeLink | null;
+  readonly mode: MacvlanMode | null;
+  mtuBytes: number;
+  up: boolean;
+  addressGeneration: 'none' | 'eui64';
+  peer: FakeLink | null;
+  bucket: TokenBucket | null;
+  redirectedTo: number | null;
+  /** Macvlans made on it, also those that are gone by now. */
+  readonly children: FakeLink[];
+}
 
 const KERNEL_PROTOCOL = 2;
 const MIN_IPV6_MTU_BYTES = 1280;
@@ -228,4 +244,23 @@ export class FakeNetns {
 
 export function prefixText(destination: Cidr): string {
   return destination === '0.0.0.0/0' || destination === '::/0' ? 'default' : destination;
+}
+
+export function childrenOf(parent: FakeLink): FakeLink[] {
+  return parent.children.filter((child) => child.netns.links.get(child.spec.index) === child);
+}
+
+/** @throws Refusal when a sibling or the parent has the MAC already and is up */
+function checkUp(link: FakeLink): void {
+  const { parent } = link;
+  if (parent === null || link.mode === 'passthru') return;
+  const taken = childrenOf(parent).some(
+    (sibling) => sibling !== link && sibling.up && sibling.spec.mac === link.spec.mac,
+  );
+  if (taken || parent.spec.mac === link.spec.mac) throw new Refusal('EADDRINUSE');
+}
+
+export function checkMtu(mtuBytes: number): void {
+  if (mtuBytes < 68) throw new Refusal('EINVAL', 'mtu less than device minimum');
+  if (mtuBytes > 65535) throw new Refusal('EINVAL', 'mtu greater than device maximum');
 }

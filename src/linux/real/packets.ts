@@ -3,13 +3,18 @@
  *
  * In: a link, a protocol, frames. Out: frames as they arrive. Never: the process kept alive by a socket that only listens.
  */
-import type { PacketPlace, Packets } from '../ports.ts';
+import type { Netns, Packets } from '../ports.ts';
 import { asKernelErrors } from './exchange.ts';
 import { native, OWN_NETNS } from './native.ts';
 
-export function openPackets(place: PacketPlace, onFrame: ((frame: Buffer) => void) | null): Packets {
+export function openPackets(
+  linkIndex: number,
+  protocol: number,
+  onFrame: ((frame: Buffer) => void) | null,
+  netns?: Netns,
+): Packets {
   const socket = asKernelErrors('open a packet socket', () =>
-    native.openPacket(place.netns?.fd ?? OWN_NETNS, place.linkIndex, place.protocol),
+    native.openPacket(netns?.fd ?? OWN_NETNS, linkIndex, protocol),
   );
   // An error is that of the link (it went down): who listens is told of links elsewhere, and goes on when it is up again.
   if (onFrame !== null) {
