@@ -12,6 +12,7 @@
 
 import { chooseBackend } from '../dataplane/choose-backend.ts';
 import { EndpointWiring } from '../dataplane/endpoint-wiring.ts';
+import { MacvlanWiring } from '../dataplane/macvlan-wiring.ts';
 import { PolicyDataplane } from '../dataplane/policy-dataplane.ts';
 import { AddressBook } from '../ipam/address-book.ts';
 import { Ipam } from '../ipam/ipam.ts';
@@ -61,6 +62,7 @@ export class Agent {
   readonly #policy: PolicyDataplane;
   readonly #engine: PolicyEngine;
   readonly #wiring: EndpointWiring;
+  readonly #macvlan: MacvlanWiring;
   readonly #picture: Picture;
   readonly #syncer: Syncer;
   readonly #startedAt: Date;
@@ -86,6 +88,7 @@ export class Agent {
     this.#policy = new PolicyDataplane(chooseBackend(linux, config.dataplane.policy, logger), logger);
     this.#engine = new PolicyEngine(policyOptions(config), this.#policy);
     this.#wiring = new EndpointWiring(linux, logger);
+    this.#macvlan = new MacvlanWiring(linux, clock, logger);
     this.#picture = new Picture({
       node: config.node.name,
       book: this.#book,
@@ -137,6 +140,7 @@ export class Agent {
       ipam: this.ipam,
       endpoints: this.#endpoints,
       wiring: this.#wiring,
+      macvlan: this.#macvlan,
       policy: this.#policy,
       now: () => new Date(this.#parts.clock.now()),
     });
@@ -161,6 +165,7 @@ export class Agent {
     await this.#attachments?.idle();
     this.#syncer.stop();
     this.#wiring.close();
+    this.#macvlan.close();
     await this.#parts.store.close();
   }
 

@@ -7,7 +7,9 @@
  */
 
 import type { EndpointWiring } from '../dataplane/endpoint-wiring.ts';
+import type { MacvlanWiring } from '../dataplane/macvlan-wiring.ts';
 import type { PolicyDataplane } from '../dataplane/policy-dataplane.ts';
+import { reopen } from '../dataplane/reopen.ts';
 import type { Ipam } from '../ipam/ipam.ts';
 import { planRelease } from '../ipam/release.ts';
 import { asNetctlError, NetctlError } from '../lib/errors.ts';
@@ -25,11 +27,12 @@ import {
 } from '../model/attachment.ts';
 import { type Address, familyOf } from '../model/ip.ts';
 import { endpointKey, profileKey } from '../model/keys.ts';
+import type { Mac } from '../model/mac.ts';
 import { parseName } from '../model/names.ts';
 import { newProfile, profileRecord } from '../model/profile.ts';
 import type { Endpoint } from '../model/records.ts';
 import type { Json } from '../store/store.ts';
-import { gateways, hostMac } from '../veth/plan.ts';
+import { attachmentOf, endpointRecord } from './endpoint-record.ts';
 import type { EndpointTable } from './endpoint-table.ts';
 import type { Picture } from './picture.ts';
 
@@ -43,6 +46,7 @@ export interface AttachParts {
   readonly endpoints: EndpointTable;
   readonly linux: Linux;
   readonly wiring: EndpointWiring;
+  readonly macvlan: MacvlanWiring;
   readonly policy: PolicyDataplane;
   readonly logger: Logger;
   now(): Date;
@@ -78,13 +82,10 @@ export class Attachments implements Attacher {
     const id = endpointId(request);
     const endpoint = this.#parts.endpoints.get(id)?.value;
     if (endpoint === undefined)
-      throw new NetctlError(
-        'NOT_FOUND',
-        `no endpoint of container ${request.containerId} on ${request.network}`,
-      );
+      throw new NetctlError('NOT_FOUND', `no endpoint of ${request.containerId} on ${request.network}`);
     const netns = this.#parts.linux.openNetns(expected.netnsOpen);
     try {
-      const problems = await this.#parts.wiring.inspect(endpoint, netns);
+      const problems = await this.#wiringOf(endpoint).inspect(endpoint, netns);
       for (const address of endpoint.addresses) {
         if (!expected.addresses.includes(address)) problems.push(`address ${address} is not in prevResult`);
       }
@@ -136,7 +137,7 @@ export class Attachments implements Attacher {
   tearDown(id: string, endpoint: Endpoint): Promise<void> {
     return this.#queue.run(id, async () => {
       if (this.#parts.endpoints.get(id) !== undefined) return;
-      await this.#parts.wiring.remove(endpoint.hostInterface);
+      await this.#removeLinks(endpoint);
       for (const address of endpoint.addresses) await this.#parts.linux.conntrack.flushAddress(address);
     });
   }
@@ -168,17 +169,48 @@ export class Attachments implements Attacher {
 
   async #attach(id: string, request: AttachRequest): Promise<Attachment> {
     const netns = this.#parts.linux.openNetns(request.netns.open);
-    const undo = new UndoStack();
     try {
       const known = this.#parts.endpoints.get(id)?.value;
-      if (known !== undefined && this.#parts.wiring.stands(known, netns)) return attachmentOf(known);
+      if (known !== undefined && this.#wiringOf(known).stands(known, netns)) return attachmentOf(known);
       if (known !== undefined) await this.#detach(id, known);
-      const endpoint = await this.#register(id, request, netns);
+      const endpoint = await this.#attachTo(id, request, netns);
+      this.#log(id, endpoint, 'attached');
+      return attachmentOf(endpoint);
+    } finally {
+      netns.close();
+    }
+  }
+
+  /** An address that somebody else on the wire has is put into quarantine, and another one tried, unless it was asked for. */
+  async #attachTo(id: string, request: AttachRequest, netns: Netns): Promise<Endpoint> {
+    const skip: Address[] = [];
+    for (;;) {
+      try {
+        return await this.#tryAttach(id, request, netns, skip);
+      } catch (error) {
+        if (!(error instanceof NetctlError) || error.code !== 'DUPLICATE_ADDRESS') throw error;
+        const { address, mac } = error.details as { address: Address; mac: Mac };
+        this.#parts.logger.warn({ endpoint: id, address, mac }, 'somebody else answered for the address');
+        const { ipam, node, now } = this.#parts;
+        await ipam.quarantine({ address, mac, node, seenAt: now() });
+        if (skip.push(address) === mostDuplicates || request.addresses.includes(address)) throw error;
+      }
+    }
+  }
+
+  async #tryAttach(
+    id: string,
+    request: AttachRequest,
+    netns: Netns,
+    skip: readonly Address[],
+  ): Promise<Endpoint> {
+    const undo = new UndoStack();
+    try {
+      const endpoint = await this.#register(id, request, netns, skip);
       undo.push('release the addresses', () => this.#unregister(id, endpoint, false));
       await this.#wire(endpoint, netns, undo);
       undo.forget();
-      this.#log(id, endpoint, 'attached');
-      return attachmentOf(endpoint);
+      return endpoint;
     } catch (error) {
       for (const failure of await undo.run()) {
         this.#parts.logger.error(
@@ -187,13 +219,16 @@ export class Attachments implements Attacher {
         );
       }
       throw error;
-    } finally {
-      netns.close();
     }
   }
 
   /** Address, owner index and endpoint (and, on its first use, the network's own profile) in one transaction. */
-  async #register(id: string, request: AttachRequest, netns: Netns): Promise<Endpoint> {
+  async #register(
+    id: string,
+    request: AttachRequest,
+    netns: Netns,
+    skip: readonly Address[],
+  ): Promise<Endpoint> {
     const { ipam, picture, node, now } = this.#parts;
     const profiles =
       request.profiles.length > 0
@@ -207,34 +242,32 @@ export class Attachments implements Attacher {
       instance: request.containerId.slice(0, 128),
     };
     const key = endpointKey(node, id);
+    const kind = request.macvlan === null ? 'routed' : 'macvlan';
+    const mtuBytes =
+      request.mtuBytes ||
+      (request.macvlan === null ? this.#parts.mtuBytes : this.#parts.macvlan.mtuOf(request.macvlan));
     let endpoint: Endpoint | undefined;
     await ipam.commit(() => {
       const container = request.containerId;
       const proposal = ipam.assigner.propose({
         ...request,
+        kind,
         node,
         endpoint: id,
         container,
         owner,
+        skip,
         now: now(),
       });
-      const record: Endpoint = {
-        network: request.network,
-        containerId: request.containerId,
-        interface: request.interface,
-        kind: 'routed',
-        hostInterface: hostInterfaceName(id),
-        mac: proposal.mac,
-        mtuBytes: request.mtuBytes || this.#parts.mtuBytes,
-        addresses: [...proposal.addresses],
-        profiles: [...profiles],
-        labels: { ...request.labels },
-        extraSources: [...request.extraSources],
-        rateLimits: null,
-        netns: { path: request.netns.path, ...netns.identity },
+      const record = endpointRecord(request, proposal, {
+        id,
+        profiles,
+        mtuBytes,
+        netns: netns.identity,
         bootId: this.#parts.bootId,
-        createdAt: now().toISOString(),
-      };
+        now: now(),
+        book: ipam.book,
+      });
       endpoint = record;
       const needsProfile = ownProfile !== null && !picture.hasProfile(ownProfile);
       return {
@@ -260,7 +293,8 @@ export class Attachments implements Attacher {
       };
     }, owner.tenant);
     if (endpoint === undefined) throw new NetctlError('BUG', `endpoint ${id} was committed but not planned`);
-    for (const address of endpoint.addresses) this.#parts.wiring.ensureForwarding(familyOf(address));
+    if (kind === 'routed')
+      for (const address of endpoint.addresses) this.#parts.wiring.ensureForwarding(familyOf(address));
     for (const profile of profiles) {
       if (!picture.hasProfile(profile))
         this.#parts.logger.warn({ endpoint: id, profile }, 'profile does not exist: it denies everything');
@@ -270,11 +304,25 @@ export class Attachments implements Attacher {
 
   /** The commit has put the endpoint into the policy's desired state; it is in the kernel before the container's link goes up. */
   async #wire(endpoint: Endpoint, netns: Netns, undo: UndoStack): Promise<void> {
-    const { policy, wiring } = this.#parts;
+    const { policy, wiring, macvlan } = this.#parts;
     await policy.flush();
-    const spec = await wiring.begin(endpoint, netns);
-    undo.push('remove the link', () => wiring.remove(endpoint.hostInterface));
-    wiring.finish(spec, netns);
+    undo.push('remove the link', () => this.#removeLinks(endpoint));
+    if (endpoint.kind === 'macvlan') {
+      const spec = await macvlan.begin(endpoint, netns);
+      await macvlan.finish(spec, endpoint, netns);
+    } else {
+      const spec = await wiring.begin(endpoint, netns);
+      wiring.finish(spec, netns);
+    }
+  }
+
+  #wiringOf({ kind }: Endpoint): EndpointWiring | MacvlanWiring {
+    return kind === 'macvlan' ? this.#parts.macvlan : this.#parts.wiring;
+  }
+
+  #removeLinks(endpoint: Endpoint): Promise<void> {
+    const { wiring, macvlan } = this.#parts;
+    return endpoint.kind === 'macvlan' ? macvlan.remove(endpoint) : wiring.remove(endpoint.hostInterface);
   }
 
   async #detach(id: string, endpoint: Endpoint | undefined): Promise<void> {
@@ -283,7 +331,7 @@ export class Attachments implements Attacher {
       await wiring.remove(hostInterfaceName(id));
       return;
     }
-    await wiring.remove(endpoint.hostInterface);
+    await this.#removeLinks(endpoint);
     for (const address of endpoint.addresses) await linux.conntrack.flushAddress(address);
     await this.#unregister(id, endpoint, true);
     this.#log(id, endpoint, 'detached');
@@ -329,8 +377,8 @@ export class Attachments implements Attacher {
     }
     const undo = new UndoStack();
     try {
-      if (this.#parts.wiring.stands(endpoint, netns)) return 'stands';
-      await this.#parts.wiring.remove(endpoint.hostInterface);
+      if (this.#wiringOf(endpoint).stands(endpoint, netns)) return 'stands';
+      await this.#removeLinks(endpoint);
       await this.#wire(endpoint, netns, undo);
       return 'remade';
     } catch (error) {
@@ -341,35 +389,12 @@ export class Attachments implements Attacher {
     }
   }
 
-  /** The namespace that the endpoint was made in, if it lives and is still the same one. */
+  /** The namespace that the endpoint was made in, if it lives. */
   #reopen(endpoint: Endpoint): Netns | null {
-    if (endpoint.bootId !== this.#parts.bootId) return null;
-    let netns: Netns;
-    try {
-      netns = this.#parts.linux.openNetns(endpoint.netns.path);
-    } catch {
-      return null;
-    }
-    const { device, inode } = netns.identity;
-    if (device === endpoint.netns.device && inode === endpoint.netns.inode) return netns;
-    netns.close();
-    return null;
+    return endpoint.bootId === this.#parts.bootId ? reopen(this.#parts.linux, endpoint) : null;
   }
 }
 
+/** Addresses of one attach that others may turn out to have. */
+const mostDuplicates = 3;
 const nothing = { compares: [], writes: [] };
-
-function attachmentOf(endpoint: Endpoint): Attachment {
-  return {
-    network: endpoint.network,
-    containerId: endpoint.containerId,
-    interface: endpoint.interface,
-    hostInterface: endpoint.hostInterface,
-    hostMac,
-    mac: endpoint.mac,
-    mtuBytes: endpoint.mtuBytes,
-    addresses: endpoint.addresses,
-    gateways,
-    netnsPath: endpoint.netns.path,
-  };
-}

@@ -10,6 +10,13 @@ import { invalid, NetctlError } from '../lib/errors.ts';
 import type { AttachmentId, AttachRequest } from '../model/attachment.ts';
 import { type Address, parseAddress, parseAddressOrCidr } from '../model/ip.ts';
 import { parseMac } from '../model/mac.ts';
+import {
+  duplicateDetections,
+  hostAccesses,
+  type MacvlanAttachment,
+  macvlanModes,
+  parseWord,
+} from '../model/macvlan.ts';
 import { parseInterfaceName, parseName } from '../model/names.ts';
 import { type Owner, ownerSchema } from '../model/records.ts';
 import { CniError } from './errors.ts';
@@ -78,7 +85,13 @@ const configSchema = z.object({
   name: z
     .string()
     .regex(/^[a-zA-Z0-9][a-zA-Z0-9_.-]*$/, 'expected a network name of letters, digits, "_", "." and "-"'),
-  mode: z.string().nullish(),
+  mode: z.enum(['routed', 'macvlan']).nullish(),
+  parent: z.string().nullish(),
+  vlan: z.int().min(0).max(4094).nullish(),
+  macvlanMode: z.string().nullish(),
+  hostAccess: z.string().nullish(),
+  duplicateDetection: z.string().nullish(),
+  defaultRoute: z.boolean().nullish(),
   profiles: texts,
   pools: texts,
   mtu: z.int().min(0).max(65535).nullish(),
@@ -122,6 +135,10 @@ const knownKeys = [
   'portMappings',
   'containerID',
   'extraSources',
+  'macvlanMode',
+  'hostAccess',
+  'duplicateDetection',
+  'defaultRoute',
 ];
 const foldedKeys = new Map(knownKeys.map((key) => [key.toLowerCase(), key]));
 
@@ -175,11 +192,33 @@ function attachRequest(request: Request, config: Config): AttachRequest {
     owner: owner ? parseOwner(owner) : null,
     extraSources: (cni?.netctl?.extraSources ?? []).map((net) => parseAddressOrCidr(net, 'extraSources')),
     labels: Object.fromEntries((cni?.labels ?? []).map(({ key, value }) => [key, value])),
+    macvlan: macvlanOf(config),
+  };
+}
+
+function macvlanOf(config: Config): MacvlanAttachment | null {
+  const { parent, vlan, macvlanMode, hostAccess, duplicateDetection, defaultRoute } = config;
+  if (config.mode !== 'macvlan') {
+    const stray = Object.entries({ parent, macvlanMode, hostAccess, duplicateDetection }).find(
+      ([, value]) => value,
+    );
+    if (stray !== undefined)
+      throw new CniError(7, `invalid network config: ${stray[0]}: only with mode macvlan`);
+    return null;
+  }
+  if (!parent)
+    throw new CniError(7, 'invalid network config: parent: mode macvlan needs the interface to sit on');
+  return {
+    parent: parseInterfaceName(parent, 'parent'),
+    vlan: vlan || null,
+    mode: parseWord(macvlanModes, macvlanMode, 'macvlanMode', 'bridge'),
+    hostAccess: parseWord(hostAccesses, hostAccess, 'hostAccess', 'none'),
+    duplicateDetection: parseWord(duplicateDetections, duplicateDetection, 'duplicateDetection', 'off'),
+    defaultRoute: defaultRoute ?? true,
   };
 }
 
 function refuseUnsupported(config: Config): void {
-  if (config.mode && config.mode !== 'routed') throw unsupported('mode', config.mode);
   if (config.ipam?.type && config.ipam.type !== 'netctl-ipam')
     throw unsupported('ipam.type', config.ipam.type);
   if (config.prevResult)

@@ -24,19 +24,18 @@ export function cniResult(attachment: Attachment, cniVersion: CniVersion, dns: D
   return {
     cniVersion,
     interfaces: [
-      { name: attachment.hostInterface, mac: attachment.hostMac, ...mtu },
+      ...(attachment.host === null
+        ? []
+        : [{ name: attachment.host.interface, mac: attachment.host.mac, ...mtu }]),
       { name: attachment.interface, mac: attachment.mac, sandbox: attachment.netnsPath, ...mtu },
     ],
     ips: attachment.addresses.map((address) => ({
       ...(withVersion ? { version: String(familyOf(address)) } : {}),
-      address: withLength(address),
+      address: withLength(attachment, address),
       gateway: attachment.gateways[familyOf(address)],
-      interface: 1,
+      interface: attachment.host === null ? 0 : 1,
     })),
-    routes: familiesOf(attachment).map((family) => ({
-      dst: everything[family],
-      gw: attachment.gateways[family],
-    })),
+    routes: familiesOf(attachment).flatMap((family) => routeOf(attachment, family)),
     dns,
   };
 }
@@ -51,7 +50,7 @@ function legacyResult(attachment: Attachment, cniVersion: CniVersion, dns: Dns):
     const gateway = attachment.gateways[family];
     return [
       `ip${family}`,
-      { ip: withLength(address), gateway, routes: [{ dst: everything[family], gw: gateway }] },
+      { ip: withLength(attachment, address), gateway, routes: routeOf(attachment, family) },
     ];
   });
   return { cniVersion, ...Object.fromEntries(entries), dns };
@@ -59,7 +58,15 @@ function legacyResult(attachment: Attachment, cniVersion: CniVersion, dns: Dns):
 
 const everything: Readonly<Record<Family, string>> = { 4: '0.0.0.0/0', 6: '::/0' };
 
-const withLength = (address: Address): string => `${address}/${familyOf(address) === 4 ? 32 : 128}`;
+/** The default route, where the interface has one. */
+function routeOf({ gateways }: Attachment, family: Family): { dst: string; gw: Address }[] {
+  const gw = gateways[family];
+  return gw === undefined ? [] : [{ dst: everything[family], gw }];
+}
+
+function withLength({ addresses, prefixLengths }: Attachment, address: Address): string {
+  return `${address}/${prefixLengths[addresses.indexOf(address)]}`;
+}
 
 function familiesOf(attachment: Attachment): Family[] {
   return [...new Set(attachment.addresses.map(familyOf))];

@@ -18,6 +18,7 @@ const KINDS = {
   POOL_EXHAUSTED: 'exhausted',
   ADDRESS_UNAVAILABLE: 'conflict',
   ADDRESS_QUARANTINED: 'conflict',
+  DUPLICATE_ADDRESS: 'conflict',
   AFFINITY_MISMATCH: 'conflict',
   NODE_LIMIT: 'exhausted',
   QUOTA_EXCEEDED: 'exhausted',

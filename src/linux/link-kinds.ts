@@ -4,9 +4,6 @@
  * In: nothing. Out: plain values for ports.ts. Never: a request (those are in ports.ts).
  */
 
-/** macvlan(8): what children of one parent may send to each other. `passthru`: one child, with the parent's own MAC. */
-export type MacvlanMode = 'private' | 'vepa' | 'bridge' | 'passthru';
-
 export interface TokenBucket {
   readonly rateBitsPerSecond: number;
   /** What may go at once; below 64 KiB, large segments of TCP are taken apart first. */

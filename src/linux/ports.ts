@@ -9,7 +9,8 @@
 import { NetctlError } from '../lib/errors.ts';
 import type { Address, Cidr, Family } from '../model/ip.ts';
 import type { Mac } from '../model/mac.ts';
-import type { LinkCounters, MacvlanMode, QdiscInfo, TokenBucket } from './link-kinds.ts';
+import type { MacvlanMode } from '../model/macvlan.ts';
+import type { LinkCounters, QdiscInfo, TokenBucket } from './link-kinds.ts';
 
 /** One host as netctl sees it. `netns` absent means the namespace that the agent runs in. */
 export interface Linux {
@@ -42,10 +43,11 @@ export interface Linux {
    */
   watchLinks(onEvent: (event: LinkEvent) => void): () => void;
   /**
-   * Deletes a link of the agent's namespace (with a veth, its peer too). Resolves when the kernel announced that it is
-   * gone, or never was; does not wait for the kernel's own RCU grace period (16–25 ms). Many at once go in groups.
+   * Deletes a link of the agent's namespace, or of another, which stays open until then (with a veth, its peer too). Resolves when
+   * the kernel announced that it is gone, or never was; does not wait for the kernel's own RCU grace period (16–25 ms). Many at
+   * once in the agent's own namespace go in groups.
    */
-  deleteLink(index: number): Promise<void>;
+  deleteLink(index: number, netns?: Netns): Promise<void>;
 }
 
 export interface Packets {

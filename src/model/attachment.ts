@@ -8,6 +8,7 @@
 import { createHash } from 'node:crypto';
 import type { Address, Cidr, Family } from './ip.ts';
 import type { Mac } from './mac.ts';
+import type { MacvlanAttachment } from './macvlan.ts';
 import type { Owner } from './records.ts';
 
 /** One interface of one container on one network; survives restarts of everything. */
@@ -34,14 +35,18 @@ export interface AttachRequest extends AttachmentId {
   readonly labels: Readonly<Record<string, string>>;
   /** What it may send from besides its addresses. */
   readonly extraSources: readonly Cidr[];
+  /** Sits directly on this wire; null: routed. */
+  readonly macvlan: MacvlanAttachment | null;
 }
 
 export interface Attachment extends AttachmentId {
-  readonly hostInterface: string;
-  readonly hostMac: Mac;
+  /** The host's end of the pair; null where the host has none (macvlan). */
+  readonly host: { readonly interface: string; readonly mac: Mac } | null;
   readonly mac: Mac;
   readonly mtuBytes: number;
   readonly addresses: readonly Address[];
+  /** Of each address, in their order. */
+  readonly prefixLengths: readonly number[];
   readonly gateways: Readonly<Partial<Record<Family, Address>>>;
   readonly netnsPath: string;
 }

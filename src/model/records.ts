@@ -17,6 +17,7 @@ import {
   prefixLength,
 } from './ip.ts';
 import { type Mac, parseMac } from './mac.ts';
+import { macvlanSchema } from './macvlan.ts';
 import { parseInterfaceName, parseName, parseNodeName } from './names.ts';
 import { parseSelector } from './selector.ts';
 
@@ -204,6 +205,8 @@ export const endpointSchema = z.strictObject({
   /** Name inside the container. */
   interface: interfaceName,
   kind: z.enum(['routed', 'macvlan']),
+  /** Set with kind macvlan. */
+  macvlan: macvlanSchema.nullable().default(null),
   hostInterface: interfaceName,
   mac,
   mtuBytes: z.int().min(68).max(65535),

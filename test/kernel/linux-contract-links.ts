@@ -78,6 +78,15 @@ export function linkContract({ linux, host, netns, number }: Surroundings): void
     container.close();
   });
 
+  test('a link in a container is deleted in the background; twice succeeds', async () => {
+    host().batch([macvlan(addParent())]);
+    const container = linux().openRouting(netns());
+    await linux().deleteLink(900, netns());
+    assert.equal(container.link({ name: 'eth0' }), null);
+    await linux().deleteLink(900, netns());
+    container.close();
+  });
+
   test('a macvlan with a larger MTU, no parent, a taken name or index, or beside a passthru one is refused', () => {
     const parentIndex = addParent();
     const one = (parent: number, change?: Partial<MacvlanAdd['link']>) => () =>

@@ -5,7 +5,8 @@
  * Never: half a pair, a macvlan that the kernel would not make.
  */
 
-import type { MacvlanMode, QdiscInfo } from '../link-kinds.ts';
+import type { MacvlanMode } from '../../model/macvlan.ts';
+import type { QdiscInfo } from '../link-kinds.ts';
 import type { LinkInfo, LinkSpec } from '../ports.ts';
 import { checkMtu, childrenOf, type FakeLink, type FakeNetns } from './netns.ts';
 import { Refusal } from './refusal.ts';

@@ -201,10 +201,10 @@ export class FakeLinux implements Linux {
     return () => void this.#watchers.delete(onEvent);
   }
 
-  async deleteLink(index: number): Promise<void> {
+  async deleteLink(index: number, netns?: Netns): Promise<void> {
     checkIndex(index, 'index');
     this.#failures.check('deleteLink', `delete link ${index}`);
-    const link = this.#host.links.get(index);
+    const link = this.#find(netns, `delete link ${index}`).links.get(index);
     if (link !== undefined) this.#dropLink(link);
   }
 

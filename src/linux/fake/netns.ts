@@ -14,7 +14,8 @@ import {
   prefixLength,
 } from '../../model/ip.ts';
 import type { Mac } from '../../model/mac.ts';
-import type { MacvlanMode, TokenBucket } from '../link-kinds.ts';
+import type { MacvlanMode } from '../../model/macvlan.ts';
+import type { TokenBucket } from '../link-kinds.ts';
 import type { AddressInfo, LinkSpec, NeighbourInfo, RouteInfo, RouteSpec } from '../ports.ts';
 import { Refusal } from './refusal.ts';
 

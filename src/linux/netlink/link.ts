@@ -6,8 +6,9 @@
  */
 import { invalid } from '../../lib/errors.ts';
 import { type Mac, macBytes, macFromBytes } from '../../model/mac.ts';
+import type { MacvlanMode } from '../../model/macvlan.ts';
 import { parseInterfaceName } from '../../model/names.ts';
-import type { LinkCounters, MacvlanMode } from '../link-kinds.ts';
+import type { LinkCounters } from '../link-kinds.ts';
 import type { LinkInfo, LinkSpec, RoutingRequest } from '../ports.ts';
 import { type ByteWriter, NLA_F_NESTED, readAttributes, readText, readU32 } from './attribute.ts';
 import { dumpRequest, type Message, type MessageBatch, NLM_F_CREATE, NLM_F_EXCL } from './message.ts';

@@ -5,7 +5,7 @@
  */
 import { existsSync } from 'node:fs';
 import { families } from '../../model/ip.ts';
-import type { Iptables, Linux } from '../ports.ts';
+import type { Iptables, Linux, Netns } from '../ports.ts';
 import { createConntrack } from './conntrack.ts';
 import { openIpSets } from './ipsets.ts';
 import { createIptables, detectBackend } from './iptables.ts';
@@ -37,7 +37,7 @@ export async function createLinux(options: LinuxOptions): Promise<Linux & { clos
     readSysctl,
     writeSysctl,
     watchLinks: (onEvent) => watchLinks(onEvent),
-    deleteLink: (index) => reaper.remove(index),
+    deleteLink: (index, netns) => (netns === undefined ? reaper.remove(index) : deleteLinkIn(netns, index)),
     ipsets,
     iptables: createIptables(backend),
     nftables,
@@ -48,4 +48,13 @@ export async function createLinux(options: LinuxOptions): Promise<Linux & { clos
       nftables.close();
     },
   };
+}
+
+async function deleteLinkIn(netns: Netns, index: number): Promise<void> {
+  const reaper = new LinkReaper(netns.fd);
+  try {
+    await reaper.remove(index);
+  } finally {
+    reaper.close();
+  }
 }

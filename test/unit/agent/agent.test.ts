@@ -6,7 +6,7 @@ import type { Attachments } from '../../../src/agent/attach.ts';
 import { type Config, loadConfig } from '../../../src/agent/config.ts';
 import { FakeLinux } from '../../../src/linux/fake/linux.ts';
 import type { Linux } from '../../../src/linux/ports.ts';
-import type { AttachRequest } from '../../../src/model/attachment.ts';
+import type { Attachment, AttachRequest } from '../../../src/model/attachment.ts';
 import type { Cidr } from '../../../src/model/ip.ts';
 import { poolSchema } from '../../../src/model/records.ts';
 import { MemoryStore } from '../../../src/store/memory.ts';
@@ -84,6 +84,7 @@ const request = (containerId: string, netns = '/ns/a'): AttachRequest => ({
   owner: null,
   labels: {},
   extraSources: [],
+  macvlan: null,
 });
 
 /** What stays after a DEL by design: blocks until their addresses have cooled down, unused rules for a few seconds. */
@@ -349,8 +350,8 @@ describe('restart', () => {
     const attachments = await rig.start();
     rig.linux.addNetns('/ns/b');
     rig.linux.writeSysctl('net/ipv4/conf/all/rp_filter', '1');
-    const filterOf = ({ hostInterface }: { hostInterface: string }): string =>
-      rig.linux.readSysctl(`net/ipv4/conf/${hostInterface}/rp_filter`);
+    const filterOf = ({ host }: Attachment): string =>
+      rig.linux.readSysctl(`net/ipv4/conf/${host?.interface}/rp_filter`);
     const extraSources = ['192.0.2.1/32' as Cidr];
     const virtual = await attachments.attach({ ...request('a'), extraSources });
     const other = await attachments.attach(request('b', '/ns/b'));

@@ -205,6 +205,7 @@ export function endpointRecord(id: string, addresses: readonly Address[], mac: M
     containerId: `c-${id}`,
     interface: 'eth0',
     kind: 'routed',
+    macvlan: null,
     hostInterface: 'nctl0',
     mac,
     mtuBytes: 1500,

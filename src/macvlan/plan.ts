@@ -1,0 +1,99 @@
+/**
+ * The macvlan endpoint: a link on the parent's wire, born in the container, with an address of the wire's own subnet.
+ *
+ * In: names, indexes, addresses with their subnets. Out: batches for rtnetlink, in the order in which they must be sent: the link
+ * (host), then, once the policy is in, the container's side. Never: an interface that is up before its policy, a MAC that is not
+ * told to the kernel (udev and systemd would choose one).
+ */
+import type { RoutingRequest } from '../linux/ports.ts';
+import { type Address, type Cidr, familyOf, hostCidr } from '../model/ip.ts';
+import type { Mac } from '../model/mac.ts';
+import type { MacvlanMode, MacvlanRecord } from '../model/macvlan.ts';
+
+/** `proto` of the routes that netctl makes in containers too. */
+const routeProtocol = 110;
+
+export interface MacvlanSpec {
+  readonly parentIndex: number;
+  readonly mode: MacvlanMode;
+  readonly name: string;
+  readonly index: number;
+  readonly netnsFd: number;
+  readonly mac: Mac;
+  readonly mtuBytes: number;
+  readonly addresses: readonly Address[];
+  readonly subnets: MacvlanRecord['subnets'];
+  readonly defaultRoute: boolean;
+}
+
+/** Creates the link in the container, down. To be sent in the parent's namespace. */
+export function planLink(spec: MacvlanSpec): RoutingRequest[] {
+  const { parentIndex, mode, name, index, mac, mtuBytes, netnsFd } = spec;
+  return [{ kind: 'macvlan-add', parentIndex, mode, link: { name, index, mac, mtuBytes, netnsFd } }];
+}
+
+/** Up without an address: what asking for duplicates needs. */
+export function planUp({ index }: MacvlanSpec): RoutingRequest[] {
+  return [
+    { kind: 'link-set', index, ipv6AddressGeneration: 'none' },
+    { kind: 'link-set', index, up: true },
+  ];
+}
+
+/** The container's side: addresses first, so that the kernel's own announcement at the link's coming up has one to tell. */
+export function planContainer(spec: MacvlanSpec): RoutingRequest[] {
+  const { index, addresses, subnets } = spec;
+  return [
+    { kind: 'link-set', index, ipv6AddressGeneration: 'none' },
+    ...addresses.map(
+      (address, at): RoutingRequest => ({
+        kind: 'address-add',
+        index,
+        address,
+        prefixLength: subnets[at]?.prefixLength ?? hostLength(address),
+      }),
+    ),
+    { kind: 'link-set', index, up: true },
+    ...addresses.flatMap((address): RoutingRequest[] =>
+      // As for routed endpoints: the kernel's worker would make it a moment too late.
+      familyOf(address) === 6
+        ? [
+            {
+              kind: 'route-replace',
+              route: {
+                destination: hostCidr(address),
+                type: 'local',
+                linkIndex: index,
+                protocol: routeProtocol,
+              },
+            },
+          ]
+        : [],
+    ),
+    ...planDefaultRoutes(spec),
+  ];
+}
+
+function planDefaultRoutes({ index, addresses, subnets, defaultRoute }: MacvlanSpec): RoutingRequest[] {
+  if (!defaultRoute) return [];
+  return ([4, 6] as const).flatMap((family): RoutingRequest[] => {
+    const at = addresses.findIndex(
+      (address, position) => familyOf(address) === family && subnets[position]?.gateway,
+    );
+    const gateway = subnets[at]?.gateway;
+    if (!gateway) return [];
+    const destination = (family === 4 ? '0.0.0.0/0' : '::/0') as Cidr;
+    const route = {
+      destination,
+      type: 'unicast',
+      linkIndex: index,
+      gateway,
+      protocol: routeProtocol,
+    } as const;
+    return [{ kind: 'route-replace', route }];
+  });
+}
+
+function hostLength(address: Address): number {
+  return familyOf(address) === 4 ? 32 : 128;
+}
