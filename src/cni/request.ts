@@ -19,9 +19,10 @@ import {
 } from '../model/macvlan.ts';
 import { parseInterfaceName, parseName } from '../model/names.ts';
 import { type Owner, ownerSchema } from '../model/records.ts';
+import { type Config, parseConfig } from './config.ts';
 import { CniError } from './errors.ts';
 import type { Request } from './frame.ts';
-import { type CniVersion, type Dns, supportedVersions } from './result.ts';
+import type { CniVersion, Dns } from './result.ts';
 
 export type CniCall =
   | {
@@ -76,99 +77,6 @@ export function parseCall(request: Request): CniCall {
     default:
       throw new CniError(4, `unknown CNI_COMMAND: ${command}`);
   }
-}
-
-const texts = z.array(z.string()).nullish();
-
-const configSchema = z.object({
-  cniVersion: z.enum(supportedVersions).default('0.1.0'),
-  name: z
-    .string()
-    .regex(/^[a-zA-Z0-9][a-zA-Z0-9_.-]*$/, 'expected a network name of letters, digits, "_", "." and "-"'),
-  mode: z.enum(['routed', 'macvlan']).nullish(),
-  parent: z.string().nullish(),
-  vlan: z.int().min(0).max(4094).nullish(),
-  macvlanMode: z.string().nullish(),
-  hostAccess: z.string().nullish(),
-  duplicateDetection: z.string().nullish(),
-  defaultRoute: z.boolean().nullish(),
-  profiles: texts,
-  pools: texts,
-  mtu: z.int().min(0).max(65535).nullish(),
-  ipam: z.object({ type: z.string().nullish() }).nullish(),
-  prevResult: z.unknown().optional(),
-  runtimeConfig: z
-    .object({
-      ips: texts,
-      mac: z.string().nullish(),
-      dns: z.object({ servers: texts, searches: texts, options: texts }).nullish(),
-      bandwidth: z.unknown().optional(),
-      portMappings: z.array(z.unknown()).nullish(),
-    })
-    .nullish(),
-  args: z
-    .object({
-      cni: z
-        .object({
-          ips: texts,
-          labels: z.array(z.object({ key: z.string(), value: z.string() })).nullish(),
-          netctl: z
-            .strictObject({
-              profiles: texts,
-              pools: texts,
-              owner: z.string().nullish(),
-              extraSources: texts,
-            })
-            .nullish(),
-        })
-        .nullish(),
-    })
-    .nullish(),
-  'cni.dev/valid-attachments': z.array(z.object({ containerID: z.string(), ifname: z.string() })).nullish(),
-});
-type Config = z.infer<typeof configSchema>;
-
-const knownKeys = [
-  'cniVersion',
-  'prevResult',
-  'runtimeConfig',
-  'portMappings',
-  'containerID',
-  'extraSources',
-  'macvlanMode',
-  'hostAccess',
-  'duplicateDetection',
-  'defaultRoute',
-];
-const foldedKeys = new Map(knownKeys.map((key) => [key.toLowerCase(), key]));
-
-function parseConfig(stdin: string): Config {
-  let json: unknown;
-  try {
-    json = JSON.parse(stdin);
-  } catch (error) {
-    throw new CniError(6, `error unmarshall network config: ${(error as Error).message}`);
-  }
-  const parsed = configSchema.safeParse(fold(json, 8));
-  if (parsed.success) return parsed.data;
-  const issue = parsed.error.issues[0];
-  const path = issue?.path.join('.') ?? '';
-  throw new CniError(
-    7,
-    `invalid network config: ${path === '' ? 'the configuration' : path}: ${issue?.message ?? 'not valid'}`,
-  );
-}
-
-/** Go matches JSON keys without regard to case; so does this, for objects down to `depth`. */
-function fold(value: unknown, depth: number): unknown {
-  if (typeof value !== 'object' || value === null || depth === 0) return value;
-  if (Array.isArray(value)) return value.map((item) => fold(item, depth - 1));
-  return Object.fromEntries(
-    Object.entries(value).map(([key, item]) => {
-      const lower = key.toLowerCase();
-      return [foldedKeys.get(lower) ?? lower, fold(item, depth - 1)];
-    }),
-  );
 }
 
 function attachRequest(request: Request, config: Config): AttachRequest {
