@@ -15,12 +15,14 @@ import { EndpointWiring } from '../dataplane/endpoint-wiring.ts';
 import { MacvlanWiring } from '../dataplane/macvlan-wiring.ts';
 import { PolicyDataplane } from '../dataplane/policy-dataplane.ts';
 import { AddressBook } from '../ipam/address-book.ts';
+import { defaultCollectOptions } from '../ipam/collect.ts';
+import { Collection, ownEvidence } from '../ipam/collection.ts';
 import { Ipam } from '../ipam/ipam.ts';
 import type { Clock, Timer } from '../lib/clock.ts';
 import { asNetctlError } from '../lib/errors.ts';
 import type { Logger } from '../lib/logger.ts';
-import type { LinkEvent, Linux } from '../linux/ports.ts';
-import type { Cidr } from '../model/ip.ts';
+import type { Linux } from '../linux/ports.ts';
+import { hostInterfaceName } from '../model/attachment.ts';
 import { nodeKey } from '../model/keys.ts';
 import { type ProtocolPort, parseProtocolPort } from '../model/protocol-port.ts';
 import type { Endpoint, Node } from '../model/records.ts';
@@ -30,9 +32,9 @@ import { Syncer } from '../store/syncer.ts';
 import { Attachments } from './attach.ts';
 import type { Config } from './config.ts';
 import { EndpointTable } from './endpoint-table.ts';
-import { judgeDeletion } from './mass-deletion-guard.ts';
 import { Picture } from './picture.ts';
 import { agentStatus, type Replication } from './status.ts';
+import { Upkeep } from './upkeep.ts';
 import { Why, type WhyAnswer, type WhyQuery } from './why.ts';
 
 export interface AgentParts {
@@ -45,8 +47,6 @@ export interface AgentParts {
   readonly logger: Logger;
 }
 
-/** A namespace that ends takes its link first and is gone a moment later. */
-const repairDelayMilliseconds = 2000;
 /** How long a change may take to the kernel before the API stops waiting for it. */
 const appliedDeadlineMilliseconds = 5000;
 
@@ -58,6 +58,8 @@ export class Agent {
   readonly #book = new AddressBook();
   /** The verbs of address management, for the API. */
   readonly ipam: Ipam;
+  /** Looks for leaked addresses, for the API. */
+  readonly collection: Collection;
   readonly #endpoints = new EndpointTable();
   readonly #policy: PolicyDataplane;
   readonly #engine: PolicyEngine;
@@ -73,9 +75,7 @@ export class Agent {
   #stopWatchingLinks: () => void = () => undefined;
   #stopWatchingPolicy: () => void = () => undefined;
   #timers: Timer[] = [];
-  #missing = new Map<string, string>();
-  #held: readonly string[] = [];
-  #repairScheduled = false;
+  #upkeep: Upkeep | null = null;
   #policyCheckScheduled = false;
   #nextPolicyRetry = 0;
   #isRegistered = false;
@@ -97,6 +97,7 @@ export class Agent {
       logger,
       onFamily: (family) => this.#afterSync(() => this.#wiring.ensureForwarding(family)),
       onOwnEndpoint: (id, before, now) => this.#onOwnEndpoint(id, before, now),
+      onAddressTaken: (id) => this.#attachments?.isBusy(id) === false && this.#upkeep?.schedule(),
       onOwnBlock: (block, present) => this.#afterSync(() => this.#wiring.setBlockRoute(block, present)),
     });
     this.ipam = new Ipam({
@@ -105,6 +106,16 @@ export class Agent {
       book: this.#book,
       node: config.node.name,
       clock,
+    });
+    this.collection = new Collection({
+      ...parts,
+      options: { ...defaultCollectOptions, graceMilliseconds: config.ipam.collectGraceSeconds * 1000 },
+      steadyNow: () => this.ipam.steadyNow(),
+      evidence: async () => {
+        const links = await this.#wiring.links();
+        const stands = (endpoint: string): boolean => links.has(hostInterfaceName(endpoint));
+        return ownEvidence(config.node.name, this.#book.addresses(), stands);
+      },
     });
     this.#syncer = new Syncer({
       store,
@@ -145,13 +156,23 @@ export class Agent {
       now: () => new Date(this.#parts.clock.now()),
     });
     this.#attachments = attachments;
-    this.#stopWatchingLinks = linux.watchLinks((event) => this.#onLinkEvent(event));
-    await this.#removeUnknownLinks();
-    await this.#repairEndpoints();
+    const upkeep = new Upkeep({
+      ...this.#parts,
+      node: config.node.name,
+      book: this.#book,
+      endpoints: this.#endpoints,
+      attachments,
+      wiring: this.#wiring,
+      confirmMassDeletion: config.dataplane.confirmMassDeletion,
+    });
+    this.#upkeep = upkeep;
+    this.#stopWatchingLinks = linux.watchLinks((event) => upkeep.onLinkEvent(event));
+    await upkeep.run();
     await attachments.flushCooling();
     await attachments.expire();
     this.#every(1000, () => this.#housekeep(attachments));
     this.#every(config.dataplane.resyncSeconds * 1000, () => this.#resync());
+    if (config.ipam.collectSeconds > 0) this.#every(config.ipam.collectSeconds * 1000, () => this.#collect());
     logger.info({ node: config.node.name, endpoints: this.#endpoints.size }, 'ready');
     return attachments;
   }
@@ -162,6 +183,7 @@ export class Agent {
     for (const timer of this.#timers) timer.cancel();
     this.#stopWatchingLinks();
     this.#stopWatchingPolicy();
+    this.#upkeep?.stop();
     await this.#attachments?.idle();
     this.#syncer.stop();
     this.#wiring.close();
@@ -199,9 +221,9 @@ export class Agent {
       replication,
       policy: this.#policy.status,
       endpoints: this.#endpoints.size,
-      missing: this.#missing,
+      missing: this.#upkeep?.missing ?? new Map(),
       broken: this.#picture.broken(),
-      heldLinks: this.#held,
+      heldLinks: this.#upkeep?.held ?? [],
     });
   }
 
@@ -242,9 +264,9 @@ export class Agent {
   /** The node's own record is the cluster's to take; a host that is cut off starts without. */
   async #registerNode(): Promise<void> {
     const { config, store, version, logger } = this.#parts;
-    const { name, address4, address6, asNumber, labels } = config.node;
+    const { name, address4, address6, asNumber, interface: link, labels } = config.node;
     const startedAt = this.#startedAt.toISOString();
-    const record: Node = { address4, address6, asNumber, labels, version, startedAt };
+    const record: Node = { address4, address6, asNumber, interface: link, labels, version, startedAt };
     try {
       await store.transact([], [{ kind: 'put', key: nodeKey(name), value: record as unknown as Json }]);
       this.#isRegistered = true;
@@ -259,7 +281,7 @@ export class Agent {
     const attachments = this.#attachments;
     if (attachments === null || attachments.isBusy(id)) return;
     if (now !== null) {
-      if (before === null) this.#scheduleRepair();
+      if (before === null) this.#upkeep?.schedule();
       return;
     }
     if (before === null) return;
@@ -270,84 +292,14 @@ export class Agent {
     attachments.tearDown(id, before).catch((error: unknown) => this.#report('tear-down', error));
   }
 
-  /** Links with our name that no endpoint has: left by a crash, or a sign that the store is not the one it was. */
-  async #removeUnknownLinks(): Promise<void> {
-    const { config, linux, logger } = this.#parts;
-    const links = await this.#wiring.links();
-    const unknown = [...links.keys()].filter(
-      (name) => !this.#endpoints.hasLink(name) && !this.#attachments?.isBusyLink(name),
-    );
-    const { remove, held } = judgeDeletion(links.size, unknown, config.dataplane.confirmMassDeletion);
-    this.#held = held;
-    if (held.length > 0) logger.error({ links: held }, 'held back: the store knows none of these links');
-    for (const name of remove) {
-      logger.warn({ link: name }, 'removing a link that no endpoint has');
-      await linux.deleteLink(links.get(name)?.index ?? 0);
-    }
-  }
-
-  /** Endpoints without a link get it anew where their namespace lives, and are released where it does not. */
-  async #repairEndpoints(): Promise<void> {
-    const links = await this.#wiring.links();
-    this.#missing = new Map();
-    for (const [id, { value }] of [...this.#endpoints.all()]) {
-      if (!links.has(value.hostInterface) && !this.#attachments?.isBusy(id))
-        await this.#repairEndpoint(id, value.containerId);
-    }
-    const changed = await this.#wiring.reconcileRoutes(
-      this.#settledEndpoints(),
-      await this.#wiring.links(),
-      this.#ownBlocks(),
-    );
-    if (changed.length > 0) this.#parts.logger.warn({ changed }, 'repaired links and routes');
-  }
-
-  async #repairEndpoint(id: string, containerId: string): Promise<void> {
-    try {
-      const outcome = await this.#attachments?.repair(id);
-      if (outcome !== 'stands')
-        this.#parts.logger.warn({ endpoint: id, containerId, outcome }, 'an endpoint had no interface');
-    } catch (error) {
-      this.#missing.set(id, asNetctlError(error).message);
-      this.#report('endpoint', error);
-    }
-  }
-
-  *#settledEndpoints() {
-    for (const [id, { value }] of this.#endpoints.all()) if (!this.#attachments?.isBusy(id)) yield value;
-  }
-
-  *#ownBlocks(): Generator<Cidr> {
-    for (const [block, { value }] of this.#book.blocks())
-      if (value.node === this.#parts.config.node.name) yield block;
+  async #collect(): Promise<void> {
+    const { held } = await this.collection.run({ dryRun: false, confirmed: false });
+    if (held !== null) this.#parts.logger.error({ held }, 'leaked addresses are not collected');
   }
 
   async #resync(): Promise<void> {
     await this.#policy.resync();
-    await this.#removeUnknownLinks();
-    await this.#repairEndpoints();
-  }
-
-  /** A link of ours that vanished without us: its namespace ended (a DEL follows), or somebody removed it. */
-  #onLinkEvent(event: LinkEvent): void {
-    if (event.kind === 'changed') return;
-    if (
-      event.kind === 'gone' &&
-      (!this.#endpoints.hasLink(event.name) || this.#attachments?.isBusyLink(event.name))
-    )
-      return;
-    this.#scheduleRepair();
-  }
-
-  #scheduleRepair(): void {
-    if (this.#repairScheduled) return;
-    this.#repairScheduled = true;
-    this.#timers.push(
-      this.#parts.clock.setTimer(repairDelayMilliseconds, () => {
-        this.#repairScheduled = false;
-        this.#repairEndpoints().catch((error: unknown) => this.#report('links', error));
-      }),
-    );
+    await this.#upkeep?.run();
   }
 
   /** Many changes at once (a whole rule set is loaded) are one check. */

@@ -247,6 +247,8 @@ export class Attachments implements Attacher {
       request.mtuBytes ||
       (request.macvlan === null ? this.#parts.mtuBytes : this.#parts.macvlan.mtuOf(request.macvlan));
     let endpoint: Endpoint | undefined;
+    if (request.reservation !== null || request.onRelease !== 'delete')
+      await ipam.learnKept(request.owner, request.reservation);
     await ipam.commit(() => {
       const container = request.containerId;
       const proposal = ipam.assigner.propose({
@@ -257,6 +259,7 @@ export class Attachments implements Attacher {
         container,
         owner,
         skip,
+        ttlSeconds: request.retainSeconds,
         now: now(),
       });
       const record = endpointRecord(request, proposal, {

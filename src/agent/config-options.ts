@@ -177,6 +177,20 @@ export const options: readonly Option[] = [
     parse: boolean,
   },
   {
+    key: 'ipam.collectSeconds',
+    flag: 'collect-seconds',
+    fallback: 300,
+    doc: 'How often the agent looks for leaked addresses of this host; 0: only when `netctl ipam collect` asks for it.',
+    parse: integer(0, 86400),
+  },
+  {
+    key: 'ipam.collectGraceSeconds',
+    flag: 'collect-grace-seconds',
+    fallback: 900,
+    doc: 'A leaked address is freed when it was seen leaked twice, this far apart.',
+    parse: integer(1, 86400),
+  },
+  {
     key: 'log.level',
     flag: 'log-level',
     fallback: 'info',

@@ -42,6 +42,11 @@ export interface Config {
     readonly resyncSeconds: number;
     readonly confirmMassDeletion: boolean;
   };
+  readonly ipam: {
+    /** 0: never by itself. */
+    readonly collectSeconds: number;
+    readonly collectGraceSeconds: number;
+  };
   readonly log: { readonly level: 'debug' | 'info' | 'warn' | 'error'; readonly format: 'json' | 'text' };
   readonly runDir: string;
   readonly stateDir: string;

@@ -54,6 +54,8 @@ export interface PictureParts {
   onFamily(family: Family): void;
   /** An endpoint of this node came, went or changed; null where there was or is none. */
   onOwnEndpoint(id: string, before: Endpoint | null, now: Endpoint | null): void;
+  /** An address that the endpoint of this node had is not its any more. */
+  onAddressTaken?(id: string): void;
   /** This node has, or has no longer, the block. */
   onOwnBlock(block: Cidr, present: boolean): void;
 }
@@ -106,9 +108,14 @@ export class Picture {
         if (wasOurs !== isOurs) this.#parts.onOwnBlock(key.cidr, isOurs);
         return;
       }
-      case 'address':
+      case 'address': {
+        const before = book.address(key.address)?.value;
         book.onAddress(key.address, this.#read(path, entry, addressSchema));
+        const isTaken = before?.endpoint !== book.address(key.address)?.value.endpoint;
+        if (before?.node === this.#parts.node && before.endpoint !== null && isTaken)
+          this.#parts.onAddressTaken?.(before.endpoint);
         return;
+      }
       case 'endpoint':
         this.#endpoint(key, this.#read(path, entry, endpointSchema));
         return;
@@ -145,6 +152,7 @@ export class Picture {
         book.onSettings(this.#read(path, entry, settingsSchema)?.value ?? null);
         return;
       case 'owner':
+      case 'status':
         return;
     }
   }

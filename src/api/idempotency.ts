@@ -10,7 +10,6 @@ import { z } from 'zod';
 import { invalid, NetctlError } from '../lib/errors.ts';
 import type { Compare, Json, Revision, Store } from '../store/store.ts';
 import type { ApiDeps } from './deps.ts';
-import { IdempotencyMismatch } from './errors.ts';
 import { parserOf, readOne } from './store-access.ts';
 
 const prefix = 'idempotency/';
@@ -87,7 +86,7 @@ async function claimOrAnswer(
   const before = await readOne(store, key, parseRecord);
   if (before !== null && !isOver(before.value, now)) {
     const { answer } = before.value;
-    if (before.value.hash !== hash) throw new IdempotencyMismatch(key.slice(prefix.length));
+    if (before.value.hash !== hash) throw mismatch(key.slice(prefix.length));
     if (answer !== null) return { status: answer.status, body: answer.body as Json };
     throw underWay(key);
   }
@@ -153,6 +152,14 @@ function hashOf({ method, url, body }: FastifyRequest): string {
   return createHash('sha256')
     .update(`${method} ${url}\n${JSON.stringify(body)}`)
     .digest('hex');
+}
+
+function mismatch(key: string): NetctlError {
+  return new NetctlError(
+    'IDEMPOTENCY_MISMATCH',
+    `Idempotency-Key ${key} was used for another request: repeat a request as it was, and give each new one a key of its own`,
+    { key },
+  );
 }
 
 function underWay(key: string): NetctlError {

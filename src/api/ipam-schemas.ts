@@ -285,3 +285,20 @@ export const checkAnswer = z.object({
   remaining: z.array(z.object(finding)).meta({ description: 'What a second look finds' }),
 });
 export type CheckAnswer = z.output<typeof checkAnswer>;
+export const collectBody = exactObject({
+  dryRun: z.boolean(SWITCH).default(false),
+  confirmed: z.boolean(SWITCH).default(false).meta({ description: 'Many endpoints are really gone' }),
+});
+export const collectAnswer = z.object({
+  items: z.array(
+    z.object({
+      address,
+      node: z.string().nullable(),
+      verdict: z.enum(['confirmed', 'waiting', 'live', 'unreachable']),
+      evidence: z.string(),
+      outcome: z.enum(['freed', 'changed', 'left']),
+    }),
+  ),
+  held: z.string().nullable().meta({ description: 'Why nothing was freed' }),
+});
+export type CollectAnswer = z.output<typeof collectAnswer>;

@@ -2,7 +2,7 @@
  * Pools over HTTP: add, show, change, remove.
  *
  * In: requests and the store. Out: pool records. Never: two pools that share an address, a pool gone while an address of it
- * is out, a setting accepted that nothing carries out yet.
+ * is out, a setting accepted that its kind of pool does not carry out.
  */
 import type { FastifyInstance } from 'fastify';
 import type { z } from 'zod';
@@ -87,7 +87,6 @@ export function poolRoutes(instance: FastifyInstance, deps: ApiDeps): void {
 }
 
 async function addPool(store: Store, { name: wanted, ...body }: z.output<typeof poolAdd>): Promise<PoolItem> {
-  refuseUnsupported(body);
   const pool = checkedPool({ ...body, blockSize: body.blockSize ?? defaultBlockSize(body.cidr) });
   const { found } = await readAll(store, 'pool', parsePool);
   const names = new Set(found.map(({ key }) => key.pool));
@@ -104,13 +103,13 @@ async function addPool(store: Store, { name: wanted, ...body }: z.output<typeof 
   return { name, ...pool, revision };
 }
 
-/** @param others by name @throws INVALID, CONFLICT */
+/** @param others by name @throws INVALID, CIDR_OVERLAP */
 export function checkNewPool(pool: Pool, others: ReadonlyMap<string, Pool>): void {
   checkedPool(pool);
   for (const [name, other] of others) {
     if (!cidrsOverlap(other.cidr, pool.cidr)) continue;
     throw new NetctlError(
-      'CONFLICT',
+      'CIDR_OVERLAP',
       `cidr: ${pool.cidr} overlaps ${other.cidr} of pool ${name}: choose a prefix that shares no address with it`,
       { field: 'cidr', pool: name },
     );
@@ -186,14 +185,15 @@ async function refuseInUse(store: Store, pool: string): Promise<void> {
   );
 }
 
-/** A later version carries these out; until then a pool that asks for them would silently be something else. */
-function refuseUnsupported({ kind }: { kind?: Pool['kind'] | undefined }): void {
-  if (kind === undefined || kind === 'routed') return;
-  throw new NetctlError('INVALID', `kind: "${kind}" is not supported yet: expected routed`, {
-    field: 'kind',
-    value: kind,
-    accepted: 'routed',
-  });
+/** Nodes share a macvlan pool without claiming parts of it, and what is on the wire there is not translated by the host. */
+function refuseForMacvlan({ kind, cidr, blockSize, maxBlocksPerNode, natOutgoing }: Pool): void {
+  if (kind !== 'macvlan') return;
+  if (blockSize !== defaultBlockSize(cidr))
+    throw invalid('blockSize', blockSize, 'nothing for a macvlan pool: it has no blocks');
+  if (maxBlocksPerNode !== null)
+    throw invalid('maxBlocksPerNode', maxBlocksPerNode, 'null for a macvlan pool: it has no blocks');
+  if (natOutgoing)
+    throw invalid('natOutgoing', true, 'false for a macvlan pool: its traffic does not pass the host');
 }
 
 /** What is right for each field by itself may be wrong for this prefix. @throws INVALID naming the field */
@@ -204,7 +204,7 @@ function checkedPool(wanted: Readonly<Record<string, unknown>>): Pool {
     const field = String(issue.path[0] ?? 'pool');
     throw invalid(field, wanted[field], issue.message.replace(/^expected /, ''));
   }
-  refuseUnsupported(result.data);
+  refuseForMacvlan(result.data);
   const { cidr, excludes, gateway } = result.data;
   const outside = excludes.find(
     (exclude) => prefixLength(exclude) < prefixLength(cidr) || !cidrContains(cidr, cidrBase(exclude)),

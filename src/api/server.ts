@@ -20,6 +20,7 @@ import { explainRoutes } from './explain.ts';
 import { keepAnswers } from './idempotency.ts';
 import { ipamRoutes } from './ipam.ts';
 import { ipamCheckRoutes } from './ipam-check.ts';
+import { ipamCollectRoutes } from './ipam-collect.ts';
 import { poolRoutes } from './pools.ts';
 import { profileRoutes } from './profiles.ts';
 import { reservationRoutes } from './reservations.ts';
@@ -51,7 +52,8 @@ export function buildApi(deps: ApiDeps): FastifyInstance {
       if (schema?.response) Object.assign(schema.response, { '4xx': errorBody, '5xx': errorBody });
     });
     const areas = [systemRoutes, poolRoutes, profileRoutes, documentRoutes, endpointRoutes, explainRoutes];
-    for (const routes of [...areas, ipamRoutes, capacityRoutes, ipamCheckRoutes]) routes(v1, deps);
+    for (const routes of [...areas, ipamRoutes, capacityRoutes, ipamCheckRoutes, ipamCollectRoutes])
+      routes(v1, deps);
     v1.register(async (repeatable) => {
       keepAnswers(repeatable, deps);
       for (const routes of [reservationRoutes, allocationRoutes]) routes(repeatable, deps);

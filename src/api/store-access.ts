@@ -10,7 +10,6 @@ import { ZodError, type z } from 'zod';
 import { NetctlError } from '../lib/errors.ts';
 import { type Key, type KeyKind, keyPrefix, parseKey } from '../model/keys.ts';
 import type { Compare, Entry, Json, Revision, Store } from '../store/store.ts';
-import { PreconditionFailed } from './errors.ts';
 
 /** How often a change looks again when other writers keep being quicker. */
 const MAX_ATTEMPTS = 8;
@@ -21,7 +20,7 @@ export interface Found<T, K extends KeyKind = KeyKind> {
   readonly revision: Revision;
 }
 
-/** All records of a kind, as of one revision. @throws BUG naming the key of a record that does not pass its check */
+/** All records of a kind, as of one revision. @throws RECORD_BROKEN naming the key of a record that does not pass its check */
 export async function readAll<T, K extends KeyKind>(
   store: Store,
   kind: K,
@@ -58,7 +57,7 @@ export async function readReadable<T, K extends KeyKind>(
   return { revision, found, broken };
 }
 
-/** One record, or null. @throws BUG as `readAll` */
+/** One record, or null. @throws RECORD_BROKEN as `readAll` */
 export async function readOne<T>(
   store: Store,
   key: string,
@@ -125,9 +124,14 @@ export async function rewrite<T>(
   throw raced(what);
 }
 
-/** @throws PreconditionFailed */
+/** @throws PRECONDITION_FAILED */
 export function checkIfMatch(what: string, ifMatch: Revision | undefined, actual: Revision): void {
-  if (ifMatch !== undefined && ifMatch !== actual) throw new PreconditionFailed(what, ifMatch, actual);
+  if (ifMatch === undefined || ifMatch === actual) return;
+  throw new NetctlError(
+    'PRECONDITION_FAILED',
+    `${what} was changed meanwhile: If-Match names revision ${ifMatch}, it is at ${actual}: read it again and repeat the change`,
+    { wanted: ifMatch, actual },
+  );
 }
 
 export function raced(what: string): NetctlError {
@@ -142,8 +146,8 @@ function read<T>(entry: Entry, parse: (json: Json) => T): T {
     return parse(entry.value);
   } catch (error) {
     throw new NetctlError(
-      'BUG',
-      `the store holds a record that is not valid: ${entry.key}: ${reasonOf(error)}`,
+      'RECORD_BROKEN',
+      `the store holds a record that is not valid: ${entry.key}: ${reasonOf(error)}: delete it and make it anew`,
       { key: entry.key },
       error,
     );

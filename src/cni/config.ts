@@ -47,6 +47,9 @@ const configSchema = z.object({
               profiles: texts,
               pools: texts,
               owner: z.string().nullish(),
+              reservation: z.string().nullish(),
+              onRelease: z.string().nullish(),
+              retainSeconds: z.union([z.string(), z.number()]).nullish(),
               extraSources: texts,
             })
             .nullish(),
@@ -65,6 +68,8 @@ const knownKeys = [
   'portMappings',
   'containerID',
   'extraSources',
+  'onRelease',
+  'retainSeconds',
   'macvlanMode',
   'hostAccess',
   'duplicateDetection',

@@ -18,7 +18,13 @@ import {
   parseWord,
 } from '../model/macvlan.ts';
 import { parseInterfaceName, parseName } from '../model/names.ts';
-import { type Owner, ownerSchema } from '../model/records.ts';
+import {
+  longestTtlSeconds,
+  type Owner,
+  ownerSchema,
+  type ReleasePolicy,
+  releasePolicies,
+} from '../model/records.ts';
 import { type Config, parseConfig } from './config.ts';
 import { CniError } from './errors.ts';
 import type { Request } from './frame.ts';
@@ -86,6 +92,7 @@ function attachRequest(request: Request, config: Config): AttachRequest {
   const runtime = config.runtimeConfig;
   const ips = first(runtime?.ips, cni?.ips, list(args.get('IP')));
   const owner = cni?.netctl?.owner ?? args.get('NETCTL_OWNER');
+  const reservation = cni?.netctl?.reservation ?? args.get('NETCTL_RESERVATION');
   const mac = runtime?.mac ?? args.get('MAC');
   const profiles = first(cni?.netctl?.profiles, list(args.get('NETCTL_PROFILE')), config.profiles);
   const pools = first(cni?.netctl?.pools, list(args.get('NETCTL_POOL')), config.pools);
@@ -98,6 +105,12 @@ function attachRequest(request: Request, config: Config): AttachRequest {
     mac: mac ? parseMac(mac) : null,
     mtuBytes: checkedMtu(config.mtu ?? 0),
     owner: owner ? parseOwner(owner) : null,
+    reservation: reservation ? parseReservation(reservation) : null,
+    ...release(
+      cni?.netctl?.onRelease ?? args.get('NETCTL_ON_RELEASE'),
+      cni?.netctl?.retainSeconds ?? args.get('NETCTL_RETAIN_SECONDS'),
+      owner ? 'immutable' : 'delete',
+    ),
     extraSources: (cni?.netctl?.extraSources ?? []).map((net) => parseAddressOrCidr(net, 'extraSources')),
     labels: Object.fromEntries((cni?.labels ?? []).map(({ key, value }) => [key, value])),
     macvlan: macvlanOf(config),
@@ -151,8 +164,6 @@ function cniArgs(text: string): Map<string, string> {
     const at = pair.indexOf('=');
     if (at > 0) args.set(pair.slice(0, at), pair.slice(at + 1));
   }
-  if (args.has('NETCTL_RESERVATION'))
-    throw unsupported('CNI_ARGS NETCTL_RESERVATION', args.get('NETCTL_RESERVATION') ?? '');
   return args;
 }
 
@@ -210,6 +221,29 @@ function parseOwner(text: string): Owner {
   const parsed = ownerSchema.safeParse({ tenant, app, instance });
   if (!parsed.success || more.length > 0) throw invalid('owner', text, 'tenant/app/instance');
   return parsed.data;
+}
+
+function parseReservation(text: string): string {
+  if (!/^[A-Za-z0-9_-]{1,64}$/.test(text))
+    throw invalid('reservation', text, 'the id of a reservation: 1 to 64 letters, digits, "-" or "_"');
+  return text;
+}
+
+/** @param fallback who names an owner wants the address again for it */
+function release(
+  policy: string | undefined,
+  seconds: string | number | undefined,
+  fallback: ReleasePolicy,
+): Pick<AttachRequest, 'onRelease' | 'retainSeconds'> {
+  const onRelease = policy ? releasePolicies.find((each) => each === policy) : fallback;
+  if (onRelease === undefined) throw invalid('onRelease', policy, releasePolicies.join(', '));
+  if (seconds === undefined || seconds === '') return { onRelease, retainSeconds: null };
+  const retainSeconds = Number(seconds);
+  if (onRelease !== 'ttl')
+    throw invalid('retainSeconds', seconds, `no value with onRelease ${onRelease}: it is for ttl`);
+  if (!Number.isInteger(retainSeconds) || retainSeconds < 1 || retainSeconds > longestTtlSeconds)
+    throw invalid('retainSeconds', seconds, `a whole number of seconds from 1 to ${longestTtlSeconds}`);
+  return { onRelease, retainSeconds };
 }
 
 function dnsOf(config: Config): Dns {

@@ -22,7 +22,7 @@ export interface Access {
   readonly pools: readonly string[];
 }
 
-/** @throws POOL_NOT_FOUND, AFFINITY_MISMATCH */
+/** @throws POOL_NOT_FOUND, POOL_DISABLED, AFFINITY_MISMATCH */
 export function poolsFor(book: AddressBook, access: Access): readonly PoolView[] {
   if (access.pools.length > 0) return access.pools.map((name) => usablePool(book, access, name));
   const open = book
@@ -35,13 +35,13 @@ export function poolsFor(book: AddressBook, access: Access): readonly PoolView[]
   throw new NetctlError('POOL_NOT_FOUND', 'there is no enabled pool: add one with `netctl pool add CIDR`');
 }
 
-/** @throws POOL_NOT_FOUND, AFFINITY_MISMATCH */
+/** @throws POOL_NOT_FOUND, POOL_DISABLED, AFFINITY_MISMATCH */
 export function usablePool(book: AddressBook, access: Access, name: string): PoolView {
   const view = book.view(name);
   const refuse = (message: string) => new NetctlError('POOL_NOT_FOUND', message, { pool: name });
   if (view === undefined || !view.isFor(access.tenant))
     throw refuse(`there is no pool ${name}: see \`netctl pool show\``);
-  if (view.pool.disabled) throw refuse(`pool ${name} is disabled`);
+  if (view.pool.disabled) throw new NetctlError('POOL_DISABLED', `pool ${name} is disabled`, { pool: name });
   if (view.pool.kind !== access.kind) throw refuse(`pool ${name} is not for ${access.kind} endpoints`);
   if (!admitsNode(book, view, access.node)) throw wrongNode([view], access.node);
   return view;

@@ -20,6 +20,7 @@ import { Deadlines } from './deadlines.ts';
 import type { Step } from './draft.ts';
 import { planExpiry } from './expiry.ts';
 import type { Fence } from './fenced.ts';
+import { learnKept } from './learn.ts';
 import { Places } from './places.ts';
 import { type ConflictReport, planQuarantine } from './quarantine.ts';
 import {
@@ -87,6 +88,14 @@ export class Ipam {
     const run = (): Promise<Revision> => commit(store, picture, plan);
     const hasQuota = tenant !== null && (book.tenant(tenant)?.maxAddresses ?? null) !== null;
     return hasQuota ? this.#byTenant.run(tenant, run) : run();
+  }
+
+  /**
+   * To be called before a fixed address is assigned, or one out of a reservation: what other agents did for it a moment ago is in
+   * the book then. Asks nobody where the book knows that something waits. @throws STORE_UNAVAILABLE
+   */
+  learnKept(owner: Owner | null, reservation: string | null): Promise<void> {
+    return learnKept(this.#parts, owner, reservation);
   }
 
   reserve(request: Asked<ReserveRequest>): Promise<Reserved> {

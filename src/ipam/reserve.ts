@@ -227,7 +227,7 @@ function choose(book: AddressBook, places: Places, request: ReserveRequest, dema
   if (demand.address !== null) return places.explicit(wish, demand.address);
   const views = poolsFor(book, wish).filter(({ family }) => family === demand.family);
   if (views.length === 0)
-    throw new NetctlError('POOL_NOT_FOUND', `there is no IPv${demand.family} pool to reserve from`);
+    throw new NetctlError('FAMILY_UNSUPPORTED', `there is no IPv${demand.family} pool to reserve from`);
   return places.automatic(wish, views);
 }
 
@@ -312,6 +312,8 @@ const shortages: readonly string[] = [
   'POOL_EXHAUSTED',
   'NODE_LIMIT',
   'ADDRESS_UNAVAILABLE',
+  'ADDRESS_IN_USE',
+  'ADDRESS_RESERVED',
   'ADDRESS_QUARANTINED',
 ];
 const isShortage = (error: unknown): boolean =>

@@ -10,12 +10,24 @@ export type ErrorKind = 'invalid' | 'not-found' | 'conflict' | 'exhausted' | 'tr
 
 const KINDS = {
   INVALID: 'invalid',
+  FORBIDDEN: 'invalid',
+  IDEMPOTENCY_MISMATCH: 'invalid',
+  OUT_OF_RANGE: 'invalid',
+  FAMILY_UNSUPPORTED: 'invalid',
   NOT_FOUND: 'not-found',
   ALREADY_EXISTS: 'conflict',
   CONFLICT: 'conflict',
+  CIDR_OVERLAP: 'conflict',
+  PRECONDITION_FAILED: 'conflict',
+  REVISION_COMPACTED: 'conflict',
+  RECORD_BROKEN: 'conflict',
   IN_USE: 'conflict',
   POOL_NOT_FOUND: 'not-found',
+  POOL_DISABLED: 'conflict',
   POOL_EXHAUSTED: 'exhausted',
+  ADDRESS_IN_USE: 'conflict',
+  ADDRESS_RESERVED: 'conflict',
+  ADDRESS_EXCLUDED: 'conflict',
   ADDRESS_UNAVAILABLE: 'conflict',
   ADDRESS_QUARANTINED: 'conflict',
   DUPLICATE_ADDRESS: 'conflict',
@@ -35,6 +47,8 @@ const KINDS = {
   STORE_COMPACTED: 'transient',
   AGENT_UNAVAILABLE: 'transient',
   TRY_AGAIN: 'transient',
+  BUDGET_INSUFFICIENT: 'transient',
+  RATE_LIMITED: 'transient',
   BUG: 'bug',
 } as const satisfies Record<string, ErrorKind>;
 

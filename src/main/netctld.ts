@@ -67,6 +67,7 @@ async function run(config: Config, settings: readonly Setting[], logger: Logger)
   const api = buildApi({
     store,
     ipam: agent.ipam,
+    collect: (request) => agent.collection.run(request),
     clock: systemClock,
     node: config.node.name,
     version: packageJson.version,

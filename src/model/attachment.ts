@@ -9,7 +9,7 @@ import { createHash } from 'node:crypto';
 import type { Address, Cidr, Family } from './ip.ts';
 import type { Mac } from './mac.ts';
 import type { MacvlanAttachment } from './macvlan.ts';
-import type { Owner } from './records.ts';
+import type { Owner, ReleasePolicy } from './records.ts';
 
 /** One interface of one container on one network; survives restarts of everything. */
 export interface AttachmentId {
@@ -31,7 +31,14 @@ export interface AttachRequest extends AttachmentId {
   readonly mac: Mac | null;
   /** 0 = that of the agent's setting. */
   readonly mtuBytes: number;
+  /** Whose the addresses are; what is kept for it comes first. null: the container's own. */
   readonly owner: Owner | null;
+  /** Take what this reservation holds, and nothing else. */
+  readonly reservation: string | null;
+  /** What becomes of new addresses when the container goes; those that were kept or reserved keep what they have. */
+  readonly onRelease: ReleasePolicy;
+  /** Of the policy ttl; null for the default. */
+  readonly retainSeconds: number | null;
   readonly labels: Readonly<Record<string, string>>;
   /** What it may send from besides its addresses. */
   readonly extraSources: readonly Cidr[];

@@ -26,7 +26,8 @@ export type Key =
   | { readonly kind: 'settings' }
   | { readonly kind: 'reservation'; readonly reservation: string }
   | { readonly kind: 'tenant'; readonly tenant: string }
-  | { readonly kind: 'tenant-use'; readonly tenant: string };
+  | { readonly kind: 'tenant-use'; readonly tenant: string }
+  | { readonly kind: 'status'; readonly node: string; readonly name: string };
 
 export type KeyKind = Key['kind'];
 
@@ -46,6 +47,7 @@ export const keyPrefix: Readonly<Record<KeyKind, string>> = {
   reservation: 'reservations/',
   tenant: 'tenants/',
   'tenant-use': 'tenant-use/',
+  status: 'status/',
 };
 
 export const nodeKey = (node: string): string => `nodes/${node}`;
@@ -62,6 +64,8 @@ export const settingsKey = 'settings';
 export const reservationKey = (id: string): string => `reservations/${id}`;
 export const tenantKey = (tenant: string): string => `tenants/${tenant}`;
 export const tenantUseKey = (tenant: string): string => `tenant-use/${tenant}`;
+/** What a node says of itself while its agent lives; `name`: agent. */
+export const statusKey = (node: string, name: string): string => `status/${node}/${name}`;
 export const profileKey = (profile: string): string => `profiles/${profile}`;
 export const policyKey = (policy: string): string => `policies/${policy}`;
 export const addressSetKey = (set: string): string => `address-sets/${set}`;
@@ -91,6 +95,7 @@ export function parseKey(path: string): Key | null {
     if (kind === 'reservations' && a && parts.length === 1) return { kind: 'reservation', reservation: a };
     if (kind === 'tenants' && a && parts.length === 1) return { kind: 'tenant', tenant: a };
     if (kind === 'tenant-use' && a && parts.length === 1) return { kind: 'tenant-use', tenant: a };
+    if (kind === 'status' && a && b && parts.length === 2) return { kind: 'status', node: a, name: b };
   } catch {
     return null;
   }

@@ -131,7 +131,7 @@ export const releasePolicies = ['delete', 'immutable', 'never', 'ttl'] as const;
  * the owner is released; `never` the same, and only an operator can release it; `ttl` the owner keeps it for `ttlSeconds`.
  */
 export type ReleasePolicy = (typeof releasePolicies)[number];
-const longestTtlSeconds = 366 * 86400;
+export const longestTtlSeconds = 366 * 86400;
 
 /** The record of one allocated address. There is no record for a free one. */
 export const addressSchema = z.strictObject({
@@ -230,8 +230,20 @@ export const nodeSchema = z.strictObject({
   address4: address.nullable(),
   address6: address.nullable(),
   asNumber: z.int().min(1).max(4294967295).nullable().default(null),
+  /** That leads to the other hosts, where it is configured. */
+  interface: interfaceName.nullable().default(null),
   labels: z.record(z.string(), z.string()).default({}),
   version: z.string(),
   startedAt: time,
 });
 export type Node = z.infer<typeof nodeSchema>;
+
+/** Kept in etcd by a lease while the agent lives. Nothing is decided from it. */
+export const agentPresenceSchema = z.strictObject({
+  version: z.string(),
+  startedAt: time,
+  /** The first few reasons why it is not healthy. */
+  problems: z.array(z.string()),
+  policy: z.strictObject({ backend: z.string(), inSync: z.boolean() }),
+});
+export type AgentPresence = z.infer<typeof agentPresenceSchema>;

@@ -16,11 +16,13 @@ import { EtcdCluster, type EtcdClusterOptions, type EtcdStatus } from './etcd-cl
 import { isTooLargeToReceive } from './etcd-errors.ts';
 import { EtcdKeyspace, versionsOf } from './etcd-keyspace.ts';
 import { type Header, rangeMethod, txnMethod } from './etcd-messages.ts';
+import { EtcdPresence } from './etcd-presence.ts';
 import type { Given, Message } from './etcd-protobuf.ts';
 import { EtcdWatch, type History, type Landmark } from './etcd-watch.ts';
 import type {
   Compare,
   Entry,
+  Presence,
   Revision,
   Snapshot,
   Store,
@@ -138,6 +140,14 @@ export class EtcdStore implements Store {
     });
     this.#watches.add(watch);
     return watch;
+  }
+
+  /** Kept until it is closed; to be closed before the store. */
+  presence(): Presence {
+    this.#checkOpen();
+    const { clock, logger, random = Math.random } = this.#options;
+    const parts = { cluster: this.#cluster, keyspace: this.#keyspace, clock, logger, random };
+    return new EtcdPresence(parts);
   }
 
   /** Waits for the transactions under way (at most five seconds); watches end with STORE_UNAVAILABLE. */

@@ -30,6 +30,8 @@ export interface FenceState extends Progress {
   readonly store: string;
   /** Of the last transaction: says whether it was this one. */
   readonly turn: string;
+  /** Keys that the cluster decided about and the local store may not show: after a restart, the cluster's word is the last. */
+  readonly decided: readonly string[];
 }
 
 const firstPauseMilliseconds = 20;
@@ -45,6 +47,9 @@ export class Fence {
   /** null: the record does not exist. */
   #revision: Revision | null = null;
   #progress: Progress = { sent: 0, done: 0 };
+  /** Of a record that an earlier process wrote, or a late transaction: what it decided, and its revision. */
+  #decided: ReadonlySet<string> = new Set();
+  #decidedAt: Revision = 0;
 
   constructor(cluster: Store, clock: Clock, node: string, store: string, process: string) {
     this.#cluster = cluster;
@@ -68,8 +73,20 @@ export class Fence {
   adopt(entry: Entry | null): void {
     this.#revision = entry?.modified ?? null;
     const state = entry === null ? null : fenceState(entry.value);
-    this.#progress =
-      state?.store === this.store ? { sent: state.sent, done: state.done } : { sent: 0, done: 0 };
+    const isOurs = state?.store === this.store;
+    this.#progress = isOurs ? { sent: state.sent, done: state.done } : { sent: 0, done: 0 };
+    this.#decided = new Set(isOurs ? state.decided : []);
+    this.#decidedAt = this.revision;
+  }
+
+  /** True if the cluster has decided about the key on our behalf, and the local store may not show it. */
+  isDecided(key: string): boolean {
+    return this.#decided.has(key);
+  }
+
+  /** The local store shows what the cluster had at the revision. */
+  shown(revision: Revision): void {
+    if (revision >= this.#decidedAt) this.#decided = new Set();
   }
 
   /** The record as the cluster has it now. @throws STORE_UNAVAILABLE */
@@ -77,15 +94,24 @@ export class Fence {
     return deadline.race(this.#cluster.get(this.key));
   }
 
-  /** @param progress what the cluster has of the outbox after it */
+  /**
+   * @param progress what the cluster has of the outbox after it
+   * @param decided keys of decisions, this one included, that are not in the local store yet
+   */
   async send(
     compares: readonly Compare[],
     writes: readonly Write[],
     progress: Progress,
+    decided: readonly string[],
     deadline: Deadline,
   ): Promise<Outcome> {
     this.#turns += 1;
-    const next: FenceState = { store: this.store, ...progress, turn: `${this.#process}/${this.#turns}` };
+    const next: FenceState = {
+      store: this.store,
+      ...progress,
+      turn: `${this.#process}/${this.#turns}`,
+      decided: [...new Set([...this.#decided, ...decided])],
+    };
     const guard: Compare =
       this.#revision === null
         ? { kind: 'absent', key: this.key }
@@ -146,8 +172,9 @@ export class Fence {
 
 export function fenceState(value: Json): FenceState | null {
   if (typeof value !== 'object' || value === null || Array.isArray(value)) return null;
-  const { store, sent, done, turn } = value as Record<string, Json>;
+  const { store, sent, done, turn, decided = [] } = value as Record<string, Json>;
   if (typeof store !== 'string' || typeof turn !== 'string') return null;
   if (!Number.isSafeInteger(sent) || !Number.isSafeInteger(done)) return null;
-  return { store, sent: sent as number, done: done as number, turn };
+  if (!Array.isArray(decided) || !decided.every((key) => typeof key === 'string')) return null;
+  return { store, sent: sent as number, done: done as number, turn, decided };
 }

@@ -4,6 +4,7 @@
  * In: what a snapshot says about itself. Out: why it is not to be believed, in the words of the status. Never: a wiped or other cluster taken
  * for the known one.
  */
+import { keyPrefix } from '../model/keys.ts';
 import type { Authority } from './authority.ts';
 import { type Fence, fenceState } from './replicated-fence.ts';
 import { isMirrored } from './replicated-mirror.ts';
@@ -25,7 +26,7 @@ export async function reasonToHold(
   const { local, clusterId, fence, authority } = parts;
   if (clusterId === null) {
     const { entries } = await local.list('');
-    const isFresh = entries.every(({ key }) => !isMirrored(key) || key.startsWith('status/'));
+    const isFresh = entries.every(({ key }) => !isMirrored(key) || key.startsWith(keyPrefix.status));
     return isFresh ? null : 'the local store holds records that it did not get from this cluster';
   }
   if (id === null) return 'the cluster has none of the records that it had: it looks wiped';

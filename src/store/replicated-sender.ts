@@ -211,7 +211,7 @@ export class Sender {
     deadline: Deadline,
   ): Promise<Outcome> {
     const { fence, outbox } = this.#parts;
-    const outcome = await fence.send(compares, writes, progress, deadline);
+    const outcome = await fence.send(compares, writes, progress, this.#locks.decided(), deadline);
     if (outcome.kind === 'unknown') this.#fail(outcome.error);
     else this.#succeed();
     if (outcome.kind === 'taken') this.#session.restart();

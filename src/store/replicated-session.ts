@@ -204,6 +204,7 @@ export class Session {
     for (const { key, value, modified } of claims.entries) mirror.noteClaim(key, value, modified);
     for (const block of parts.yielded()) mirror.own.delete(block);
     this.#mirrored = snapshot.revision;
+    fence.shown(snapshot.revision);
     this.#arrive(snapshot.revision, null, claims.revision);
     this.#mode = { kind: 'live' };
     if (lost.length > 0) this.#report(lost, dropped);
@@ -264,6 +265,7 @@ export class Session {
     const differences = news.map(({ key, entry }) => ({ key, value: entry?.value }));
     const brought = await mirror.bring(differences, rewritten);
     this.#mirrored = revision;
+    fence.shown(revision);
     if (this.#expected.size > 0) this.#arrive(revision, brought, await this.#barrier());
   }
 
@@ -332,7 +334,7 @@ export class Session {
 
   async #tellCursor(sent: Revision): Promise<void> {
     const outcome = await this.#bounded((deadline) =>
-      this.#parts.fence.send([], [], { sent, done: 0 }, deadline),
+      this.#parts.fence.send([], [], { sent, done: 0 }, [], deadline),
     );
     if (outcome.kind !== 'committed')
       throw new NetctlError('STORE_UNAVAILABLE', 'the cluster did not take our cursor');

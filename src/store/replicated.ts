@@ -136,7 +136,7 @@ export class ReplicatedStore implements Store {
       fence: this.#fence,
       signal: this.#signal,
       exclusively: (task) => this.#queue.run('cluster', task),
-      isDecidedThere: (key) => this.#locks.isDecidedThere(key),
+      isDecidedThere: (key) => this.#locks.isDecidedThere(key) || this.#fence.isDecided(key),
       yielded: () => this.#locks.yielded(),
       acceptCluster: options.acceptCluster ?? false,
       clusterId: note?.cluster ?? null,
@@ -175,6 +175,13 @@ export class ReplicatedStore implements Store {
     if (writes.every((write) => this.#isOwn(write))) return this.#decideHere(compares, writes);
     const all = [...compares, ...this.#claimCompares(writes)];
     return this.#decisions.decide(all, writes, this.#ownClaims(writes));
+  }
+
+  /** @throws STORE_UNAVAILABLE within 3 s where the cluster cannot be asked */
+  async refresh(): Promise<void> {
+    if (this.#closed) throw closed();
+    // A transaction of nothing but our fence: its arrival here is after all that was decided before it.
+    await this.#decisions.decide([], [], []);
   }
 
   status(): ReplicationStatus {

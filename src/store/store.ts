@@ -65,6 +65,22 @@ export interface Watcher {
   onEnd(error: Error): void;
 }
 
+/** Records that say something about a process while it lives, and go when it does not. Nobody decides anything from them. */
+export interface Presence {
+  /** The last value of a key is kept in the store as long as this process keeps running. */
+  tell(key: string, value: Json): void;
+  status(): PresenceStatus;
+  /** The records go at once. */
+  close(): Promise<void>;
+}
+
+export interface PresenceStatus {
+  readonly held: boolean;
+  /** Milliseconds since 1970: held, or not, since then. */
+  readonly since: number;
+  readonly error: string | null;
+}
+
 export interface Store {
   get(key: string): Promise<Entry | null>;
   /** All keys that begin with the prefix, as of one revision (the adapter pages where it must). */
@@ -78,5 +94,10 @@ export interface Store {
   transact(compares: readonly Compare[], writes: readonly Write[]): Promise<TransactionResult>;
   /** Changes after the revision, from the next one on. Fails through `onEnd` with STORE_COMPACTED if they are not kept any more. */
   watch(prefix: string, after: Revision, watcher: Watcher): Watch;
+  /**
+   * Resolves when reads show all that was decided anywhere before the call. Only where reads may be behind is there something to do.
+   * @throws STORE_UNAVAILABLE
+   */
+  refresh?(): Promise<void>;
   close(): Promise<void>;
 }

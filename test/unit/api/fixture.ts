@@ -79,6 +79,7 @@ export function makeApi(overrides: Partial<ApiDeps> = {}): Fixture {
   const api = buildApi({
     store,
     ipam: node.ipam,
+    collect: async () => ({ leaks: [], held: null }),
     clock: node.clock,
     node: 'node1',
     version: '0.1.0',

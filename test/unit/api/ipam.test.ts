@@ -101,7 +101,7 @@ describe('reservations', () => {
     const fixture = await withPool();
     await call(fixture, 'PATCH', '/v1/pools/default', { ranges: ['10.1.0.10-10.1.0.11'] });
     assert.deepEqual(await refused(fixture, 'POST', '/v1/reservations', wish({ ipv4: 3 })), [
-      507,
+      409,
       'POOL_EXHAUSTED',
     ]);
     const { status, body } = await call(

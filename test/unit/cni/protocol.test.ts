@@ -101,6 +101,9 @@ describe('calls', () => {
       mac: null,
       mtuBytes: 0,
       owner: null,
+      reservation: null,
+      onRelease: 'delete',
+      retainSeconds: null,
       labels: {},
       extraSources: [],
       macvlan: null,
@@ -130,6 +133,26 @@ describe('calls', () => {
       duplicateDetection: 'off',
       defaultRoute: true,
     });
+  });
+
+  test('whose the addresses are, and what becomes of them: args.cni before CNI_ARGS; a named owner keeps them', () => {
+    const kept = (config: object, args: Record<string, string> = {}) => {
+      const { owner, reservation, onRelease, retainSeconds } = attach(config, args);
+      return [owner?.instance ?? null, reservation, onRelease, retainSeconds];
+    };
+    const CNI_ARGS =
+      'NETCTL_OWNER=t/a/i;NETCTL_RESERVATION=r-1;NETCTL_ON_RELEASE=ttl;NETCTL_RETAIN_SECONDS=60';
+    assert.deepEqual(kept({}, { CNI_ARGS }), ['i', 'r-1', 'ttl', 60]);
+    assert.deepEqual(kept({}, { CNI_ARGS: 'NETCTL_OWNER=t/a/i' }), ['i', null, 'immutable', null]);
+    const netctl = { reservation: 'r2', onRelease: 'never', retainSeconds: null };
+    assert.deepEqual(kept({ args: { cni: { netctl } } }, { CNI_ARGS: 'NETCTL_OWNER=t/a/i' }), [
+      'i',
+      'r2',
+      'never',
+      null,
+    ]);
+    const numbered = { onRelease: 'ttl', retainSeconds: 9 };
+    assert.deepEqual(kept({ args: { cni: { netctl: numbered } } }), [null, null, 'ttl', 9]);
   });
 
   test('precedence: runtimeConfig, then args.cni, then CNI_ARGS, then the configuration', () => {
@@ -221,7 +244,6 @@ describe('calls', () => {
       /runtimeConfig.portMappings/,
     ],
     ['bandwidth', { runtimeConfig: { bandwidth: { ingressRate: 1 } } }, {}, 2, /runtimeConfig.bandwidth/],
-    ['reservation', {}, { CNI_ARGS: 'NETCTL_RESERVATION=r1' }, 2, /NETCTL_RESERVATION/],
     [
       'profile of 300 characters',
       { profiles: ['x'.repeat(300)] },
@@ -238,6 +260,21 @@ describe('calls', () => {
       {},
       7,
       /owner: "only-one" is not valid: expected tenant\/app\/instance/,
+    ],
+    ['bad reservation', {}, { CNI_ARGS: 'NETCTL_RESERVATION=a/b' }, 7, /reservation: "a\/b" is not valid/],
+    [
+      'bad policy',
+      {},
+      { CNI_ARGS: 'NETCTL_ON_RELEASE=keep' },
+      7,
+      /onRelease: "keep" .* delete, immutable, never, ttl/,
+    ],
+    [
+      'seconds without ttl',
+      {},
+      { CNI_ARGS: 'NETCTL_OWNER=t/a/i;NETCTL_RETAIN_SECONDS=5' },
+      7,
+      /retainSeconds: "5" .* onRelease immutable/,
     ],
     [
       'unknown key of ours',

@@ -50,7 +50,7 @@ describe('fixed address', () => {
     const { addresses } = await one.attach('a', { owner, onRelease: 'never' });
     await one.release('a', addresses);
     await assert.rejects(one.assign('b', { addresses }), {
-      code: 'ADDRESS_UNAVAILABLE',
+      code: 'ADDRESS_IN_USE',
       message: /taken by t\/db\/0/,
     });
     assert.deepEqual(await one.assign('c', { owner, addresses }), addresses);
@@ -61,7 +61,7 @@ describe('fixed address', () => {
     await one.attach('a', { owner, onRelease: 'immutable' });
     await settle(one, other);
     await assert.rejects(other.attach('b', { owner, onRelease: 'immutable' }), {
-      code: 'ADDRESS_UNAVAILABLE',
+      code: 'ADDRESS_IN_USE',
       message: /still in use on node n1: unbind or transfer it first/,
     });
   });
