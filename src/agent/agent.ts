@@ -12,8 +12,10 @@
 
 import { chooseBackend } from '../dataplane/choose-backend.ts';
 import { EndpointWiring } from '../dataplane/endpoint-wiring.ts';
+import { ForeignWiring } from '../dataplane/foreign-wiring.ts';
 import { MacvlanWiring } from '../dataplane/macvlan-wiring.ts';
 import { PolicyDataplane } from '../dataplane/policy-dataplane.ts';
+import type { Wirings } from '../dataplane/wirings.ts';
 import { AddressBook } from '../ipam/address-book.ts';
 import { defaultCollectOptions } from '../ipam/collect.ts';
 import { Collection, ownEvidence } from '../ipam/collection.ts';
@@ -29,7 +31,7 @@ import type { Endpoint, Node } from '../model/records.ts';
 import { PolicyEngine } from '../policy/engine.ts';
 import type { Json, Revision, Store } from '../store/store.ts';
 import { Syncer } from '../store/syncer.ts';
-import { Attachments } from './attach.ts';
+import { Attachments, type AttachParts } from './attach.ts';
 import type { Config } from './config.ts';
 import { EndpointTable } from './endpoint-table.ts';
 import { Picture } from './picture.ts';
@@ -45,6 +47,8 @@ export interface AgentParts {
   readonly linux: Linux;
   readonly clock: Clock;
   readonly logger: Logger;
+  /** Gives addresses back to the IPAM plugin that gave them. */
+  readonly releaseDelegate: AttachParts['releaseDelegate'];
 }
 
 /** How long a change may take to the kernel before the API stops waiting for it. */
@@ -64,7 +68,7 @@ export class Agent {
   readonly #policy: PolicyDataplane;
   readonly #engine: PolicyEngine;
   readonly #wiring: EndpointWiring;
-  readonly #macvlan: MacvlanWiring;
+  readonly #wirings: Wirings;
   readonly #picture: Picture;
   readonly #syncer: Syncer;
   readonly #startedAt: Date;
@@ -88,7 +92,11 @@ export class Agent {
     this.#policy = new PolicyDataplane(chooseBackend(linux, config.dataplane.policy, logger), logger);
     this.#engine = new PolicyEngine(policyOptions(config), this.#policy);
     this.#wiring = new EndpointWiring(linux, logger);
-    this.#macvlan = new MacvlanWiring(linux, clock, logger);
+    this.#wirings = {
+      routed: this.#wiring,
+      macvlan: new MacvlanWiring(linux, clock, logger),
+      foreign: new ForeignWiring(linux),
+    };
     this.#picture = new Picture({
       node: config.node.name,
       book: this.#book,
@@ -150,8 +158,7 @@ export class Agent {
       picture: this.#picture,
       ipam: this.ipam,
       endpoints: this.#endpoints,
-      wiring: this.#wiring,
-      macvlan: this.#macvlan,
+      wirings: this.#wirings,
       policy: this.#policy,
       now: () => new Date(this.#parts.clock.now()),
     });
@@ -162,7 +169,7 @@ export class Agent {
       book: this.#book,
       endpoints: this.#endpoints,
       attachments,
-      wiring: this.#wiring,
+      wirings: this.#wirings,
       confirmMassDeletion: config.dataplane.confirmMassDeletion,
     });
     this.#upkeep = upkeep;
@@ -186,8 +193,7 @@ export class Agent {
     this.#upkeep?.stop();
     await this.#attachments?.idle();
     this.#syncer.stop();
-    this.#wiring.close();
-    this.#macvlan.close();
+    for (const wiring of Object.values(this.#wirings)) wiring.close();
     await this.#parts.store.close();
   }
 

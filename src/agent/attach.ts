@@ -6,15 +6,9 @@
  * endpoint at once, a container's interface up before its policy is in the kernel, an address released before its link is gone.
  */
 
-import type { EndpointWiring } from '../dataplane/endpoint-wiring.ts';
-import type { MacvlanWiring } from '../dataplane/macvlan-wiring.ts';
-import type { PolicyDataplane } from '../dataplane/policy-dataplane.ts';
 import { reopen } from '../dataplane/reopen.ts';
-import type { Ipam } from '../ipam/ipam.ts';
-import { planRelease } from '../ipam/release.ts';
 import { asNetctlError, NetctlError } from '../lib/errors.ts';
 import { KeyedQueue } from '../lib/keyed-queue.ts';
-import type { Logger } from '../lib/logger.ts';
 import { UndoStack } from '../lib/undo.ts';
 import type { Linux, Netns } from '../linux/ports.ts';
 import {
@@ -25,39 +19,30 @@ import {
   endpointId,
   hostInterfaceName,
 } from '../model/attachment.ts';
-import { type Address, familyOf } from '../model/ip.ts';
-import { endpointKey, profileKey } from '../model/keys.ts';
+import type { Delegate } from '../model/delegate.ts';
+import type { Address } from '../model/ip.ts';
 import type { Mac } from '../model/mac.ts';
-import { parseName } from '../model/names.ts';
-import { newProfile, profileRecord } from '../model/profile.ts';
 import type { Endpoint } from '../model/records.ts';
-import type { Json } from '../store/store.ts';
-import { attachmentOf, endpointRecord } from './endpoint-record.ts';
-import type { EndpointTable } from './endpoint-table.ts';
-import type { Picture } from './picture.ts';
+import { attachmentOf } from './endpoint-record.ts';
+import { type RegistrationParts, Registrations } from './registrations.ts';
 
-export interface AttachParts {
-  readonly node: string;
-  readonly bootId: string;
-  /** MTU of endpoints that do not ask for one. */
-  readonly mtuBytes: number;
-  readonly picture: Picture;
-  readonly ipam: Ipam;
-  readonly endpoints: EndpointTable;
+export interface AttachParts extends RegistrationParts {
   readonly linux: Linux;
-  readonly wiring: EndpointWiring;
-  readonly macvlan: MacvlanWiring;
-  readonly policy: PolicyDataplane;
-  readonly logger: Logger;
-  now(): Date;
+  /** Gives addresses back to the plugin that gave them. @throws when it refuses */
+  releaseDelegate(
+    id: AttachmentId & { readonly netns: { readonly path: string } },
+    delegate: Delegate,
+  ): Promise<void>;
 }
 
 export class Attachments implements Attacher {
   readonly #parts: AttachParts;
+  readonly #registrations: Registrations;
   readonly #queue = new KeyedQueue();
 
   constructor(parts: AttachParts) {
     this.#parts = parts;
+    this.#registrations = new Registrations(parts);
   }
 
   attach(request: AttachRequest): Promise<Attachment> {
@@ -85,7 +70,7 @@ export class Attachments implements Attacher {
       throw new NetctlError('NOT_FOUND', `no endpoint of ${request.containerId} on ${request.network}`);
     const netns = this.#parts.linux.openNetns(expected.netnsOpen);
     try {
-      const problems = await this.#wiringOf(endpoint).inspect(endpoint, netns);
+      const problems = await this.#parts.wirings[endpoint.kind].inspect(endpoint, netns);
       for (const address of endpoint.addresses) {
         if (!expected.addresses.includes(address)) problems.push(`address ${address} is not in prevResult`);
       }
@@ -112,7 +97,7 @@ export class Attachments implements Attacher {
       );
   }
 
-  notReady(): { reason: string; existingAffected: boolean } | null {
+  notReady(fromPools: boolean): { reason: string; existingAffected: boolean } | null {
     const policy = this.#parts.policy.status;
     if (!policy.inSync)
       return {
@@ -120,7 +105,7 @@ export class Attachments implements Attacher {
         existingAffected: true,
       };
     const pools = this.#parts.ipam.book.pools().filter(([, pool]) => !pool.disabled);
-    if (pools.length === 0)
+    if (fromPools && pools.length === 0)
       return {
         reason: 'there is no enabled pool: add one with `netctl pool add CIDR`',
         existingAffected: false,
@@ -137,7 +122,7 @@ export class Attachments implements Attacher {
   tearDown(id: string, endpoint: Endpoint): Promise<void> {
     return this.#queue.run(id, async () => {
       if (this.#parts.endpoints.get(id) !== undefined) return;
-      await this.#removeLinks(endpoint);
+      await this.#parts.wirings[endpoint.kind].unmake(endpoint);
       for (const address of endpoint.addresses) await this.#parts.linux.conntrack.flushAddress(address);
     });
   }
@@ -171,11 +156,12 @@ export class Attachments implements Attacher {
     const netns = this.#parts.linux.openNetns(request.netns.open);
     try {
       const known = this.#parts.endpoints.get(id)?.value;
-      if (known !== undefined && this.#wiringOf(known).stands(known, netns)) return attachmentOf(known);
+      if (known !== undefined && this.#parts.wirings[known.kind].stands(known, netns))
+        return attachmentOf(known, this.#parts.ipam.book);
       if (known !== undefined) await this.#detach(id, known);
       const endpoint = await this.#attachTo(id, request, netns);
       this.#log(id, endpoint, 'attached');
-      return attachmentOf(endpoint);
+      return attachmentOf(endpoint, this.#parts.ipam.book);
     } finally {
       netns.close();
     }
@@ -206,8 +192,12 @@ export class Attachments implements Attacher {
   ): Promise<Endpoint> {
     const undo = new UndoStack();
     try {
-      const endpoint = await this.#register(id, request, netns, skip);
-      undo.push('release the addresses', () => this.#unregister(id, endpoint, false));
+      const given = (await request.foreignIpam?.allocate()) ?? null;
+      const delegate = request.foreignIpam?.delegate ?? null;
+      if (delegate !== null)
+        undo.push('give the addresses back', () => this.#parts.releaseDelegate(request, delegate));
+      const endpoint = await this.#registrations.enter(id, request, netns.identity, { skip, given });
+      undo.push('release the addresses', () => this.#registrations.leave(id, endpoint, false));
       await this.#wire(endpoint, netns, undo);
       undo.forget();
       return endpoint;
@@ -222,121 +212,25 @@ export class Attachments implements Attacher {
     }
   }
 
-  /** Address, owner index and endpoint (and, on its first use, the network's own profile) in one transaction. */
-  async #register(
-    id: string,
-    request: AttachRequest,
-    netns: Netns,
-    skip: readonly Address[],
-  ): Promise<Endpoint> {
-    const { ipam, picture, node, now } = this.#parts;
-    const profiles =
-      request.profiles.length > 0
-        ? [...new Set(request.profiles)]
-        : [parseName(request.network, 'profile (named like the network)')];
-    const ownProfile =
-      request.profiles.length === 0 && !picture.hasProfile(request.network) ? request.network : null;
-    const owner = request.owner ?? {
-      tenant: 'default',
-      app: request.network.slice(0, 128),
-      instance: request.containerId.slice(0, 128),
-    };
-    const key = endpointKey(node, id);
-    const kind = request.macvlan === null ? 'routed' : 'macvlan';
-    const mtuBytes =
-      request.mtuBytes ||
-      (request.macvlan === null ? this.#parts.mtuBytes : this.#parts.macvlan.mtuOf(request.macvlan));
-    let endpoint: Endpoint | undefined;
-    if (request.reservation !== null || request.onRelease !== 'delete')
-      await ipam.learnKept(request.owner, request.reservation);
-    await ipam.commit(() => {
-      const container = request.containerId;
-      const proposal = ipam.assigner.propose({
-        ...request,
-        kind,
-        node,
-        endpoint: id,
-        container,
-        owner,
-        skip,
-        ttlSeconds: request.retainSeconds,
-        now: now(),
-      });
-      const record = endpointRecord(request, proposal, {
-        id,
-        profiles,
-        mtuBytes,
-        netns: netns.identity,
-        bootId: this.#parts.bootId,
-        now: now(),
-        book: ipam.book,
-      });
-      endpoint = record;
-      const needsProfile = ownProfile !== null && !picture.hasProfile(ownProfile);
-      return {
-        compares: [
-          ...proposal.compares,
-          { kind: 'absent', key },
-          ...(needsProfile ? [{ kind: 'absent', key: profileKey(ownProfile) } as const] : []),
-        ],
-        writes: [
-          ...proposal.writes,
-          { kind: 'put', key, value: record as unknown as Json },
-          ...(needsProfile
-            ? [
-                {
-                  kind: 'put',
-                  key: profileKey(ownProfile),
-                  value: profileRecord(newProfile(ownProfile)) as unknown as Json,
-                } as const,
-              ]
-            : []),
-        ],
-        settle: () => proposal.settle(),
-      };
-    }, owner.tenant);
-    if (endpoint === undefined) throw new NetctlError('BUG', `endpoint ${id} was committed but not planned`);
-    if (kind === 'routed')
-      for (const address of endpoint.addresses) this.#parts.wiring.ensureForwarding(familyOf(address));
-    for (const profile of profiles) {
-      if (!picture.hasProfile(profile))
-        this.#parts.logger.warn({ endpoint: id, profile }, 'profile does not exist: it denies everything');
-    }
-    return endpoint;
-  }
-
   /** The commit has put the endpoint into the policy's desired state; it is in the kernel before the container's link goes up. */
   async #wire(endpoint: Endpoint, netns: Netns, undo: UndoStack): Promise<void> {
-    const { policy, wiring, macvlan } = this.#parts;
+    const { policy, wirings } = this.#parts;
+    const wiring = wirings[endpoint.kind];
     await policy.flush();
-    undo.push('remove the link', () => this.#removeLinks(endpoint));
-    if (endpoint.kind === 'macvlan') {
-      const spec = await macvlan.begin(endpoint, netns);
-      await macvlan.finish(spec, endpoint, netns);
-    } else {
-      const spec = await wiring.begin(endpoint, netns);
-      wiring.finish(spec, netns);
-    }
-  }
-
-  #wiringOf({ kind }: Endpoint): EndpointWiring | MacvlanWiring {
-    return kind === 'macvlan' ? this.#parts.macvlan : this.#parts.wiring;
-  }
-
-  #removeLinks(endpoint: Endpoint): Promise<void> {
-    const { wiring, macvlan } = this.#parts;
-    return endpoint.kind === 'macvlan' ? macvlan.remove(endpoint) : wiring.remove(endpoint.hostInterface);
+    undo.push('remove the link', () => wiring.unmake(endpoint));
+    await wiring.make(endpoint, netns);
   }
 
   async #detach(id: string, endpoint: Endpoint | undefined): Promise<void> {
-    const { wiring, linux } = this.#parts;
+    const { wirings, linux } = this.#parts;
     if (endpoint === undefined) {
-      await wiring.remove(hostInterfaceName(id));
+      await wirings.routed.remove(hostInterfaceName(id));
       return;
     }
-    await this.#removeLinks(endpoint);
+    await wirings[endpoint.kind].unmake(endpoint);
+    if (endpoint.delegate !== null) await this.#parts.releaseDelegate(endpoint, endpoint.delegate);
     for (const address of endpoint.addresses) await linux.conntrack.flushAddress(address);
-    await this.#unregister(id, endpoint, true);
+    await this.#registrations.leave(id, endpoint, true);
     this.#log(id, endpoint, 'detached');
   }
 
@@ -346,28 +240,6 @@ export class Attachments implements Attacher {
       { endpoint: id, network, containerId, interface: name, addresses, profiles },
       message,
     );
-  }
-
-  /** One transaction gives back the addresses and forgets the endpoint; its policy members go with it. */
-  async #unregister(id: string, endpoint: Endpoint, used: boolean): Promise<void> {
-    const { ipam, node, now, policy, endpoints } = this.#parts;
-    await ipam.commit(() => {
-      const known = endpoints.get(id);
-      if (known === undefined) return nothing;
-      const release = planRelease(ipam.book, id, endpoint.addresses, now(), used);
-      const key = endpointKey(node, id);
-      return {
-        compares: [...release.compares, { kind: 'modified', key, revision: known.modified }],
-        writes: [...release.writes, { kind: 'delete', key }],
-      };
-    });
-    // The link is gone, so members that linger do no harm; the dataplane tries again by itself.
-    await policy.flush().catch((error: unknown) => {
-      this.#parts.logger.warn(
-        { endpoint: id, error: String(error) },
-        'policy of a detached endpoint is not yet out of the kernel',
-      );
-    });
   }
 
   async #repair(id: string): Promise<'stands' | 'remade' | 'released'> {
@@ -380,8 +252,8 @@ export class Attachments implements Attacher {
     }
     const undo = new UndoStack();
     try {
-      if (this.#wiringOf(endpoint).stands(endpoint, netns)) return 'stands';
-      await this.#removeLinks(endpoint);
+      if (this.#parts.wirings[endpoint.kind].stands(endpoint, netns)) return 'stands';
+      await this.#parts.wirings[endpoint.kind].unmake(endpoint);
       await this.#wire(endpoint, netns, undo);
       return 'remade';
     } catch (error) {
@@ -400,4 +272,3 @@ export class Attachments implements Attacher {
 
 /** Addresses of one attach that others may turn out to have. */
 const mostDuplicates = 3;
-const nothing = { compares: [], writes: [] };

@@ -7,8 +7,14 @@ import type { AddressBook } from '../ipam/address-book.ts';
 import type { Proposal } from '../ipam/assign.ts';
 import { NetctlError } from '../lib/errors.ts';
 import type { NetnsIdentity } from '../linux/ports.ts';
-import { type Attachment, type AttachRequest, hostInterfaceName } from '../model/attachment.ts';
+import {
+  type Attachment,
+  type AttachRequest,
+  type GivenAddress,
+  hostInterfaceName,
+} from '../model/attachment.ts';
 import { type Address, addressBits, familyOf, prefixLength } from '../model/ip.ts';
+import { macOf } from '../model/mac.ts';
 import type { MacvlanRecord } from '../model/macvlan.ts';
 import type { Endpoint } from '../model/records.ts';
 import { gateways, hostMac } from '../veth/plan.ts';
@@ -21,18 +27,22 @@ export interface EndpointFacts {
   readonly netns: NetnsIdentity;
   readonly bootId: string;
   readonly now: Date;
+  /** Addresses that do not come from our pools. */
+  readonly given: readonly GivenAddress[] | null;
   readonly book: AddressBook;
 }
 
 export function endpointRecord(request: AttachRequest, proposal: Proposal, facts: EndpointFacts): Endpoint {
-  const { macvlan } = request;
+  const { macvlan, foreignLink } = request;
   return {
     network: request.network,
     containerId: request.containerId,
     interface: request.interface,
-    kind: macvlan === null ? 'routed' : 'macvlan',
-    macvlan: macvlan && { ...macvlan, subnets: subnetsOf(facts.book, proposal.addresses) },
-    hostInterface: hostInterfaceName(facts.id),
+    kind: foreignLink !== null ? 'foreign' : macvlan !== null ? 'macvlan' : 'routed',
+    macvlan: macvlan && { ...macvlan, subnets: subnetsOf(facts, proposal.addresses) },
+    foreignAddresses: facts.given !== null,
+    delegate: request.foreignIpam?.delegate ?? null,
+    hostInterface: foreignLink?.hostInterface ?? hostInterfaceName(facts.id),
     mac: proposal.mac,
     mtuBytes: facts.mtuBytes,
     addresses: [...proposal.addresses],
@@ -46,37 +56,64 @@ export function endpointRecord(request: AttachRequest, proposal: Proposal, facts
   };
 }
 
-export function attachmentOf(endpoint: Endpoint): Attachment {
-  const { network, containerId, mac, mtuBytes, addresses, macvlan } = endpoint;
+/** Addresses of others' pools are in no record of ours, so there is nothing to compare or write. */
+export function proposalOf({ mac }: AttachRequest, given: readonly GivenAddress[]): Proposal {
+  const addresses = given.map(({ address }) => address);
+  const [first] = addresses;
+  if (first === undefined) throw new NetctlError('POOL_EXHAUSTED', 'no address was given for this endpoint');
+  return { addresses, mac: mac ?? macOf(first), generations: [], compares: [], writes: [], settle() {} };
+}
+
+export function attachmentOf(endpoint: Endpoint, book: AddressBook): Attachment {
+  const { network, containerId, mac, mtuBytes, addresses } = endpoint;
   return {
     network,
     containerId,
     interface: endpoint.interface,
-    host: macvlan === null ? { interface: endpoint.hostInterface, mac: hostMac } : null,
+    host: endpoint.kind === 'routed' ? { interface: endpoint.hostInterface, mac: hostMac } : null,
     mac,
     mtuBytes,
     addresses,
-    prefixLengths: addresses.map(
-      (address, at) => macvlan?.subnets[at]?.prefixLength ?? addressBits(familyOf(address)),
-    ),
-    gateways: macvlan === null ? gateways : gatewaysOf(macvlan),
+    ...surroundings(endpoint, book),
     netnsPath: endpoint.netns.path,
+    isForeign: endpoint.kind === 'foreign',
   };
 }
 
-/** Those that the container has a default route by way of. */
-function gatewaysOf({ defaultRoute, subnets }: MacvlanRecord): Attachment['gateways'] {
-  if (!defaultRoute) return {};
+function surroundings(
+  { kind, addresses, macvlan }: Endpoint,
+  book: AddressBook,
+): Pick<Attachment, 'prefixLengths' | 'gateways'> {
+  if (kind === 'routed') return { prefixLengths: addresses.map(wholeLength), gateways };
+  const subnets = macvlan?.subnets ?? addresses.map((address) => poolSubnet(book, address));
+  return {
+    prefixLengths: subnets.map(({ prefixLength: length }) => length),
+    gateways: macvlan?.defaultRoute === false ? {} : gatewaysOf(subnets),
+  };
+}
+
+function gatewaysOf(subnets: readonly Subnet[]): Attachment['gateways'] {
   return Object.fromEntries(
     subnets.flatMap(({ gateway }) => (gateway === null ? [] : [[familyOf(gateway), gateway]])),
   );
 }
 
-/** On a wire, the pool is the subnet. */
-function subnetsOf(book: AddressBook, addresses: readonly Address[]): MacvlanRecord['subnets'] {
-  return addresses.map((address) => {
-    const pool = book.viewOf(address)?.pool;
-    if (pool === undefined) throw new NetctlError('BUG', `address ${address} was proposed from no pool`);
-    return { prefixLength: prefixLength(pool.cidr), gateway: pool.gateway };
-  });
+type Subnet = MacvlanRecord['subnets'][number];
+
+function subnetsOf({ given, book }: EndpointFacts, addresses: readonly Address[]): Subnet[] {
+  if (given !== null)
+    return given.map(({ prefixLength: length, gateway }) => ({ prefixLength: length, gateway }));
+  return addresses.map((address) => poolSubnet(book, address));
+}
+
+/** On a wire, the pool is the subnet; an address of a routed pool stands alone, behind the link-local gateway. */
+function poolSubnet(book: AddressBook, address: Address): Subnet {
+  const pool = book.viewOf(address)?.pool;
+  if (pool?.kind !== 'macvlan')
+    return { prefixLength: wholeLength(address), gateway: pool?.gateway ?? gateways[familyOf(address)] };
+  return { prefixLength: prefixLength(pool.cidr), gateway: pool.gateway };
+}
+
+function wholeLength(address: Address): number {
+  return addressBits(familyOf(address));
 }

@@ -25,7 +25,13 @@ const configSchema = z.object({
   profiles: texts,
   pools: texts,
   mtu: z.int().min(0).max(65535).nullish(),
-  ipam: z.object({ type: z.string().nullish() }).nullish(),
+  ipam: z
+    .object({
+      type: z.string().nullish(),
+      pools: texts,
+      routes: z.array(z.object({ dst: z.string(), gw: z.string().nullish() })).nullish(),
+    })
+    .nullish(),
   prevResult: z.unknown().optional(),
   runtimeConfig: z
     .object({

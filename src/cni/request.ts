@@ -7,7 +7,8 @@
  */
 import { z } from 'zod';
 import { invalid, NetctlError } from '../lib/errors.ts';
-import type { AttachmentId, AttachRequest } from '../model/attachment.ts';
+import type { AttachmentId, AttachRequest, ForeignIpam } from '../model/attachment.ts';
+import type { Delegate } from '../model/delegate.ts';
 import { type Address, parseAddress, parseAddressOrCidr } from '../model/ip.ts';
 import { parseMac } from '../model/mac.ts';
 import {
@@ -26,28 +27,33 @@ import {
   releasePolicies,
 } from '../model/records.ts';
 import { type Config, parseConfig } from './config.ts';
+import { allocate, type DelegateCall } from './delegate.ts';
 import { CniError } from './errors.ts';
 import type { Request } from './frame.ts';
-import type { CniVersion, Dns } from './result.ts';
+import { type LinkBefore, linkBefore, previousResult } from './previous.ts';
+import type { AnswerForm, CniVersion, Dns } from './result.ts';
 
 export type CniCall =
   | {
       readonly command: 'ADD';
       readonly cniVersion: CniVersion;
       readonly attach: AttachRequest;
-      readonly dns: Dns;
+      readonly answer: AnswerForm;
     }
   | {
       readonly command: 'DEL';
       readonly cniVersion: CniVersion;
       readonly id: AttachmentId;
       readonly queuedAt: Date | null;
+      /** Who gave the addresses, if not our pools; it hears of every DEL. */
+      readonly delegate: DelegateCall | null;
     }
   | {
       readonly command: 'CHECK';
       readonly cniVersion: CniVersion;
       readonly id: AttachmentId;
       readonly expected: { readonly addresses: readonly Address[]; readonly netnsOpen: string };
+      readonly delegate: DelegateCall | null;
     }
   | {
       readonly command: 'GC';
@@ -55,50 +61,69 @@ export type CniCall =
       readonly network: string;
       /** null: the runtime gave no list, which says nothing about any attachment. */
       readonly valid: readonly Omit<AttachmentId, 'network'>[] | null;
+      readonly delegate: Delegate | null;
     }
-  | { readonly command: 'STATUS'; readonly cniVersion: CniVersion };
+  | { readonly command: 'STATUS'; readonly cniVersion: CniVersion; readonly delegate: Delegate | null };
 
 /** @throws CniError, or INVALID naming the field */
 export function parseCall(request: Request): CniCall {
   const config = parseConfig(request.stdin);
   const command = request.env.get('CNI_COMMAND') ?? '';
   const cniVersion = config.cniVersion;
-  if (request.env.get('NETCTL_ROLE') === 'ipam') throw unsupported('ipam.type', 'netctl-ipam');
+  const delegate = delegateOf(request, config);
   switch (command) {
     case 'ADD':
-      return { command, cniVersion, attach: attachRequest(request, config), dns: dnsOf(config) };
-    case 'DEL':
-      return { command, cniVersion, id: attachmentId(request.env, config), queuedAt: queuedAt(request.env) };
-    case 'CHECK':
       return {
         command,
         cniVersion,
-        id: attachmentId(request.env, config),
-        expected: expectation(request, config),
+        attach: attachRequest(request, config, delegate),
+        answer: answerForm(request, config),
       };
+    case 'DEL': {
+      const id = attachmentId(request.env, config);
+      return {
+        command,
+        cniVersion,
+        id,
+        queuedAt: queuedAt(request.env),
+        delegate: delegate && { delegate, id, netnsPath: netnsPath(request) },
+      };
+    }
+    case 'CHECK': {
+      const id = attachmentId(request.env, config);
+      return {
+        command,
+        cniVersion,
+        id,
+        expected: expectation(request, config),
+        delegate: delegate && { delegate, id, netnsPath: netnsPath(request) },
+      };
+    }
     case 'GC':
-      return { command, cniVersion, network: config.name, valid: validAttachments(config) };
+      return { command, cniVersion, network: config.name, valid: validAttachments(config), delegate };
     case 'STATUS':
-      return { command, cniVersion };
+      return { command, cniVersion, delegate };
     default:
       throw new CniError(4, `unknown CNI_COMMAND: ${command}`);
   }
 }
 
-function attachRequest(request: Request, config: Config): AttachRequest {
+function attachRequest(request: Request, config: Config, delegate: Delegate | null): AttachRequest {
   refuseUnsupported(config);
+  const id = attachmentId(request.env, config);
+  const before = isIpamOnly(request) ? null : linkBefore(config, id.interface);
   const args = cniArgs(request.env.get('CNI_ARGS') ?? '');
   const cni = config.args?.cni;
   const runtime = config.runtimeConfig;
   const ips = first(runtime?.ips, cni?.ips, list(args.get('IP')));
   const owner = cni?.netctl?.owner ?? args.get('NETCTL_OWNER');
   const reservation = cni?.netctl?.reservation ?? args.get('NETCTL_RESERVATION');
-  const mac = runtime?.mac ?? args.get('MAC');
+  const mac = before?.mac ?? runtime?.mac ?? args.get('MAC');
   const profiles = first(cni?.netctl?.profiles, list(args.get('NETCTL_PROFILE')), config.profiles);
-  const pools = first(cni?.netctl?.pools, list(args.get('NETCTL_POOL')), config.pools);
+  const pools = first(cni?.netctl?.pools, list(args.get('NETCTL_POOL')), config.pools, config.ipam?.pools);
   return {
-    ...attachmentId(request.env, config),
-    netns: { open: netnsOpenPath(request), path: request.env.get('CNI_NETNS') ?? '' },
+    ...id,
+    netns: { open: netnsOpenPath(request), path: netnsPath(request) },
     profiles: profiles.map((profile) => parseName(profile, 'profile')),
     pools: pools.map((pool) => parseName(pool, 'pool')),
     addresses: ips.map((ip) => parseAddress(ip.split('/')[0], 'ip')),
@@ -113,7 +138,43 @@ function attachRequest(request: Request, config: Config): AttachRequest {
     ),
     extraSources: (cni?.netctl?.extraSources ?? []).map((net) => parseAddressOrCidr(net, 'extraSources')),
     labels: Object.fromEntries((cni?.labels ?? []).map(({ key, value }) => [key, value])),
-    macvlan: macvlanOf(config),
+    macvlan: before === null && !isIpamOnly(request) ? macvlanOf(config) : null,
+    foreignLink: isIpamOnly(request)
+      ? { hostInterface: null }
+      : before && { hostInterface: before.hostInterface },
+    foreignIpam: foreignIpam(before, delegate && { delegate, id, netnsPath: netnsPath(request) }),
+  };
+}
+
+/** The addresses of a link that was there before us come with it. */
+function foreignIpam(before: LinkBefore | null, call: DelegateCall | null): ForeignIpam | null {
+  if (before !== null) return { allocate: async () => before.addresses, delegate: null };
+  return call && { allocate: () => allocate(call), delegate: call.delegate };
+}
+
+/** Called as `netctl-ipam` by another plugin: addresses, and nothing else. */
+function isIpamOnly(request: Request): boolean {
+  return request.env.get('NETCTL_ROLE') === 'ipam';
+}
+
+/** `ipam.type` names another IPAM plugin; our own name, or none, means our pools. */
+function delegateOf(request: Request, config: Config): Delegate | null {
+  const type = config.ipam?.type;
+  if (!type || ownIpam.has(type) || isIpamOnly(request)) return null;
+  if (type.includes('/'))
+    throw new CniError(7, `invalid network config: ipam.type: ${JSON.stringify(type)} is not a name`);
+  if (type === 'dhcp') throw unsupported('ipam.type', type);
+  const path = request.env.get('CNI_PATH') ?? '';
+  return { type, path, args: request.env.get('CNI_ARGS') ?? '', config: request.stdin };
+}
+
+const ownIpam: ReadonlySet<string> = new Set(['netctl', 'netctl-ipam']);
+
+function answerForm(request: Request, config: Config): AnswerForm {
+  return {
+    dns: dnsOf(config),
+    ipamRoutes: isIpamOnly(request) ? (config.ipam?.routes ?? []) : null,
+    before: previousResult(request.stdin),
   };
 }
 
@@ -140,10 +201,6 @@ function macvlanOf(config: Config): MacvlanAttachment | null {
 }
 
 function refuseUnsupported(config: Config): void {
-  if (config.ipam?.type && config.ipam.type !== 'netctl-ipam')
-    throw unsupported('ipam.type', config.ipam.type);
-  if (config.prevResult)
-    throw new CniError(2, 'unsupported field prevResult: netctl must be the first plugin of its list');
   if (config.runtimeConfig?.portMappings?.length)
     throw unsupported('runtimeConfig.portMappings', 'not empty');
   if (config.runtimeConfig?.bandwidth) throw unsupported('runtimeConfig.bandwidth', 'not empty');
@@ -177,6 +234,11 @@ function attachmentId(env: ReadonlyMap<string, string>, config: Config): Attachm
     containerId,
     interface: parseInterfaceName(env.get('CNI_IFNAME'), 'CNI_IFNAME'),
   };
+}
+
+/** As the runtime named it; empty where a DEL has none. */
+function netnsPath(request: Request): string {
+  return request.env.get('CNI_NETNS') ?? '';
 }
 
 /** The shim keeps the namespace open while we work, so its path needs no sense in our mount namespace. */

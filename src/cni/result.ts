@@ -16,6 +16,52 @@ export interface Dns {
   readonly options?: readonly string[];
 }
 
+/** What the answer to an ADD holds besides the attachment. */
+export interface AnswerForm {
+  readonly dns: Dns;
+  /** Called as an IPAM plugin: the routes of its configuration, to be handed on; null otherwise. */
+  readonly ipamRoutes: readonly { readonly dst: string; readonly gw?: string | null | undefined }[] | null;
+  /** The result of the plugin before us in the list. */
+  readonly before: Readonly<Record<string, unknown>> | null;
+}
+
+/** The whole answer to an ADD. @throws as cniResult */
+export function addAnswer(attachment: Attachment, cniVersion: CniVersion, form: AnswerForm): object {
+  if (form.ipamRoutes !== null) return ipamResult(attachment, cniVersion, form);
+  if (form.before === null) return cniResult(attachment, cniVersion, form.dns);
+  return attachment.isForeign
+    ? form.before
+    : joined(form.before, cniResult(attachment, cniVersion, form.dns));
+}
+
+/** Addresses without interfaces (CNI specification 1.1.0, section 4). */
+function ipamResult(attachment: Attachment, cniVersion: CniVersion, { dns, ipamRoutes }: AnswerForm): object {
+  const { interfaces, ips, routes, ...rest } = cniResult(attachment, cniVersion, dns) as {
+    interfaces?: unknown;
+    ips?: { interface?: number }[];
+    routes?: unknown;
+  };
+  if (ips === undefined) return rest; // 0.2.0 and older: there is no place for routes of no family
+  return { ...rest, ips: ips.map(({ interface: _, ...ip }) => ip), routes: ipamRoutes ?? [] };
+}
+
+/** Ours after theirs; the numbers of our interfaces move on. */
+function joined(before: Readonly<Record<string, unknown>>, ours: Record<string, unknown>): object {
+  const list = (result: Readonly<Record<string, unknown>>, key: string): Record<string, unknown>[] =>
+    Array.isArray(result[key]) ? (result[key] as Record<string, unknown>[]) : [];
+  const offset = list(before, 'interfaces').length;
+  const ips = list(ours, 'ips').map((ip) => ({ ...ip, interface: Number(ip['interface']) + offset }));
+  const { dns } = ours as { dns: Dns };
+  return {
+    ...before,
+    cniVersion: ours['cniVersion'],
+    interfaces: [...list(before, 'interfaces'), ...list(ours, 'interfaces')],
+    ips: [...list(before, 'ips'), ...ips],
+    routes: [...list(before, 'routes'), ...list(ours, 'routes')],
+    dns: Object.keys(dns).length > 0 ? dns : (before['dns'] ?? {}),
+  };
+}
+
 /** @throws code 7 where a version cannot say what there is (0.2.0 has one address of each family) */
 export function cniResult(attachment: Attachment, cniVersion: CniVersion, dns: Dns): Record<string, unknown> {
   if (cniVersion === '0.1.0' || cniVersion === '0.2.0') return legacyResult(attachment, cniVersion, dns);

@@ -20,8 +20,9 @@ import {
   routeProtocol,
   type VethSpec,
 } from '../veth/plan.ts';
+import type { Wiring } from './wiring.ts';
 
-export class EndpointWiring {
+export class EndpointWiring implements Wiring {
   readonly #linux: Linux;
   readonly #host: Routing;
   readonly #logger: Logger;
@@ -31,6 +32,14 @@ export class EndpointWiring {
     this.#linux = linux;
     this.#host = linux.openRouting();
     this.#logger = logger;
+  }
+
+  async make(endpoint: Endpoint, netns: Netns): Promise<void> {
+    this.finish(await this.begin(endpoint, netns), netns);
+  }
+
+  unmake({ hostInterface }: Endpoint): Promise<void> {
+    return this.remove(hostInterface);
   }
 
   /**

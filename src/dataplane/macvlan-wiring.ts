@@ -16,6 +16,7 @@ import { type Address, familyOf } from '../model/ip.ts';
 import type { DuplicateDetection, MacvlanRecord } from '../model/macvlan.ts';
 import type { Endpoint } from '../model/records.ts';
 import { reopen } from './reopen.ts';
+import type { Wiring } from './wiring.ts';
 
 type Wire = Pick<MacvlanRecord, 'parent' | 'vlan'>;
 
@@ -28,7 +29,7 @@ const probePauses: Readonly<Record<DuplicateDetection, readonly number[]>> = {
   rfc5227: [1500, 1500, 2000],
 };
 
-export class MacvlanWiring {
+export class MacvlanWiring implements Wiring {
   readonly #linux: Linux;
   readonly #host: Routing;
   readonly #clock: Clock;
@@ -41,11 +42,16 @@ export class MacvlanWiring {
     this.#logger = logger;
   }
 
+  async make(endpoint: Endpoint, netns: Netns): Promise<void> {
+    const spec = await this.#begin(endpoint, netns);
+    await this.#finish(spec, endpoint, netns);
+  }
+
   /**
    * Makes the link in the container, down.
    * @throws LINK naming what is wrong with the parent, INTERFACE_EXISTS; nothing is left behind
    */
-  async begin(endpoint: Endpoint, netns: Netns): Promise<MacvlanSpec> {
+  async #begin(endpoint: Endpoint, netns: Netns): Promise<MacvlanSpec> {
     const parent = this.#parent(macvlanOf(endpoint));
     if (endpoint.mtuBytes > parent.mtuBytes)
       throw new NetctlError(
@@ -76,7 +82,7 @@ export class MacvlanWiring {
    * Brings the link up with its addresses and routes, and announces them. The policy must be in by now.
    * @throws DUPLICATE_ADDRESS when somebody else answered for an address; LINK
    */
-  async finish(spec: MacvlanSpec, endpoint: Endpoint, netns: Netns): Promise<void> {
+  async #finish(spec: MacvlanSpec, endpoint: Endpoint, netns: Netns): Promise<void> {
     const { duplicateDetection, parent } = macvlanOf(endpoint);
     if (spec.addresses.some((address) => familyOf(address) === 6)) this.#enableIpv6(spec.name, netns);
     const container = this.#linux.openRouting(netns);
@@ -135,7 +141,7 @@ export class MacvlanWiring {
   }
 
   /** Resolves when the link is gone, or was not there; so is it when its namespace is gone. */
-  async remove(endpoint: Endpoint): Promise<void> {
+  async unmake(endpoint: Endpoint): Promise<void> {
     const netns = reopen(this.#linux, endpoint);
     if (netns === null) return;
     try {

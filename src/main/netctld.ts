@@ -13,6 +13,7 @@ import { Agent } from '../agent/agent.ts';
 import { type Config, defaultConfigPath, loadConfig, type Setting } from '../agent/config.ts';
 import { options } from '../agent/config-options.ts';
 import { buildApi } from '../api/server.ts';
+import { release } from '../cni/delegate.ts';
 import { DeleteQueue } from '../cni/delete-queue.ts';
 import { createCniServer } from '../cni/server.ts';
 import { systemClock } from '../lib/clock.ts';
@@ -55,6 +56,7 @@ async function run(config: Config, settings: readonly Setting[], logger: Logger)
     linux,
     clock: systemClock,
     logger,
+    releaseDelegate: (id, delegate) => release({ delegate, id, netnsPath: id.netns.path }),
   });
   const attachments = await agent.start();
 

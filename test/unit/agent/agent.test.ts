@@ -221,6 +221,7 @@ describe('restart', () => {
       bootId: 'boot',
       clock: rig.clock,
       logger: silent,
+      releaseDelegate: async () => undefined,
       linux: rig.linux,
       store: rig.store,
     });
@@ -238,6 +239,7 @@ describe('restart', () => {
       bootId: 'next boot',
       clock: rig.clock,
       logger: silent,
+      releaseDelegate: async () => undefined,
       linux,
       store: rig.store,
     });

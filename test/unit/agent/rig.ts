@@ -51,6 +51,7 @@ export class Rig {
       bootId: 'boot',
       clock: this.clock,
       logger: silent,
+      releaseDelegate: async () => undefined,
       ...ports,
     });
   }
@@ -89,4 +90,6 @@ export const request = (containerId: string, netns = '/ns/a'): AttachRequest => 
   labels: {},
   extraSources: [],
   macvlan: null,
+  foreignIpam: null,
+  foreignLink: null,
 });

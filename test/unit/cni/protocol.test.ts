@@ -107,6 +107,8 @@ describe('calls', () => {
       labels: {},
       extraSources: [],
       macvlan: null,
+      foreignLink: null,
+      foreignIpam: null,
     });
   });
 
@@ -209,6 +211,7 @@ describe('calls', () => {
       cniVersion: '1.0.0',
       id: { network: 'edge', containerId: 'c1', interface: 'eth0' },
       queuedAt: new Date(1000),
+      delegate: null,
     });
   });
 
@@ -234,8 +237,15 @@ describe('calls', () => {
       7,
       /macvlanMode: "hairpin" is not valid: expected bridge, private, vepa, passthru/,
     ],
-    ['foreign ipam', { ipam: { type: 'host-local' } }, {}, 2, /unsupported field ipam.type: "host-local"/],
-    ['later in a chain', { prevResult: { cniVersion: '1.0.0' } }, {}, 2, /unsupported field prevResult/],
+    ['a DHCP client', { ipam: { type: 'dhcp' } }, {}, 2, /unsupported field ipam.type: "dhcp"/],
+    ['a path as IPAM plugin', { ipam: { type: '../x' } }, {}, 7, /ipam.type: "..\/x" is not a name/],
+    [
+      'an interface of the plugin before that has no end on the host',
+      { prevResult: { interfaces: [{ name: 'eth0', sandbox: '/run/netns/c1' }] } },
+      {},
+      2,
+      /eth0 has no end on the host/,
+    ],
     [
       'port mappings',
       { runtimeConfig: { portMappings: [{ hostPort: 80 }] } },
