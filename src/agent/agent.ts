@@ -321,7 +321,9 @@ export class Agent {
   }
 
   async #housekeep(attachments: Attachments): Promise<void> {
-    if (!this.#isRegistered) await this.#registerNode();
+    // An operator may have removed the node: what it had is gone, and it goes on as a new one.
+    if (!this.#isRegistered || !this.#book.nodes().has(this.#parts.config.node.name))
+      await this.#registerNode();
     await attachments.expire();
     const { retryInMs } = this.#policy.status;
     if (retryInMs === null) {

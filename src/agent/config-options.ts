@@ -191,6 +191,41 @@ export const options: readonly Option[] = [
     parse: integer(1, 86400),
   },
   {
+    key: 'api.listen',
+    flag: 'api-listen',
+    fallback: null,
+    doc: 'Address and port for the API over TCP with mutual TLS, such as 10.0.0.1:7443; null: the unix socket only.',
+    parse: nullable(hostAndPort),
+  },
+  {
+    key: 'api.tls.cert',
+    flag: 'api-cert',
+    fallback: null,
+    doc: 'File with the certificate of the API; SIGHUP reads the three files anew.',
+    parse: nullable(absolutePath),
+  },
+  {
+    key: 'api.tls.key',
+    flag: 'api-key',
+    fallback: null,
+    doc: 'File with the key of that certificate.',
+    parse: nullable(absolutePath),
+  },
+  {
+    key: 'api.tls.clientCa',
+    flag: 'api-client-ca',
+    fallback: null,
+    doc: 'File with the authority that signs client certificates; their scopes are URIs (docs/scheduler.md).',
+    parse: nullable(absolutePath),
+  },
+  {
+    key: 'metrics.listen',
+    flag: 'metrics-listen',
+    fallback: '127.0.0.1:9091',
+    doc: 'Address and port for /metrics, /healthz and /readyz in the clear; null for none.',
+    parse: nullable(hostAndPort),
+  },
+  {
     key: 'log.level',
     flag: 'log-level',
     fallback: 'info',
@@ -263,6 +298,18 @@ function urls(value: unknown, key: string): string[] {
     throw invalid(key, value, 'addresses such as https://10.0.0.1:2379');
   }
   return list as string[];
+}
+
+function hostAndPort(value: unknown, key: string): string {
+  const expected = 'an address and a port such as 127.0.0.1:9091 or [fd00::1]:7443';
+  const [, host = '', port = ''] = /^(\[[^\]]+\]|[^:[\]]+):(\d{1,5})$/.exec(String(value)) ?? [];
+  if (Number(port) < 1 || Number(port) > 65535) throw invalid(key, value, expected);
+  try {
+    parseAddress(host.replace(/^\[|\]$/g, ''), key);
+  } catch {
+    throw invalid(key, value, expected);
+  }
+  return String(value);
 }
 
 function keyPrefix(value: unknown, key: string): string {

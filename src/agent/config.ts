@@ -47,6 +47,16 @@ export interface Config {
     readonly collectSeconds: number;
     readonly collectGraceSeconds: number;
   };
+  readonly api: {
+    /** HOST:PORT; null: on the unix socket only. */
+    readonly listen: string | null;
+    readonly tls: {
+      readonly cert: string | null;
+      readonly key: string | null;
+      readonly clientCa: string | null;
+    };
+  };
+  readonly metrics: { readonly listen: string | null };
   readonly log: { readonly level: 'debug' | 'info' | 'warn' | 'error'; readonly format: 'json' | 'text' };
   readonly runDir: string;
   readonly stateDir: string;
@@ -87,6 +97,7 @@ export function loadConfig(input: ConfigInput): { config: Config; settings: read
   });
   const config = nest(settings);
   checkDatastore(config);
+  checkApi(config);
   return { config, settings };
 }
 
@@ -114,6 +125,18 @@ function checkDatastore({ datastore }: Config): void {
     if (datastore[given] !== null && datastore[needed] === null) {
       throw invalid(`datastore.${needed}`, null, `a value, since datastore.${given} is set`);
     }
+  }
+}
+
+/** The API is never served over TCP in the clear. */
+function checkApi({ api: { listen, tls } }: Config): void {
+  for (const file of ['cert', 'key', 'clientCa'] as const) {
+    if (listen !== null && tls[file] === null)
+      throw invalid(
+        `api.tls.${file}`,
+        null,
+        'a file, since api.listen is set: over TCP there is mutual TLS only',
+      );
   }
 }
 

@@ -9,6 +9,7 @@ import type { FastifyInstance, FastifyRequest } from 'fastify';
 import { z } from 'zod';
 import { invalid, NetctlError } from '../lib/errors.ts';
 import type { Compare, Json, Revision, Store } from '../store/store.ts';
+import type { Caller } from './caller.ts';
 import type { ApiDeps } from './deps.ts';
 import { parserOf, readOne } from './store-access.ts';
 
@@ -55,7 +56,7 @@ export function keepAnswers(instance: FastifyInstance, { store, clock }: ApiDeps
   instance.addHook('preHandler', async (request, reply) => {
     const name = request.headers['idempotency-key'];
     if (request.method !== 'POST' || name === undefined) return;
-    const claim = await claimOrAnswer(store, keyOf(name), hashOf(request), clock.now());
+    const claim = await claimOrAnswer(store, keyOf(name, request.caller), hashOf(request), clock.now());
     if ('key' in claim) return void claims.set(request, claim);
     return reply.header('idempotency-replayed', 'true').code(claim.status).send(claim.body);
   });
@@ -141,10 +142,11 @@ function isOver({ at, answer }: Kept, now: number): boolean {
   return Date.parse(at) + (answer === null ? claimMilliseconds : keptMilliseconds) <= now;
 }
 
-function keyOf(name: unknown): string {
+/** Callers with a certificate have keys of their own: nobody gets the answer that was somebody else's. */
+function keyOf(name: unknown, caller: Caller): string {
   if (typeof name !== 'string' || !/^[A-Za-z0-9_.:-]{1,128}$/.test(name))
     throw invalid('Idempotency-Key', name, '1 to 128 letters, digits or _ . : -');
-  return `${prefix}${name}`;
+  return `${prefix}${caller.realm === null ? '' : `${caller.realm}.`}${name}`;
 }
 
 /** The body has been checked, so its keys are in the order of the schema. */

@@ -6,12 +6,14 @@
  */
 import type { FastifyInstance } from 'fastify';
 import type { z } from 'zod';
+import { refuseChanged } from '../ipam/fenced.ts';
 import { invalid, NetctlError } from '../lib/errors.ts';
 import { cidrBase, cidrContains, cidrsOverlap, prefixLength } from '../model/ip.ts';
 import { poolKey } from '../model/keys.ts';
 import { parseName } from '../model/names.ts';
 import { addressSchema, blockSchema, defaultBlockSize, type Pool, poolSchema } from '../model/records.ts';
 import type { Revision, Store } from '../store/store.ts';
+import { type Caller, sees } from './caller.ts';
 import type { ApiDeps } from './deps.ts';
 import { byName, changedAnswer, ifMatch, isApplied, serialised, setRevision, typed } from './http.ts';
 import {
@@ -24,16 +26,7 @@ import {
   poolSet,
   removed,
 } from './schemas.ts';
-import {
-  checkIfMatch,
-  create,
-  parserOf,
-  raced,
-  readAll,
-  readOne,
-  readReadable,
-  rewrite,
-} from './store-access.ts';
+import { create, parserOf, raced, readAll, readOne, readReadable, rewrite } from './store-access.ts';
 
 const parsePool = parserOf(poolSchema);
 
@@ -42,21 +35,29 @@ export function poolRoutes(instance: FastifyInstance, deps: ApiDeps): void {
   const { store } = deps;
   const oneAtATime = serialised();
 
-  api.get('/v1/pools', { schema: { response: { 200: poolList } } }, async () => {
+  const config = { audience: 'tenant' } as const;
+  api.get('/v1/pools', { config, schema: { response: { 200: poolList } } }, async ({ caller }) => {
     const { revision, found, broken } = await readReadable(store, 'pool', parsePool);
     const items = found.map(({ key, value, revision }) => ({ name: key.pool, ...value, revision }));
-    return { revision, items: items.sort((a, b) => byName(a.name, b.name)), broken };
+    const shown = items.flatMap((item) => shownTo(caller, item) ?? []);
+    return {
+      revision,
+      items: shown.sort((a, b) => byName(a.name, b.name)),
+      broken: caller.operator ? broken : [],
+    };
   });
 
   api.get(
     '/v1/pools/:pool',
-    { schema: { params: poolParams, response: { 200: poolItem } } },
+    { config, schema: { params: poolParams, response: { 200: poolItem } } },
     async (request, reply) => {
       const { pool } = request.params;
       const found = await readOne(store, poolKey(pool), parsePool);
-      if (found === null) throw noPool(pool);
-      setRevision(reply, found.revision);
-      return { name: pool, ...found.value, revision: found.revision };
+      const item = found === null ? null : { name: pool, ...found.value, revision: found.revision };
+      const shown = item === null ? null : shownTo(request.caller, item);
+      if (shown === null) throw noPool(pool);
+      setRevision(reply, shown.revision);
+      return shown;
     },
   );
 
@@ -84,6 +85,13 @@ export function poolRoutes(instance: FastifyInstance, deps: ApiDeps): void {
       return { revision, applied: await isApplied(deps, revision) };
     },
   );
+}
+
+/** To a tenant: the pools that it may use, without the names of the others that may. */
+function shownTo(caller: Caller, item: PoolItem): PoolItem | null {
+  if (caller.operator) return item;
+  const tenants = item.tenants.filter((tenant) => sees(caller, tenant));
+  return item.tenants.length > 0 && tenants.length === 0 ? null : { ...item, tenants };
 }
 
 async function addPool(store: Store, { name: wanted, ...body }: z.output<typeof poolAdd>): Promise<PoolItem> {
@@ -155,7 +163,7 @@ export async function removePool(
   const key = poolKey(name);
   const pool = await readOne(store, key, parsePool);
   if (pool === null) throw noPool(name);
-  checkIfMatch(`pool ${name}`, ifMatch, pool.revision);
+  refuseChanged(`pool ${name}`, ifMatch, pool.revision);
   await refuseInUse(store, name);
   const result = await store.transact(
     [{ kind: 'modified', key, revision: pool.revision }],

@@ -254,9 +254,35 @@ export const endpointSet = exactObject({
 });
 export type EndpointSet = z.input<typeof endpointSet>;
 
-export const nodeItem = z.object({ name: nodeName, ...nodeSchema.shape, revision });
+export const nodeItem = z.object({
+  name: nodeName,
+  ...nodeSchema.shape,
+  alive: z
+    .boolean()
+    .nullable()
+    .meta({ description: 'Whether its agent runs; null while the cluster cannot be asked' }),
+  since: z.string().nullable().meta({ description: 'When the agent that runs was started' }),
+  problems: z.array(z.string()).meta({ description: 'Why its agent says that it is not healthy' }),
+  revision,
+});
 export type NodeItem = z.output<typeof nodeItem>;
 export const nodeList = listOf(nodeItem);
+export const nodeParams = exactObject({ node: nodeText });
+export const nodeHoldings = z.object({
+  registered: z.boolean(),
+  blocks: count,
+  endpoints: count,
+  released: count.meta({ description: 'Addresses that will be free when their cooldown is over' }),
+  retained: count.meta({ description: 'Fixed addresses, kept for their owners' }),
+  reservations: count,
+});
+export type NodeHoldings = z.output<typeof nodeHoldings>;
+export const nodeRemoval = exactObject({
+  force: z.enum(['true', 'false'], 'true or false').default('false'),
+});
+export const nodeRemoved = nodeHoldings.extend({
+  forced: z.boolean().meta({ description: 'Its agent was running' }),
+});
 
 // the agent
 
@@ -284,6 +310,7 @@ export const statusItem = z.object({
         held: z.string().nullable(),
         waiting: count,
         oldest: z.string().nullable(),
+        lease: z.object({ held: z.boolean(), since: z.string(), error: z.string().nullable() }),
       })
       .nullable()
       .meta({ description: 'How the local store stands with the cluster; null on a host alone' }),

@@ -26,6 +26,8 @@ export interface AgentStatus {
       /** Changes of this node that the cluster does not have yet, and since when the first of them. */
       readonly waiting: number;
       readonly oldest: string | null;
+      /** What tells the other hosts that this agent lives. */
+      readonly lease: { readonly held: boolean; readonly since: string; readonly error: string | null };
     } | null;
   };
   readonly policy: {
@@ -71,9 +73,14 @@ function clusterProblems({
   error,
   held,
   waiting,
+  lease,
 }: NonNullable<AgentStatus['store']['cluster']>): string[] {
   const cutOff = `cluster: not reachable since ${since}${because(error)}; ${waiting} changes wait for it`;
-  return [...(reachable ? [] : [cutOff]), ...(held === null ? [] : [`cluster: held back: ${held}`])];
+  const unseen = `cluster: no lease since ${lease.since}${because(lease.error)}: other hosts take this agent for gone`;
+  return [
+    ...(reachable ? (lease.held ? [] : [unseen]) : [cutOff]),
+    ...(held === null ? [] : [`cluster: held back: ${held}`]),
+  ];
 }
 
 function because(error: string | null): string {

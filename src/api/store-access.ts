@@ -7,6 +7,7 @@
  */
 import { isDeepStrictEqual } from 'node:util';
 import { ZodError, type z } from 'zod';
+import { refuseChanged } from '../ipam/fenced.ts';
 import { NetctlError } from '../lib/errors.ts';
 import { type Key, type KeyKind, keyPrefix, parseKey } from '../model/keys.ts';
 import type { Compare, Entry, Json, Revision, Store } from '../store/store.ts';
@@ -109,7 +110,7 @@ export async function rewrite<T>(
   for (let attempt = 1; attempt <= MAX_ATTEMPTS; attempt++) {
     const entry = await store.get(key);
     if (entry === null) throw request.missing();
-    checkIfMatch(what, request.ifMatch, entry.modified);
+    refuseChanged(what, request.ifMatch, entry.modified);
     const value = await request.change(read(entry, request.parse));
     const json = request.serialise(value);
     if (isDeepStrictEqual(json, entry.value)) return { value, revision: entry.modified };
@@ -122,16 +123,6 @@ export async function rewrite<T>(
     if (request.retry === false) break;
   }
   throw raced(what);
-}
-
-/** @throws PRECONDITION_FAILED */
-export function checkIfMatch(what: string, ifMatch: Revision | undefined, actual: Revision): void {
-  if (ifMatch === undefined || ifMatch === actual) return;
-  throw new NetctlError(
-    'PRECONDITION_FAILED',
-    `${what} was changed meanwhile: If-Match names revision ${ifMatch}, it is at ${actual}: read it again and repeat the change`,
-    { wanted: ifMatch, actual },
-  );
 }
 
 export function raced(what: string): NetctlError {

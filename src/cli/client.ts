@@ -19,12 +19,12 @@ export interface Client {
   send<T>(method: Method, path: string, body?: unknown): Promise<T>;
 }
 
-/**
- * @param address `unix:PATH` or `https://HOST:PORT`; for the latter `NETCTL_CA`, `NETCTL_CERT` and `NETCTL_KEY` name PEM files
- * @throws CliError (2)
- */
-export function openClient(address: string, env: Environment): Client {
-  const target = targetOf(address, env);
+/** PEM files. */
+export type TlsFiles = Readonly<Record<'ca' | 'cert' | 'key', string | undefined>>;
+
+/** @param address `unix:PATH` or `https://HOST:PORT`; `files` are for the latter @throws CliError (2) */
+export function openClient(address: string, files: TlsFiles): Client {
+  const target = targetOf(address, files);
   return {
     async send<T>(method: Method, path: string, body?: unknown): Promise<T> {
       const answer = await exchange(target, address, method, path, body);
@@ -44,7 +44,7 @@ interface Target {
   readonly options: RequestOptions;
 }
 
-function targetOf(address: string, env: Environment): Target {
+function targetOf(address: string, files: TlsFiles): Target {
   if (address.startsWith('unix:') && address.length > 'unix:'.length) {
     return { secure: false, options: { socketPath: address.slice('unix:'.length), host: 'localhost' } };
   }
@@ -56,17 +56,17 @@ function targetOf(address: string, env: Environment): Target {
     );
   }
   const host = url.hostname.replace(/^\[|\]$/g, '');
-  const tls = { ca: pem(env, 'NETCTL_CA'), cert: pem(env, 'NETCTL_CERT'), key: pem(env, 'NETCTL_KEY') };
+  const tls = { ca: pem(files, 'ca'), cert: pem(files, 'cert'), key: pem(files, 'key') };
   return { secure: true, options: { host, port: url.port || 443, ...tls } as RequestOptions };
 }
 
-function pem(env: Environment, variable: string): Buffer | undefined {
-  const path = env[variable];
+function pem(files: TlsFiles, which: keyof TlsFiles): Buffer | undefined {
+  const path = files[which];
   if (path === undefined || path === '') return undefined;
   try {
     return readFileSync(path);
   } catch (error) {
-    throw new CliError(`${variable}: cannot read ${path}: ${(error as Error).message}`, exitCodes.usage);
+    throw new CliError(`--${which} (NETCTL_${which.toUpperCase()}): cannot read ${path}: ${(error as Error).message}`, exitCodes.usage);
   }
 }
 

@@ -9,6 +9,7 @@ import { completionCommands } from './completion.ts';
 import { documentCommands } from './document-commands.ts';
 import { endpointCommands } from './endpoint-commands.ts';
 import { ipamCommands } from './ipam-commands.ts';
+import { nodeCommands } from './node-commands.ts';
 import { poolCommands } from './pool-commands.ts';
 import { profileCommands } from './profile-commands.ts';
 import { whyCommands } from './why-command.ts';
@@ -21,5 +22,6 @@ export const commands: readonly Command[] = [
   ...documentCommands,
   ...whyCommands,
   ...agentCommands,
+  ...nodeCommands,
   ...completionCommands,
 ];

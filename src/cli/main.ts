@@ -56,7 +56,11 @@ async function runCall(
     version,
     commands,
     api: () => {
-      client ??= openClient(args.optionalText('api') ?? (env['NETCTL_API'] || DEFAULT_API), env);
+      client ??= openClient(args.optionalText('api') ?? (env['NETCTL_API'] || DEFAULT_API), {
+        ca: args.optionalText('ca') ?? env['NETCTL_CA'],
+        cert: args.optionalText('cert') ?? env['NETCTL_CERT'],
+        key: args.optionalText('key') ?? env['NETCTL_KEY'],
+      });
       return client;
     },
     readStdin: (hint) => readStdin(streams, hint),

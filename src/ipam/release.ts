@@ -8,10 +8,11 @@
 import { NetctlError } from '../lib/errors.ts';
 import type { Address } from '../model/ip.ts';
 import type { AddressRecord, Owner } from '../model/records.ts';
+import type { Revision } from '../store/store.ts';
 import { type AddressBook, type Known, textOf } from './address-book.ts';
 import type { Planned } from './commit.ts';
 import { Draft, type Step } from './draft.ts';
-import { type Fence, fenced, owned, refuseStale } from './fenced.ts';
+import { type Fence, fenced, owned, refuseChanged, refuseStale } from './fenced.ts';
 
 export type Outcome = 'free' | 'cooldown' | 'retained' | 'reserved' | 'quarantined';
 
@@ -43,16 +44,25 @@ export interface UnbindRequest {
   /** null: whatever it is. */
   readonly generation: number | null;
   readonly tenant: string | null;
+  readonly revision?: Revision | undefined;
+  /** Those for which the caller speaks; absent: all. */
+  readonly nodes?: ReadonlySet<string> | undefined;
   readonly now: Date;
 }
 
-/** A container that the address does not know is no error: the result is `unknown`. @throws STALE_GENERATION, NOT_OWNER */
+/**
+ * A container that the address does not know, or that is on another's node, is no error: the result is `unknown`.
+ * @throws STALE_GENERATION, NOT_OWNER, PRECONDITION_FAILED
+ */
 export function planUnbind(book: AddressBook, request: UnbindRequest): Planned<Outcome | 'unknown'> {
-  const { address, container, generation, now } = request;
+  const { address, container, generation, nodes, now } = request;
   const known = book.address(address);
-  if (known?.value.container !== container) return { result: 'unknown', compares: [], writes: [] };
+  const isForeign = nodes !== undefined && !nodes.has(known?.value.node ?? '');
+  if (known?.value.container !== container || isForeign)
+    return { result: 'unknown', compares: [], writes: [] };
   owned(book, request);
   if (generation !== null) refuseStale(known, { address, generation });
+  refuseChanged(`address ${address}`, request.revision, known.modified);
   const draft = new Draft();
   const result = leave(book, draft, address, known, now, true);
   return { result, ...draft.step() };

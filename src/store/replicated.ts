@@ -44,6 +44,12 @@ export interface ReplicatedOptions {
   readonly cluster: Store;
   readonly clock: Clock;
   readonly logger: Logger;
+  /** Whether there is a way to the cluster; a watch that nothing happens on does not notice for long. */
+  readonly connection?: () => {
+    readonly connected: boolean;
+    readonly since: number;
+    readonly error: string | null;
+  };
   /** Claims that the cluster does not have any more: their records are dropped already. Called once per loss and process. */
   readonly onLostClaims?: (lost: LostClaims) => void;
   /** Take over a cluster that is not the one this store is a picture of (wiped, replaced, another): once. */
@@ -170,7 +176,8 @@ export class ReplicatedStore implements Store {
   async transact(compares: readonly Compare[], writes: readonly Write[]): Promise<TransactionResult> {
     if (this.#closed) throw closed();
     for (const { key } of writes) {
-      if (!isMirrored(key)) throw new NetctlError('BUG', `the key ${key} is the replication's own`);
+      if (!isMirrored(key) && !this.#isFenceOfAnother(key))
+        throw new NetctlError('BUG', `the key ${key} is the replication's own`);
     }
     if (writes.every((write) => this.#isOwn(write))) return this.#decideHere(compares, writes);
     const all = [...compares, ...this.#claimCompares(writes)];
@@ -187,7 +194,13 @@ export class ReplicatedStore implements Store {
   status(): ReplicationStatus {
     const { sync, mode } = this.#session;
     const { fault } = this.#sender;
-    const problem = !sync.inSync ? { since: sync.since, error: sync.reason } : fault;
+    const { connected, since, error } = this.#options.connection?.() ?? {
+      connected: true,
+      since: 0,
+      error: null,
+    };
+    const lost = connected ? fault : (fault ?? { since, error });
+    const problem = !sync.inSync ? { since: sync.since, error: sync.reason } : lost;
     return {
       clusterReachable: problem === null,
       since: problem?.since ?? null,
@@ -235,6 +248,11 @@ export class ReplicatedStore implements Store {
     } finally {
       settle(revision);
     }
+  }
+
+  /** A node that is removed loses its fence first, so that nothing that it has under way arrives any more. */
+  #isFenceOfAnother(key: string): boolean {
+    return key.startsWith('replication/') && key !== this.#fence.key;
   }
 
   #isOwn({ kind, key }: Write): boolean {

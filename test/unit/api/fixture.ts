@@ -5,6 +5,7 @@
  * replaced.
  */
 import type { FastifyInstance } from 'fastify';
+import { localCaller } from '../../../src/api/caller.ts';
 import type { ApiDeps, ForcedChange } from '../../../src/api/deps.ts';
 import type { WhyAnswer } from '../../../src/api/schemas.ts';
 import { buildApi } from '../../../src/api/server.ts';
@@ -94,7 +95,7 @@ export function makeApi(overrides: Partial<ApiDeps> = {}): Fixture {
     },
     why: async () => whyAnswer,
     ruleCounts: async () => ({ inbound: [], outbound: [] }),
-    actorOf: () => 'uid 0, process 4712',
+    callerOf: () => localCaller('uid 0, process 4712'),
     onForced: (change) => forced.push(change),
     onBug: (error) => bugs.push(error.message),
     ...overrides,
