@@ -5,7 +5,16 @@
  * program in the namespace. Never: anything outside the namespace and the temporary directory, anything left after close().
  */
 import { type ChildProcess, spawn } from 'node:child_process';
-import { closeSync, mkdirSync, mkdtempSync, openSync, readFileSync, rmSync } from 'node:fs';
+import {
+  closeSync,
+  existsSync,
+  mkdirSync,
+  mkdtempSync,
+  openSync,
+  readFileSync,
+  rmSync,
+  symlinkSync,
+} from 'node:fs';
 import { createConnection } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join, resolve } from 'node:path';
@@ -73,6 +82,23 @@ export class Host {
   /** What `socket` in a network configuration must name. */
   get cniSocket(): string {
     return join(this.runDirectory, 'cni.sock');
+  }
+
+  /** Our plugins under the names by which configurations call them; made on first use. */
+  get pluginDirectory(): string {
+    const directory = join(this.directory, 'plugins');
+    if (!existsSync(directory)) {
+      mkdirSync(directory);
+      for (const name of ['netctl', 'netctl-ipam'])
+        symlinkSync(join(programs, 'netctl-cni'), join(directory, name));
+    }
+    return directory;
+  }
+
+  /** The program of a plugin: ours, or one of Debian's. */
+  plugin(type: string): string {
+    const own = join(this.pluginDirectory, type);
+    return existsSync(own) ? own : join('/usr/lib/cni', type);
   }
 
   /** Process id of the running agent, or null. */

@@ -106,11 +106,11 @@ function subnetsOf({ given, book }: EndpointFacts, addresses: readonly Address[]
   return addresses.map((address) => poolSubnet(book, address));
 }
 
-/** On a wire, the pool is the subnet; an address of a routed pool stands alone, behind the link-local gateway. */
+/** The pool is the subnet where it has a gateway or is on a wire; else an address stands alone. */
 function poolSubnet(book: AddressBook, address: Address): Subnet {
   const pool = book.viewOf(address)?.pool;
-  if (pool?.kind !== 'macvlan')
-    return { prefixLength: wholeLength(address), gateway: pool?.gateway ?? gateways[familyOf(address)] };
+  if (pool === undefined || (pool.kind === 'routed' && pool.gateway === null))
+    return { prefixLength: wholeLength(address), gateway: null };
   return { prefixLength: prefixLength(pool.cidr), gateway: pool.gateway };
 }
 

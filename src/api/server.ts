@@ -75,7 +75,15 @@ export function buildApi(deps: ApiDeps, metrics = new Metrics(deps)): FastifyIns
     v1.addHook('onRoute', ({ schema }) => {
       if (schema?.response) Object.assign(schema.response, { '4xx': errorBody, '5xx': errorBody });
     });
-    const areas = [systemRoutes, nodeRoutes, poolRoutes, profileRoutes, documentRoutes, endpointRoutes, explainRoutes];
+    const areas = [
+      systemRoutes,
+      nodeRoutes,
+      poolRoutes,
+      profileRoutes,
+      documentRoutes,
+      endpointRoutes,
+      explainRoutes,
+    ];
     for (const routes of [
       ...areas,
       ipamRoutes,

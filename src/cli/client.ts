@@ -66,7 +66,10 @@ function pem(files: TlsFiles, which: keyof TlsFiles): Buffer | undefined {
   try {
     return readFileSync(path);
   } catch (error) {
-    throw new CliError(`--${which} (NETCTL_${which.toUpperCase()}): cannot read ${path}: ${(error as Error).message}`, exitCodes.usage);
+    throw new CliError(
+      `--${which} (NETCTL_${which.toUpperCase()}): cannot read ${path}: ${(error as Error).message}`,
+      exitCodes.usage,
+    );
   }
 }
 

@@ -45,7 +45,10 @@ describe('macvlan', () => {
     const { container, address } = await join('one');
     const shown = await container.mustExec(['ip', '-o', '-d', 'link', 'show', 'eth0']);
     assert.match(shown, /macvlan mode bridge/);
-    assert.match(await container.mustExec(['ip', '-o', 'address', 'show', 'eth0']), new RegExp(`${address}/24`));
+    assert.match(
+      await container.mustExec(['ip', '-o', 'address', 'show', 'eth0']),
+      new RegExp(`${address}/24`),
+    );
     assert.match(await container.mustExec(['ip', 'route']), /default via 10\.66\.0\.1 dev eth0/);
     await container.cniDel(network());
     assert.notEqual((await container.exec(['ip', 'link', 'show', 'eth0'])).code, 0);
@@ -63,13 +66,29 @@ describe('macvlan', () => {
     const intruder = await Container.create(host, 'intruder');
     try {
       // Whatever address comes first, the intruder has it: it answers for the whole subnet.
-      await mustRun(['nsenter', `--net=/run/netns/${host.netns}`, 'ip', 'link', 'add', 'link', 'eth0', 'name', 'x0', 'type', 'macvlan', 'mode', 'bridge']);
+      await mustRun([
+        'nsenter',
+        `--net=/run/netns/${host.netns}`,
+        'ip',
+        'link',
+        'add',
+        'link',
+        'eth0',
+        'name',
+        'x0',
+        'type',
+        'macvlan',
+        'mode',
+        'bridge',
+      ]);
       await host.mustExec(['ip', 'link', 'set', 'x0', 'netns', intruder.netns]);
       await intruder.mustExec(['ip', 'link', 'set', 'x0', 'up']);
       await intruder.mustExec(['ip', 'address', 'add', '10.66.0.77/32', 'dev', 'x0']);
       const asked = await Container.create(host, 'asked');
       containers.push(asked);
-      const refused = await asked.cni('ADD', network({ duplicateDetection: 'fast' }), { args: 'IP=10.66.0.77' });
+      const refused = await asked.cni('ADD', network({ duplicateDetection: 'fast' }), {
+        args: 'IP=10.66.0.77',
+      });
       assert.notEqual(refused.code, 0);
       assert.match(refused.stdout, /10\.66\.0\.77 is in use by/);
       const { address } = await join('other', { duplicateDetection: 'fast' });
@@ -84,7 +103,11 @@ describe('macvlan', () => {
   test('the link that somebody deleted is made again', async () => {
     const { container } = await join('one');
     await container.mustExec(['ip', 'link', 'delete', 'eth0']);
-    await eventually('the link is there', 10_000, async () => (await container.exec(['ip', 'link', 'show', 'eth0'])).code === 0);
+    await eventually(
+      'the link is there',
+      10_000,
+      async () => (await container.exec(['ip', 'link', 'show', 'eth0'])).code === 0,
+    );
   });
 
   test('what is wrong with a parent is said', async () => {
