@@ -25,6 +25,7 @@ import { asNetctlError } from '../lib/errors.ts';
 import type { Logger } from '../lib/logger.ts';
 import type { Linux } from '../linux/ports.ts';
 import { hostInterfaceName } from '../model/attachment.ts';
+import type { Address } from '../model/ip.ts';
 import { nodeKey } from '../model/keys.ts';
 import { type ProtocolPort, parseProtocolPort } from '../model/protocol-port.ts';
 import type { Endpoint, Node } from '../model/records.ts';
@@ -94,7 +95,7 @@ export class Agent {
     this.#wiring = new EndpointWiring(linux, logger);
     this.#wirings = {
       routed: this.#wiring,
-      macvlan: new MacvlanWiring(linux, clock, logger),
+      macvlan: new MacvlanWiring(linux, nodeAddresses(config), clock, logger),
       foreign: new ForeignWiring(linux),
     };
     this.#picture = new Picture({
@@ -149,12 +150,11 @@ export class Agent {
     for (const [, pool] of this.#book.pools()) this.#wiring.ensureForwarding(pool.cidr.includes(':') ? 6 : 4);
     this.#stopWatchingPolicy = this.#policy.watch(() => this.#onForeignPolicyChange());
     await this.#policy.start();
-    const { address4, address6 } = config.node;
-    const nodeAddresses = [address4, address6].filter((address) => address !== null);
     const attachments = new Attachments({
       ...this.#parts,
       node: config.node.name,
-      mtuBytes: config.dataplane.mtuBytes || (await this.#wiring.mtuOf(config.node.interface, nodeAddresses)),
+      mtuBytes:
+        config.dataplane.mtuBytes || (await this.#wiring.mtuOf(config.node.interface, nodeAddresses(config))),
       picture: this.#picture,
       ipam: this.ipam,
       endpoints: this.#endpoints,
@@ -350,6 +350,10 @@ export class Agent {
   #report(what: string, error: unknown): void {
     this.#parts.logger.error({ error: asNetctlError(error).message }, `${what}: failed, will be tried again`);
   }
+}
+
+function nodeAddresses({ node: { address4, address6 } }: Config): Address[] {
+  return [address4, address6].filter((address) => address !== null);
 }
 
 function policyOptions({ dataplane }: Config) {

@@ -43,13 +43,10 @@ const operation = z.discriminatedUnion(
 export type BatchCall = z.output<typeof operation>;
 
 export const batchBody = exactObject({
-  atomic: z
-    .boolean(SWITCH)
-    .default(false)
-    .meta({
-      description:
-        'All in one transaction or none; they must fit into one (120 writes, two for most operations)',
-    }),
+  atomic: z.boolean(SWITCH).default(false).meta({
+    description:
+      'All in one transaction or none; they must fit into one (120 writes, two for most operations)',
+  }),
   operations: z
     .array(operation, 'a list of operations')
     .min(1, 'at least one operation')

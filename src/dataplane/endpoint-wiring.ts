@@ -20,6 +20,7 @@ import {
   routeProtocol,
   type VethSpec,
 } from '../veth/plan.ts';
+import { twoIndexes } from './indexes.ts';
 import type { Wiring } from './wiring.ts';
 
 export class EndpointWiring implements Wiring {
@@ -292,12 +293,6 @@ export class EndpointWiring implements Wiring {
       container.close();
     }
   }
-}
-
-/** Two different interface indexes that are most likely unused; a clash is answered by trying again. */
-function twoIndexes(): [number, number] {
-  const first = 100_000 + 2 * Math.floor(Math.random() * 4_000_000);
-  return [first, first + 1];
 }
 
 function isErrno(error: unknown, ...names: string[]): boolean {

@@ -15,6 +15,8 @@ import { type MacvlanSpec, planContainer, planLink, planUp } from '../macvlan/pl
 import { type Address, familyOf } from '../model/ip.ts';
 import type { DuplicateDetection, MacvlanRecord } from '../model/macvlan.ts';
 import type { Endpoint } from '../model/records.ts';
+import { HostPair } from './host-pair.ts';
+import { twoIndexes } from './indexes.ts';
 import { reopen } from './reopen.ts';
 import type { Wiring } from './wiring.ts';
 
@@ -32,12 +34,15 @@ const probePauses: Readonly<Record<DuplicateDetection, readonly number[]>> = {
 export class MacvlanWiring implements Wiring {
   readonly #linux: Linux;
   readonly #host: Routing;
+  readonly #pair: HostPair;
   readonly #clock: Clock;
   readonly #logger: Logger;
 
-  constructor(linux: Linux, clock: Clock, logger: Logger) {
+  /** @param hostAddresses of this node, by which its containers know it */
+  constructor(linux: Linux, hostAddresses: readonly Address[], clock: Clock, logger: Logger) {
     this.#linux = linux;
     this.#host = linux.openRouting();
+    this.#pair = new HostPair(linux, this.#host, hostAddresses);
     this.#clock = clock;
     this.#logger = logger;
   }
@@ -45,6 +50,7 @@ export class MacvlanWiring implements Wiring {
   async make(endpoint: Endpoint, netns: Netns): Promise<void> {
     const spec = await this.#begin(endpoint, netns);
     await this.#finish(spec, endpoint, netns);
+    if (hasPair(endpoint)) this.#pair.make(endpoint, netns);
   }
 
   /**
@@ -142,6 +148,7 @@ export class MacvlanWiring implements Wiring {
 
   /** Resolves when the link is gone, or was not there; so is it when its namespace is gone. */
   async unmake(endpoint: Endpoint): Promise<void> {
+    if (hasPair(endpoint)) await this.#pair.unmake(endpoint);
     const netns = reopen(this.#linux, endpoint);
     if (netns === null) return;
     try {
@@ -158,7 +165,8 @@ export class MacvlanWiring implements Wiring {
     if (endpoint.netns.device !== device || endpoint.netns.inode !== inode) return false;
     const link = this.#own(endpoint, netns);
     const parent = this.#host.link({ name: parentName(macvlanOf(endpoint)) });
-    return link !== null && link.parentIndex === parent?.index;
+    const isPairRight = !hasPair(endpoint) || this.#pair.stands(endpoint);
+    return link !== null && link.parentIndex === parent?.index && isPairRight;
   }
 
   /** What is missing or wrong of the endpoint in the kernel, in words; empty when all is right. */
@@ -175,6 +183,7 @@ export class MacvlanWiring implements Wiring {
       const routes = await container.routes();
       const gateways = record.defaultRoute ? record.subnets.flatMap(({ gateway }) => gateway ?? []) : [];
       return [
+        ...(hasPair(endpoint) ? this.#pair.inspect(endpoint) : []),
         ...(parent.up ? [] : [`parent ${parent.name} is down`]),
         ...(link.up ? [] : [`interface ${endpoint.interface} is down in the container`]),
         ...(link.parentIndex === parent.index
@@ -273,6 +282,10 @@ export function macvlanOf(endpoint: Endpoint): MacvlanRecord {
   throw new NetctlError('BUG', `endpoint of ${endpoint.containerId} is not a macvlan`);
 }
 
+function hasPair(endpoint: Endpoint): boolean {
+  return macvlanOf(endpoint).hostAccess === 'veth';
+}
+
 /** A VLAN of a parent is a link of its own, named as everybody names it. */
 function parentName({ parent, vlan }: Wire): string {
   return vlan === null ? parent : `${parent}.${vlan}`;
@@ -284,7 +297,7 @@ function specOf(endpoint: Endpoint, parentIndex: number, netns: Netns): MacvlanS
     parentIndex,
     mode,
     name: endpoint.interface,
-    index: 100_000 + Math.floor(Math.random() * 8_000_000),
+    index: twoIndexes()[0],
     netnsFd: netns.fd,
     mac: endpoint.mac,
     mtuBytes: endpoint.mtuBytes,

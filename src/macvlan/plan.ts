@@ -6,7 +6,7 @@
  * told to the kernel (udev and systemd would choose one).
  */
 import type { RoutingRequest } from '../linux/ports.ts';
-import { type Address, type Cidr, familyOf, hostCidr } from '../model/ip.ts';
+import { type Address, type Cidr, type Family, familyOf, hostCidr } from '../model/ip.ts';
 import type { Mac } from '../model/mac.ts';
 import type { MacvlanMode, MacvlanRecord } from '../model/macvlan.ts';
 
@@ -92,6 +92,77 @@ function planDefaultRoutes({ index, addresses, subnets, defaultRoute }: MacvlanS
     } as const;
     return [{ kind: 'route-replace', route }];
   });
+}
+
+/** The pair that lets host and container reach each other, which macvlan does not. */
+export interface HostPairSpec {
+  readonly hostInterface: string;
+  readonly hostIndex: number;
+  readonly hostMac: Mac;
+  readonly containerInterface: string;
+  readonly containerIndex: number;
+  readonly netnsFd: number;
+  /** The endpoint's own: the host finds it by one neighbour entry, whatever the kind of endpoint. */
+  readonly mac: Mac;
+  readonly mtuBytes: number;
+}
+
+/** Creates the pair, the host's end up. Routes to the container come with `planHostRoutes` of routed endpoints. */
+export function planHostPair(spec: HostPairSpec): RoutingRequest[] {
+  const { mac, mtuBytes, hostIndex: index } = spec;
+  const peer = {
+    name: spec.containerInterface,
+    index: spec.containerIndex,
+    mac,
+    mtuBytes,
+    netnsFd: spec.netnsFd,
+  };
+  return [
+    { kind: 'veth-add', host: { name: spec.hostInterface, index, mac: spec.hostMac, mtuBytes }, peer },
+    { kind: 'link-set', index, ipv6AddressGeneration: 'none' },
+    { kind: 'link-set', index, up: true },
+  ];
+}
+
+/**
+ * The container's end: the host's addresses by way of it, and nothing else. @param gateways stand for the host on the link, as for
+ * routed endpoints @param sources what the container sends from to the host
+ */
+export function planWayToHost(
+  spec: HostPairSpec,
+  hostAddresses: readonly Address[],
+  gateways: Readonly<Record<Family, Address>>,
+  sources: readonly Address[],
+): RoutingRequest[] {
+  const index = spec.containerIndex;
+  const reachable = hostAddresses.filter((host) => sources.some((own) => familyOf(own) === familyOf(host)));
+  const families = [...new Set(reachable.map(familyOf))];
+  return [
+    { kind: 'link-set', index, ipv6AddressGeneration: 'none' },
+    { kind: 'link-set', index, up: true },
+    ...families.map(
+      (family): RoutingRequest => ({
+        kind: 'neighbour-replace',
+        index,
+        address: gateways[family],
+        mac: spec.hostMac,
+      }),
+    ),
+    ...reachable.map((host): RoutingRequest => {
+      const family = familyOf(host);
+      const source = sources.find((own) => familyOf(own) === family);
+      const route = {
+        destination: hostCidr(host),
+        type: 'unicast',
+        linkIndex: index,
+        gateway: gateways[family],
+        onlink: true,
+        protocol: routeProtocol,
+        ...(source === undefined ? {} : { source }),
+      } as const;
+      return { kind: 'route-replace', route };
+    }),
+  ];
 }
 
 function hostLength(address: Address): number {

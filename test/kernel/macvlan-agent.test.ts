@@ -1,7 +1,7 @@
 /** macvlan endpoints by the real agent and the real CNI executable, on two hosts that share a wire. */
 import assert from 'node:assert/strict';
 import { after, afterEach, before, describe, test } from 'node:test';
-import { type Conflist, Container } from '../../lab/container.ts';
+import { type Conflist, Container, connectFrom } from '../../lab/container.ts';
 import { Host } from '../../lab/host.ts';
 import { eventually, mustRun } from '../../lab/run.ts';
 
@@ -60,6 +60,22 @@ describe('macvlan', () => {
     const { container: two, address } = await join('two');
     await two.serve([80]);
     assert.deepEqual(await one.connect([{ address, port: 80 }], 2000), [true]);
+  });
+
+  test('hostAccess veth: the host and the container reach each other, and DEL takes the pair away', async () => {
+    const { container, address } = await join('near', { hostAccess: 'veth' });
+    await container.serve([80]);
+    const fromHost = (command: readonly string[]): Promise<string> => host.mustExec(command);
+    assert.deepEqual(await connectFrom(fromHost, [{ address, port: 80 }], 2000), [true]);
+    assert.match(
+      await container.mustExec(['ip', 'route', 'get', host.address]),
+      /via 169\.254\.1\.1 dev eth0-host/,
+    );
+    await container.cniDel(network());
+    assert.doesNotMatch(await host.mustExec(['ip', '-o', 'link']), /nctl/);
+    const { container: far, address: there } = await join('far');
+    await far.serve([80]);
+    assert.deepEqual(await connectFrom(fromHost, [{ address: there, port: 80 }], 500), [false]);
   });
 
   test('an address that somebody else answers for is put aside, and another one taken', async () => {
