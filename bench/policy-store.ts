@@ -87,6 +87,7 @@ async function measure(name: string, open: () => Promise<Source>): Promise<strin
     ...{ config, version: 'bench', bootId: 'bench', store, clock: systemClock, logger },
     linux: told(linux, waiting),
     bird: new FakeBird(),
+    releaseDelegate: async () => undefined,
   });
   const writer = source.writer ?? store;
   const rows: string[][] = [];

@@ -6,7 +6,6 @@
  */
 import { type ChildProcess, spawn } from 'node:child_process';
 import { randomBytes } from 'node:crypto';
-import { dirname } from 'node:path';
 import { createInterface } from 'node:readline';
 import { fileURLToPath } from 'node:url';
 import type { Host } from './host.ts';
@@ -34,6 +33,8 @@ export interface CniCall {
   readonly interface?: string;
   /** `NETCTL_PROFILE=web;IP=10.0.0.9` */
   readonly args?: string;
+  /** What the runtime knows, by capability; a plugin gets what its configuration says that it can. */
+  readonly runtime?: Readonly<Record<string, unknown>>;
 }
 
 /** One connection to try. */
@@ -50,6 +51,8 @@ export class Container {
   readonly netns: string;
   readonly #host: Host;
   readonly #servers: ChildProcess[] = [];
+  /** What ADD answered, by network and interface. */
+  readonly #results = new Map<string, unknown>();
 
   /** One that there is. @param netns name of its namespace below /run/netns on the host */
   constructor(host: Host, { name, id, netns }: { name: string; id: string; netns: string }) {
@@ -86,8 +89,11 @@ export class Container {
       throw new Error(`CNI DEL of ${this.name}: exit code ${code}: ${(stdout || stderr).trim()}`);
   }
 
-  /** Executes the plugin as libcni does, with the first plugin of the list. */
-  cni(command: string, conflist: Conflist, call: CniCall = {}): Promise<Result> {
+  /**
+   * Calls the plugins of a list as libcni does: ADD and CHECK in order, DEL in reverse, each with the result of the one before (CHECK
+   * and DEL: with that of the whole ADD). What the last one printed is the answer; the first failure ends it.
+   */
+  async cni(command: string, conflist: Conflist, call: CniCall = {}): Promise<Result> {
     const { cniVersion, name, plugins } = conflist;
     const env = {
       CNI_COMMAND: command,
@@ -95,10 +101,29 @@ export class Container {
       CNI_NETNS: `/run/netns/${this.netns}`,
       CNI_IFNAME: call.interface ?? 'eth0',
       CNI_ARGS: call.args ?? '',
-      CNI_PATH: dirname(this.#host.programs.cni),
+      CNI_PATH: `${this.#host.pluginDirectory}:/usr/lib/cni`,
     };
-    const stdin = JSON.stringify({ ...plugins[0], cniVersion, name, socket: this.#host.cniSocket });
-    return this.#host.exec([this.#host.programs.cni], { env, stdin });
+    const key = `${name} ${env.CNI_IFNAME}`;
+    let previous = command === 'ADD' ? undefined : this.#results.get(key);
+    let answer: Result = { code: 0, stdout: '', stderr: '' };
+    for (const plugin of command === 'DEL' ? plugins.toReversed() : plugins) {
+      // Also below another plugin, whose configuration is ours too.
+      const socket = JSON.stringify(plugin).includes('"netctl') ? { socket: this.#host.cniSocket } : {};
+      const capabilities = (plugin['capabilities'] ?? {}) as Record<string, boolean>;
+      const wanted = Object.entries(call.runtime ?? {}).filter(([capability]) => capabilities[capability]);
+      const runtimeConfig = wanted.length > 0 ? { runtimeConfig: Object.fromEntries(wanted) } : {};
+      const prevResult = previous === undefined ? {} : { prevResult: previous };
+      const config = { ...prevResult, ...runtimeConfig, ...plugin, ...socket, cniVersion, name };
+      answer = await this.#host.exec([this.#host.plugin(String(plugin['type']))], {
+        env,
+        stdin: JSON.stringify(config),
+      });
+      if (answer.code !== 0) return answer;
+      if (command === 'ADD') previous = JSON.parse(answer.stdout);
+    }
+    if (command === 'ADD') this.#results.set(key, previous);
+    if (command === 'DEL') this.#results.delete(key);
+    return answer;
   }
 
   /** Serves TCP (echo) on the ports until close(). */

@@ -4,7 +4,7 @@
  * In: a name, an address, flags for the agent. Out: start, kill and restart of the agent, the command line against it, any
  * program on the host. Never: anything outside the place and its directories, anything left after close().
  */
-import { mkdirSync, mkdtempSync, readFileSync, rmSync } from 'node:fs';
+import { existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync, symlinkSync } from 'node:fs';
 import { createConnection } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -27,6 +27,8 @@ interface HostDirectories {
   /** For the agent's log. */
   readonly log: string;
 }
+
+const ownPlugins: readonly string[] = ['netctl', 'netctl-ipam'];
 
 export class Host {
   readonly name: string;
@@ -76,6 +78,22 @@ export class Host {
   /** What `socket` in a network configuration must name. */
   get cniSocket(): string {
     return join(this.#directories.run, 'cni.sock');
+  }
+
+  /** Our plugins under the names by which configurations call them (as the host sees the path); made on first use. */
+  get pluginDirectory(): string {
+    const directory = join(this.#directories.state, 'plugins');
+    const here = this.place.path(directory);
+    if (!existsSync(here)) {
+      mkdirSync(here);
+      for (const name of ownPlugins) symlinkSync(this.programs.cni, join(here, name));
+    }
+    return directory;
+  }
+
+  /** The program of a plugin: ours, or one of Debian's. */
+  plugin(type: string): string {
+    return join(ownPlugins.includes(type) ? this.pluginDirectory : '/usr/lib/cni', type);
   }
 
   /** Where the API of the agent can be reached from here. */

@@ -12,7 +12,10 @@
 
 import { Backends } from '../dataplane/choose-backend.ts';
 import { EndpointWiring } from '../dataplane/endpoint-wiring.ts';
+import { ForeignWiring } from '../dataplane/foreign-wiring.ts';
+import { MacvlanWiring } from '../dataplane/macvlan-wiring.ts';
 import { PolicyDataplane } from '../dataplane/policy-dataplane.ts';
+import type { Wirings } from '../dataplane/wirings.ts';
 import { AddressBook } from '../ipam/address-book.ts';
 import { defaultCollectOptions } from '../ipam/collect.ts';
 import { Collection, ownEvidence } from '../ipam/collection.ts';
@@ -28,7 +31,7 @@ import type { Endpoint } from '../model/records.ts';
 import { PolicyEngine } from '../policy/engine.ts';
 import type { Revision, Store } from '../store/store.ts';
 import { Syncer } from '../store/syncer.ts';
-import { Attachments } from './attach.ts';
+import { Attachments, type AttachParts } from './attach.ts';
 import { Bgp } from './bgp.ts';
 import type { Config } from './config.ts';
 import { ConnectionFlush } from './connection-flush.ts';
@@ -51,6 +54,8 @@ export interface AgentParts {
   readonly bird: Bird;
   readonly clock: Clock;
   readonly logger: Logger;
+  /** Gives addresses back to the IPAM plugin that gave them. */
+  readonly releaseDelegate: AttachParts['releaseDelegate'];
 }
 
 /** How long a change may take to the kernel before the API stops waiting for it. */
@@ -70,6 +75,7 @@ export class Agent {
   readonly #connections: ConnectionFlush;
   readonly #wiring: EndpointWiring;
   readonly #bgp: Bgp;
+  readonly #wirings: Wirings;
   readonly #picture: Picture;
   readonly #syncer: Syncer;
   readonly #startedAt: Date;
@@ -101,6 +107,11 @@ export class Agent {
     });
     const isAway = (address: Address): boolean => livesAway(this.#book, address, config.node.name);
     this.#wiring = new EndpointWiring(linux, isAway, logger);
+    this.#wirings = {
+      routed: this.#wiring,
+      macvlan: new MacvlanWiring(linux, nodeAddresses(config), clock, logger),
+      foreign: new ForeignWiring(linux),
+    };
     this.#bgp = new Bgp(parts);
     this.#connections = new ConnectionFlush({
       engine: this.#engine,
@@ -163,16 +174,15 @@ export class Agent {
     await this.#wiring.learnUplinks();
     for (const [, pool] of this.#book.pools()) this.#wiring.ensureForwarding(pool.cidr.includes(':') ? 6 : 4);
     await this.#guard.start();
-    const { address4, address6 } = config.node;
-    const nodeAddresses = [address4, address6].filter((address) => address !== null);
     const attachments = new Attachments({
       ...this.#parts,
       node: config.node.name,
-      mtuBytes: config.dataplane.mtuBytes || (await this.#wiring.mtuOf(config.node.interface, nodeAddresses)),
+      mtuBytes:
+        config.dataplane.mtuBytes || (await this.#wiring.mtuOf(config.node.interface, nodeAddresses(config))),
       picture: this.#picture,
       ipam: this.ipam,
       endpoints: this.#endpoints,
-      wiring: this.#wiring,
+      wirings: this.#wirings,
       policy: this.#policy,
       now: () => new Date(this.#parts.clock.now()),
     });
@@ -183,7 +193,7 @@ export class Agent {
       book: this.#book,
       endpoints: this.#endpoints,
       attachments,
-      wiring: this.#wiring,
+      wirings: this.#wirings,
       confirmMassDeletion: config.dataplane.confirmMassDeletion,
     });
     this.#upkeep = upkeep;
@@ -209,7 +219,7 @@ export class Agent {
     await this.#attachments?.idle();
     await this.#bgp.stop();
     this.#syncer.stop();
-    this.#wiring.close();
+    for (const wiring of Object.values(this.#wirings)) wiring.close();
     await this.#parts.store.close();
   }
 
@@ -358,4 +368,8 @@ export class Agent {
   #report(what: string, error: unknown): void {
     this.#parts.logger.error({ error: asNetctlError(error).message }, `${what}: failed, will be tried again`);
   }
+}
+
+function nodeAddresses({ node: { address4, address6 } }: Config): Address[] {
+  return [address4, address6].filter((address) => address !== null);
 }

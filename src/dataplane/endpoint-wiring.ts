@@ -20,8 +20,10 @@ import { hostInterfacePrefix } from '../model/attachment.ts';
 import { type Address, type Cidr, type Family, familyOf, hostCidr } from '../model/ip.ts';
 import type { Endpoint } from '../model/records.ts';
 import { blockRoute, planContainer, planHost, planHostRoutes, type VethSpec } from '../veth/plan.ts';
+import { twoIndexes } from './indexes.ts';
+import type { Wiring } from './wiring.ts';
 
-export class EndpointWiring {
+export class EndpointWiring implements Wiring {
   readonly #linux: Linux;
   readonly #host: Routing;
   readonly #isAnnounced: (address: Address) => boolean;
@@ -35,6 +37,14 @@ export class EndpointWiring {
     this.#isAnnounced = isAnnounced;
     this.#host = linux.openRouting();
     this.#logger = logger;
+  }
+
+  async make(endpoint: Endpoint, netns: Netns): Promise<void> {
+    this.finish(await this.begin(endpoint, netns), netns);
+  }
+
+  unmake({ hostInterface }: Endpoint): Promise<void> {
+    return this.remove(hostInterface);
   }
 
   /**
@@ -343,12 +353,6 @@ export class EndpointWiring {
       container.close();
     }
   }
-}
-
-/** Two different interface indexes that are most likely unused; a clash is answered by trying again. */
-function twoIndexes(): [number, number] {
-  const first = 100_000 + 2 * Math.floor(Math.random() * 4_000_000);
-  return [first, first + 1];
 }
 
 type Place = Pick<RouteInfo, 'destination' | 'type' | 'linkIndex' | 'protocol'>;

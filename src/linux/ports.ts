@@ -9,6 +9,8 @@
 import { NetctlError } from '../lib/errors.ts';
 import type { Address, Cidr, Family } from '../model/ip.ts';
 import type { Mac } from '../model/mac.ts';
+import type { MacvlanMode } from '../model/macvlan.ts';
+import type { LinkCounters, QdiscInfo, TokenBucket } from './link-kinds.ts';
 
 /** One host as netctl sees it. `netns` absent means the namespace that the agent runs in. */
 export interface Linux {
@@ -18,6 +20,16 @@ export interface Linux {
   openNetns(path: string): Netns;
   /** A routing socket born in the namespace; it stays there after `netns` is closed. */
   openRouting(netns?: Netns): Routing;
+  /**
+   * Whole Ethernet frames of one protocol (a number of linux/if_ether.h: 0x0806 is ARP, 0x86dd IPv6) on one link.
+   * @param onFrame hears what arrives, not what is sent from here @throws KernelError ENODEV
+   */
+  openPackets(
+    linkIndex: number,
+    protocol: number,
+    onFrame: ((frame: Buffer) => void) | null,
+    netns?: Netns,
+  ): Packets;
   /** Reads and writes below /proc/sys (`net/ipv4/ip_forward`), in the namespace. */
   readSysctl(path: string, netns?: Netns): string;
   writeSysctl(path: string, value: string, netns?: Netns): void;
@@ -41,10 +53,17 @@ export interface Linux {
    */
   watchForeignRules(ownTable: string, onChange: () => void): () => void;
   /**
-   * Deletes a link of the agent's namespace (with a veth, its peer too). Resolves when the kernel announced that it is
-   * gone, or never was; does not wait for the kernel's own RCU grace period (16–25 ms). Many at once go in groups.
+   * Deletes a link of the agent's namespace, or of another, which stays open until then (with a veth, its peer too). Resolves when
+   * the kernel announced that it is gone, or never was; does not wait for the kernel's own RCU grace period (16–25 ms). Many at
+   * once in the agent's own namespace go in groups.
    */
-  deleteLink(index: number): Promise<void>;
+  deleteLink(index: number, netns?: Netns): Promise<void>;
+}
+
+export interface Packets {
+  /** @throws KernelError ENETDOWN, ENOBUFS, EPERM (a filter on the link dropped it) */
+  send(frame: Uint8Array): void;
+  close(): void;
 }
 
 export interface Netns {
@@ -80,6 +99,10 @@ export interface Routing {
   /** Routes of the main table that carry the protocol number (all protocols if absent). */
   routes(filter?: { protocol?: number }): Promise<RouteInfo[]>;
   neighbours(linkIndex?: number): Promise<NeighbourInfo[]>;
+  /** Queueing disciplines of the link. */
+  qdiscs(linkIndex: number): Promise<QdiscInfo[]>;
+  /** What went through each link since it was made, by index. */
+  counters(): Promise<Map<number, LinkCounters>>;
   close(): void;
 }
 
@@ -91,6 +114,15 @@ export type RoutingRequest =
       host: LinkSpec;
       peer: LinkSpec & { readonly netnsFd: number };
     }
+  /** A macvlan on a link of this namespace, born in the other one under its final name. It is not up. */
+  | {
+      kind: 'macvlan-add';
+      parentIndex: number;
+      mode: MacvlanMode;
+      link: LinkSpec & { readonly netnsFd: number };
+    }
+  /** A link that hands on what is sent to it, so that what arrived elsewhere can be queued (`redirect-ingress`). Not up. */
+  | { kind: 'ifb-add'; link: Omit<LinkSpec, 'mac'> }
   | {
       kind: 'link-set';
       index: number;
@@ -103,7 +135,14 @@ export type RoutingRequest =
   | { kind: 'address-add'; index: number; address: Address; prefixLength: number }
   | { kind: 'route-add' | 'route-replace'; route: RouteSpec }
   | { kind: 'route-delete'; route: RouteSpec }
-  | { kind: 'neighbour-replace'; index: number; address: Address; mac: Mac };
+  | { kind: 'address-delete'; index: number; address: Address; prefixLength: number }
+  | { kind: 'neighbour-replace'; index: number; address: Address; mac: Mac }
+  /** What leaves by the link goes through a token bucket: made, or changed where there is one. */
+  | { kind: 'shape'; index: number; bucket: TokenBucket }
+  | { kind: 'unshape'; index: number }
+  /** What arrives on the link leaves by another one first: an ifb of the same namespace. */
+  | { kind: 'redirect-ingress'; index: number; toIndex: number }
+  | { kind: 'unredirect-ingress'; index: number };
 
 export interface LinkSpec {
   readonly name: string;
@@ -143,6 +182,11 @@ export interface LinkInfo {
   readonly running: boolean;
   /** Index of the peer in the peer's namespace, for a veth. */
   readonly peerIndex: number | null;
+  /** Index of the link below in its namespace, for a macvlan and its like. */
+  readonly parentIndex: number | null;
+  /** The bridge or bond that the link is a port of. */
+  readonly masterIndex: number | null;
+  readonly macvlanMode: MacvlanMode | null;
 }
 
 export interface AddressInfo {

@@ -20,6 +20,7 @@ import { type Caller, certificateCaller, localCaller } from '../api/caller.ts';
 import type { ApiDeps } from '../api/deps.ts';
 import { Metrics } from '../api/metrics.ts';
 import { buildApi } from '../api/server.ts';
+import { release } from '../cni/delegate.ts';
 import { DeleteQueue } from '../cni/delete-queue.ts';
 import { createCniServer } from '../cni/server.ts';
 import { systemClock } from '../lib/clock.ts';
@@ -78,6 +79,7 @@ async function run(config: Config, settings: readonly Setting[], logger: Logger)
     bird: createBird({ program: config.bgp.birdPath, directory: config.runDir }),
     clock: systemClock,
     logger,
+    releaseDelegate: (id, delegate) => release({ delegate, id, netnsPath: id.netns.path }),
   });
   const attachments = await agent.start();
 

@@ -7,6 +7,7 @@
 import { z } from 'zod';
 import { type AddressRange, parseAddressRange, rangeEnds } from './address-range.ts';
 import { bgpSettingsSchema, port } from './bgp.ts';
+import { delegateSchema } from './delegate.ts';
 import {
   type Address,
   addressBits,
@@ -18,6 +19,7 @@ import {
   prefixLength,
 } from './ip.ts';
 import { type Mac, parseMac } from './mac.ts';
+import { macvlanSchema } from './macvlan.ts';
 import { parseInterfaceName, parseName, parseNodeName } from './names.ts';
 import { parseSelector } from './selector.ts';
 
@@ -205,7 +207,14 @@ export const endpointSchema = z.strictObject({
   containerId: z.string().max(1024),
   /** Name inside the container. */
   interface: interfaceName,
-  kind: z.enum(['routed', 'macvlan']),
+  /** `foreign`: another plugin has made the interface; policy holds where `hostInterface` is its host's end. */
+  kind: z.enum(['routed', 'macvlan', 'foreign']),
+  /** Set with kind macvlan. */
+  macvlan: macvlanSchema.nullable().default(null),
+  /** The addresses are not of our pools: another plugin chose them. */
+  foreignAddresses: z.boolean().default(false),
+  /** Who must be told when those are free again. */
+  delegate: delegateSchema.nullable().default(null),
   hostInterface: interfaceName,
   mac,
   mtuBytes: z.int().min(68).max(65535),

@@ -13,6 +13,7 @@ import type { Address, Cidr } from '../../src/model/ip.ts';
 import type { Mac } from '../../src/model/mac.ts';
 import { planContainer, planHost, type VethSpec } from '../../src/veth/plan.ts';
 import { filterContract } from './linux-contract-filter.ts';
+import { linkContract } from './linux-contract-links.ts';
 import { nftContract } from './linux-contract-nft.ts';
 import { refused } from './linux-contract-refusal.ts';
 
@@ -100,6 +101,9 @@ export function linuxContract(name: string, createAdapter: () => Promise<Adapter
         up: false,
         running: false,
         peerIndex: spec.containerIndex,
+        parentIndex: null,
+        masterIndex: null,
+        macvlanMode: null,
       });
       const containerEnd = container.link({ index: spec.containerIndex });
       assert.equal(containerEnd?.name, 'eth0');
@@ -363,5 +367,6 @@ export function linuxContract(name: string, createAdapter: () => Promise<Adapter
 
     filterContract(() => linux);
     nftContract(() => linux);
+    linkContract({ linux: () => linux, host: () => host, netns: () => netns, number: () => count });
   });
 }

@@ -6,6 +6,7 @@ import { PolicyQuestions } from '../../../src/agent/policy-questions.ts';
 import { FakeBird } from '../../../src/linux/fake/bird.ts';
 import { FakeLinux } from '../../../src/linux/fake/linux.ts';
 import type { Linux } from '../../../src/linux/ports.ts';
+import type { Attachment } from '../../../src/model/attachment.ts';
 import type { Cidr } from '../../../src/model/ip.ts';
 import type { Store } from '../../../src/store/store.ts';
 import { config, override, Rig, request, silent } from './rig.ts';
@@ -225,6 +226,7 @@ describe('restart', () => {
       bootId: 'boot',
       clock: rig.clock,
       logger: silent,
+      releaseDelegate: async () => undefined,
       linux: rig.linux,
       bird: new FakeBird(),
       store: rig.store,
@@ -243,6 +245,7 @@ describe('restart', () => {
       bootId: 'next boot',
       clock: rig.clock,
       logger: silent,
+      releaseDelegate: async () => undefined,
       linux,
       bird: new FakeBird(),
       store: rig.store,
@@ -278,8 +281,8 @@ describe('restart', () => {
     const attachments = await rig.start();
     rig.linux.addNetns('/ns/b');
     rig.linux.writeSysctl('net/ipv4/conf/all/rp_filter', '1');
-    const filterOf = ({ hostInterface }: { hostInterface: string }): string =>
-      rig.linux.readSysctl(`net/ipv4/conf/${hostInterface}/rp_filter`);
+    const filterOf = ({ host }: Attachment): string =>
+      rig.linux.readSysctl(`net/ipv4/conf/${host?.interface}/rp_filter`);
     const extraSources = ['192.0.2.1/32' as Cidr];
     const virtual = await attachments.attach({ ...request('a'), extraSources });
     const other = await attachments.attach(request('b', '/ns/b'));

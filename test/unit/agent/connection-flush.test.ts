@@ -77,6 +77,7 @@ test('each host cuts its own, once it has the change, and only what the change d
       clock: new ManualClock(),
       logger: silent,
       bird: new FakeBird(),
+      releaseDelegate: async () => undefined,
     });
     hosts.push({ agent, linux });
   }

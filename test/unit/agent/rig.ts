@@ -54,6 +54,7 @@ export class Rig {
       clock: this.clock,
       logger: silent,
       bird: new FakeBird(),
+      releaseDelegate: async () => undefined,
       ...ports,
     });
   }
@@ -91,4 +92,7 @@ export const request = (containerId: string, netns = '/ns/a'): AttachRequest => 
   retainSeconds: null,
   labels: {},
   extraSources: [],
+  macvlan: null,
+  foreignIpam: null,
+  foreignLink: null,
 });

@@ -125,6 +125,7 @@ export function endpoint(overrides: Record<string, Json> = {}): Json {
     containerId: '0123456789abcdef0123',
     interface: 'eth0',
     kind: 'routed',
+    macvlan: null,
     hostInterface: 'nctl0123456789a',
     mac: '02:00:00:00:00:01',
     mtuBytes: 1500,
