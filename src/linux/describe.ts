@@ -3,7 +3,9 @@
  *
  * In: a request of ports.ts. Out: `add route 10.0.0.1/32`. Never: a value that the request does not hold.
  */
-import type { IpSetRequest, NftRequest, RoutingRequest } from './ports.ts';
+
+import type { NftRequest } from './nftables-port.ts';
+import type { IpSetRequest, RoutingRequest } from './ports.ts';
 
 export function describeRouting(request: RoutingRequest): string {
   switch (request.kind) {

@@ -10,6 +10,7 @@ import { describeRouting } from '../describe.ts';
 import { checkIfb, checkIndex, checkMacvlan, checkVeth } from '../netlink/link.ts';
 import { checkRoute } from '../netlink/route.ts';
 import { checkBucket } from '../netlink/traffic-control.ts';
+import type { TraceStep } from '../nftables-port.ts';
 import {
   type Conntrack,
   KernelError,
@@ -20,7 +21,6 @@ import {
   type Packets,
   type Routing,
   type RoutingRequest,
-  type TraceStep,
   type TrackedConnection,
 } from '../ports.ts';
 import { FakeIpSets } from './ipsets.ts';
