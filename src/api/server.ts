@@ -21,6 +21,7 @@ import { explainRoutes } from './explain.ts';
 import { keepAnswers } from './idempotency.ts';
 import { ipamRoutes } from './ipam.ts';
 import { ipamCheckRoutes } from './ipam-check.ts';
+import { nodeRoutes } from './nodes.ts';
 import { poolRoutes } from './pools.ts';
 import { profileRoutes } from './profiles.ts';
 import { reservationRoutes } from './reservations.ts';
@@ -53,6 +54,7 @@ export function buildApi(deps: ApiDeps): FastifyInstance {
     });
     const areas = [
       systemRoutes,
+      nodeRoutes,
       poolRoutes,
       profileRoutes,
       documentRoutes,

@@ -1,16 +1,14 @@
 /**
- * Routes about the agent itself: version, status, configuration, nodes, and the document that describes the API.
+ * Routes about the agent itself: version, status, configuration, and the document that describes the API.
  *
- * In: what the agent reports, node records. Out: `/v1/version`, `/v1/status`, `/v1/config`, `/v1/nodes`, `/v1/openapi.json`.
+ * In: what the agent reports. Out: `/v1/version`, `/v1/status`, `/v1/config`, `/v1/openapi.json`.
  * Never: a secret of the configuration (the agent leaves them out of what it hands over).
  */
 import type { FastifyInstance } from 'fastify';
-import { nodeSchema } from '../model/records.ts';
 import type { ApiDeps } from './deps.ts';
-import { byName, typed } from './http.ts';
-import { configList, nodeList, statusItem, versionItem } from './schemas.ts';
+import { typed } from './http.ts';
+import { configList, statusItem, versionItem } from './schemas.ts';
 import { bgpProblems, problemsOf } from './status.ts';
-import { parserOf, readAll } from './store-access.ts';
 
 export function systemRoutes(instance: FastifyInstance, deps: ApiDeps): void {
   const api = typed(instance);
@@ -42,10 +40,4 @@ export function systemRoutes(instance: FastifyInstance, deps: ApiDeps): void {
   });
 
   api.get('/v1/config', { schema: { response: { 200: configList } } }, () => ({ items: [...deps.config()] }));
-
-  api.get('/v1/nodes', { schema: { response: { 200: nodeList } } }, async () => {
-    const { revision, found } = await readAll(deps.store, 'node', parserOf(nodeSchema));
-    const items = found.map(({ key, value, revision }) => ({ name: key.node, ...value, revision }));
-    return { revision, items: items.sort((a, b) => byName(a.name, b.name)) };
-  });
 }

@@ -1,11 +1,13 @@
 /**
- * Commands about nodes and the agent itself: `node show`, `node status`, `config show`, `version`.
+ * Commands about nodes and the agent itself: `node show`, `node remove`, `node status`, `config show`, `version`.
  *
  * In: arguments. Out: what the agent reports; `node status` also as an exit code. Never: "healthy" while the agent names a
  * problem.
  */
-import type { NodeItem, StatusItem, VersionItem } from '../api/schemas.ts';
+import type { NodeItem, Removed, StatusItem, VersionItem } from '../api/schemas.ts';
 import { printBgp } from './bgp-status.ts';
+import { printChange } from './change.ts';
+import { segment } from './client.ts';
 import type { Command } from './command.ts';
 import { CliError, exitCodes } from './exit.ts';
 import type { Output, View } from './output.ts';
@@ -52,6 +54,19 @@ export const agentCommands: readonly Command[] = [
     help: 'List the nodes.',
     async run({ api, output }) {
       await output.list(nodeView, (await api().send<{ items: NodeItem[] }>('GET', '/v1/nodes')).items);
+    },
+  },
+  {
+    words: 'node remove NAME',
+    options: {
+      force: { type: 'flag', help: 'also with containers: its blocks, addresses and endpoints go' },
+    },
+    help: 'Remove a node that will not come back, with all that it has.',
+    async run({ args, api, output }) {
+      const name = args.text('NAME');
+      const path = `/v1/nodes/${segment(name)}${args.flag('force') ? '?force=true' : ''}`;
+      const changed = await api().send<Removed>('DELETE', path);
+      await printChange(output, 'node', name, `node ${name} removed`, changed);
     },
   },
   {

@@ -30,6 +30,7 @@ import {
   type ReleaseRequest,
   type UnbindRequest,
 } from './release.ts';
+import { type Holdings, holdingsOf, planRemoveNode } from './remove-node.ts';
 import {
   planCancel,
   planCommit,
@@ -155,6 +156,16 @@ export class Ipam {
     return this.#run(() => planGiveBackBlock(this.book, request));
   }
 
+  /** What the node has, for a question before `removeNode`. */
+  holdings(node: string): Holdings {
+    return holdingsOf(this.book, node);
+  }
+
+  /** Takes everything from a node that will not come back. Repeating it is safe. */
+  async removeNode(node: string): Promise<void> {
+    await this.#drain((now) => planRemoveNode(this.book, node, now), Number.POSITIVE_INFINITY);
+  }
+
   quarantine(report: ConflictReport): Promise<AddressRecord> {
     return this.#run(() => planQuarantine(this.book, report));
   }
@@ -166,8 +177,8 @@ export class Ipam {
     await this.#drain(() => planGiveBack(this.book, node));
   }
 
-  async #drain(plan: (now: Date) => Step | null): Promise<void> {
-    for (let steps = 0; steps < mostSteps; steps++) {
+  async #drain(plan: (now: Date) => Step | null, most = mostSteps): Promise<void> {
+    for (let steps = 0; steps < most; steps++) {
       const revision = await this.commit(() => plan(this.#now()) ?? { compares: [], writes: [] });
       if (revision === 0) return;
     }
