@@ -58,7 +58,7 @@ PART := *
 test-long: build
 	@scripts/setup etcd-server bird2 iputils-ping debootstrap systemd-container vagrant vagrant-libvirt frr gobgpd
 	@scripts/deb
-	node_modules/.bin/node --test --test-concurrency=1 'test/long/$(PART).test.ts'
+	scripts/sandbox node_modules/.bin/node --test --test-concurrency=1 'test/long/$(PART).test.ts'
 
 check: setup
 	node_modules/.bin/tsc --noEmit -p .
