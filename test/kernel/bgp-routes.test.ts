@@ -25,7 +25,7 @@ const blackhole = (net: string, protocol: number) => [
 
 /** The configuration of a node of ours, fast enough for a test. */
 function ours(wanted: Wanted): string {
-  const settings = { holdSeconds: 9, keepaliveSeconds: 3, ...wanted.settings };
+  const settings = { holdSeconds: 9, ...wanted.settings };
   return renderBird(compileBgp(input({ pools, ...wanted, settings })));
 }
 
