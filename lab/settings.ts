@@ -25,9 +25,10 @@ type Shape = Pick<LabRecord, 'nodes' | 'reflectors' | 'router'>;
 
 const post = (path: string, body: unknown): Request => ({ method: 'POST', path, body });
 const patch = (path: string, body: unknown): Request => ({ method: 'PATCH', path, body });
-const mesh = (on: boolean): Request => patch('/v1/bgp/settings', { mesh: on });
 /** From so many nodes on, a mesh that grows with each of them costs more than all else: every one has to be told of every other. */
 const lateMesh = 10;
+/** From so many on, no BFD in a mesh: each pair tells the other three times a second that it is there, 65,000 packets at 100 nodes. */
+const tooManyForBfd = 50;
 
 /** In any order; the reflectors must have registered, most nodes had better not. */
 export function settings({ nodes, reflectors, router }: Shape): Request[] {
@@ -38,7 +39,7 @@ export function settings({ nodes, reflectors, router }: Shape): Request[] {
     reflectors === 0
       ? []
       : [post('/v1/bgp/peers', { name: 'reflectors', peerSelector: 'role == "reflector"' })];
-  const meshOff = reflectors > 0 || nodes > lateMesh ? [mesh(false)] : [];
+  const meshOff = reflectors > 0 || nodes > lateMesh ? [patch('/v1/bgp/settings', { mesh: false })] : [];
   const { address4, address6 } = routerAddresses;
   const peers =
     router === null
@@ -58,7 +59,8 @@ export function settings({ nodes, reflectors, router }: Shape): Request[] {
 
 /** Once all nodes have registered. */
 export function lateSettings({ nodes, reflectors }: Shape): Request[] {
-  return reflectors === 0 && nodes > lateMesh ? [mesh(true)] : [];
+  const quiet = nodes > tooManyForBfd ? { bfd: false } : {};
+  return reflectors === 0 && nodes > lateMesh ? [patch('/v1/bgp/settings', { mesh: true, ...quiet })] : [];
 }
 
 /** @param node its place in the list, from 0 */

@@ -55,7 +55,7 @@ export const bgpSettingsItem = z.object({
   bfdIntervalMilliseconds: z.int(),
   bfdMultiplier: z.int(),
   holdSeconds: z.int(),
-  keepaliveSeconds: z.int(),
+  keepaliveSeconds: number,
   gracefulRestartSeconds: z.int(),
   communities: texts,
   revision,

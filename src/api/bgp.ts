@@ -132,7 +132,7 @@ async function setBgp(
     serialise: (settings) => settings,
     change: (settings) => {
       const bgp = { ...settings.bgp, ...given };
-      if (bgp.keepaliveSeconds > bgp.holdSeconds)
+      if (bgp.keepaliveSeconds !== null && bgp.keepaliveSeconds > bgp.holdSeconds)
         throw invalid('keepaliveSeconds', bgp.keepaliveSeconds, `at most the hold time, ${bgp.holdSeconds}`);
       return { ...settings, bgp };
     },

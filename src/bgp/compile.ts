@@ -193,10 +193,9 @@ function sessionOf(input: BgpInput, own: BgpNode, wish: Wish): BgpSession | stri
     passive: peer?.passive === true || (isNodeToNode && addressValue(localAddress) < addressValue(address)),
     password: peer === null ? settings.meshPassword : peer.password,
     holdSeconds,
-    keepaliveSeconds: Math.min(
-      peer?.keepaliveSeconds ?? settings.keepaliveSeconds,
-      Math.max(1, Math.floor(holdSeconds / 3)),
-    ),
+    // One for the hold time of the cluster may be too long for that of this peer.
+    keepaliveSeconds:
+      peer?.keepaliveSeconds ?? ((peer?.holdSeconds ?? null) === null ? settings.keepaliveSeconds : null),
     ttlSecurityHops: peer?.ttlSecurityHops ?? null,
     bfd:
       (peer?.bfd ?? (other !== undefined && settings.bfd)) ? (other === undefined ? 'on' : 'graceful') : null,

@@ -74,7 +74,8 @@ export interface BgpSession {
   readonly passive: boolean;
   readonly password: string | null;
   readonly holdSeconds: number;
-  readonly keepaliveSeconds: number;
+  /** null: a third of the hold time that the two sides agree on. */
+  readonly keepaliveSeconds: number | null;
   readonly ttlSecurityHops: number | null;
   /** graceful: between nodes, where the agent tells a BIRD that restarts from a host that is dead. */
   readonly bfd: 'on' | 'graceful' | null;

@@ -113,7 +113,7 @@ function commonLines(session: BgpSession, config: BgpConfig): string[] {
   return [
     `  local ${localAddress} port ${localPort} as ${localAsNumber};`,
     ...reachLines(session),
-    `  hold time ${holdSeconds}; keepalive time ${keepaliveSeconds};`,
+    `  hold time ${holdSeconds};${keepaliveSeconds === null ? '' : ` keepalive time ${keepaliveSeconds};`}`,
     // The agent tells a dead host from a restarting BIRD by the order of events.
     '  debug { states, events };',
     // BIRD's own waits are minutes.

@@ -106,7 +106,11 @@ const meshOptions: Readonly<Record<string, Option>> = {
   'bfd-interval': { type: 'number', value: 'MILLISECONDS', help: 'between two signs of life of BFD' },
   'bfd-multiplier': { type: 'number', value: 'N', help: 'a node is dead after so many of them are missing' },
   hold: { type: 'number', value: 'SECONDS', help: 'hold time' },
-  keepalive: { type: 'number', value: 'SECONDS', help: 'between two signs of life of BGP' },
+  keepalive: {
+    type: 'text',
+    value: 'SECONDS|none',
+    help: 'between two signs of life of BGP (default: a third of the hold time)',
+  },
   'graceful-restart': {
     type: 'number',
     value: 'SECONDS',
@@ -237,6 +241,7 @@ async function meshChanges(context: Context): Promise<BgpSettingsSet> {
   const state = args.optionalText('STATE');
   const password = args.optionalText('password-file');
   const communities = args.list('community');
+  const keepalive = args.optionalText('keepalive');
   return {
     mesh: state === undefined ? undefined : state === 'on',
     meshPassword:
@@ -245,21 +250,22 @@ async function meshChanges(context: Context): Promise<BgpSettingsSet> {
     bfdIntervalMilliseconds: args.number('bfd-interval'),
     bfdMultiplier: args.number('bfd-multiplier'),
     holdSeconds: args.number('hold'),
-    keepaliveSeconds: args.number('keepalive'),
+    keepaliveSeconds: keepalive === 'none' ? null : args.number('keepalive'),
     gracefulRestartSeconds: args.number('graceful-restart'),
     communities: communities?.length === 1 && communities[0] === 'none' ? [] : communities,
   };
 }
 
 function printSettings({ output }: Context, settings: BgpSettingsItem): Promise<void> {
-  const { mesh, asNumber, meshPassword, bfd, communities } = settings;
+  const { mesh, asNumber, meshPassword, bfd, communities, keepaliveSeconds } = settings;
   const watched = `every ${settings.bfdIntervalMilliseconds} ms, dead after ${settings.bfdMultiplier}`;
   return output.one('bgp-mesh', 'mesh', settings, [
     ['mesh', mesh ? 'on' : 'off'],
     ['default AS', asNumber],
     ['password', meshPassword ?? 'none'],
     ['BFD', bfd ? watched : 'off'],
-    ['hold time', `${settings.holdSeconds} s, keepalive ${settings.keepaliveSeconds} s`],
+    ['hold time', `${settings.holdSeconds} s`],
+    ['keepalive', keepaliveSeconds === null ? 'a third of it' : `${keepaliveSeconds} s`],
     ['restart time', `${settings.gracefulRestartSeconds} s`],
     ['communities', joined(communities)],
   ]);

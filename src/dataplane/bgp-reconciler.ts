@@ -28,6 +28,10 @@ const lastRetryMilliseconds = 30_000;
 /** A BIRD that ran this long did not end because of how it was started. */
 const soundMilliseconds = 10_000;
 const withdrawMilliseconds = 5000;
+/** After these lines of its log BIRD has something to tell, step by step. */
+const begins = /: State changed to up$|^Graceful restart done$/;
+const awakeMilliseconds = 2000;
+const wakeMilliseconds = 50;
 /** Between the moments at which a process ends and at which the one at the other end hears of it. */
 const bfdMarginMilliseconds = 1000;
 
@@ -61,6 +65,8 @@ export class BgpReconciler {
   #isDue = false;
   #running: Promise<void> | null = null;
   #retry: Timer | null = null;
+  #waking: Timer | null = null;
+  #awakeUntil = 0;
   #failuresInARow = 0;
   #endsInARow = 0;
   #startedAt = Number.NEGATIVE_INFINITY;
@@ -107,6 +113,7 @@ export class BgpReconciler {
   async close(): Promise<void> {
     this.#isClosed = true;
     this.#retry?.cancel();
+    this.#waking?.cancel();
     await this.idle();
     this.#session?.close();
     this.#session = null;
@@ -252,6 +259,7 @@ export class BgpReconciler {
 
   /** A session whose host died would keep its routes for the time of a graceful restart. */
   #onLog(line: string): void {
+    if (begins.test(line)) this.#keepAwake();
     const dead = this.#log.read(line, this.#parts.clock.monotonic());
     if (dead === null) return;
     this.#parts.logger.warn({ session: dead }, 'a peer does not answer: its routes are taken back');
@@ -261,6 +269,19 @@ export class BgpReconciler {
         'cannot restart a session',
       );
     });
+  }
+
+  /** An idle BIRD 2.0.12 begins to tell a peer or the kernel and then sleeps up to 3 s at each step; a question wakes it. */
+  #keepAwake(): void {
+    const { clock } = this.#parts;
+    this.#awakeUntil = clock.monotonic() + awakeMilliseconds;
+    if (this.#waking !== null) return;
+    const ask = (): void => {
+      const isOver = this.#session === null || clock.monotonic() > this.#awakeUntil;
+      this.#waking = isOver ? null : clock.setTimer(wakeMilliseconds, ask);
+      if (!isOver) this.#session?.ask('show status').catch(() => undefined);
+    };
+    ask();
   }
 
   /** At once, unless it ends again and again. */

@@ -166,7 +166,8 @@ export const bgpSettingsSchema = exactObject({
   /** A peer is dead after so many intervals without a word. */
   bfdMultiplier: z.int(MULTIPLIER).min(2, MULTIPLIER).max(50, MULTIPLIER).default(3),
   holdSeconds: hold.default(90),
-  keepaliveSeconds: keepalive.default(30),
+  /** null: a third of the hold time that the two sides agree on. */
+  keepaliveSeconds: keepalive.nullable().default(null),
   /** How long peers keep the routes of a node whose BIRD went away without a word. */
   gracefulRestartSeconds: z.int(RESTART).min(1, RESTART).max(4095, RESTART).default(15),
   /** Given to all that nodes announce. */

@@ -8,6 +8,7 @@ import { eventually } from '../../lab/run.ts';
 import { compileBgp } from '../../src/bgp/compile.ts';
 import type { BgpNode } from '../../src/bgp/config.ts';
 import { renderBird } from '../../src/bgp/render.ts';
+import { parseSessions } from '../../src/bgp/status.ts';
 import { type Address, cidrContains, parseAddress, parseCidr } from '../../src/model/ip.ts';
 import { input, node, type Wanted } from '../unit/bgp/cluster.ts';
 import { Speakers } from './bird-speakers.ts';
@@ -24,7 +25,7 @@ const blackhole = (net: string, protocol: number) => [
 
 /** The configuration of a node of ours, fast enough for a test. */
 function ours(wanted: Wanted): string {
-  const settings = { holdSeconds: 9, keepaliveSeconds: 3, ...wanted.settings };
+  const settings = { holdSeconds: 9, ...wanted.settings };
   return renderBird(compileBgp(input({ pools, ...wanted, settings })));
 }
 
@@ -255,6 +256,41 @@ test('nodes behind a router reach each other by the way that the host has there'
       ['10.65.1.0/26'],
       'neither network nor default route of the other is announced',
     );
+  } finally {
+    await all.close();
+  }
+});
+
+test('a session goes on when others come, filters and communities change and templates get other names', async () => {
+  const all = await Speakers.create('bc');
+  try {
+    const nodes: Record<string, BgpNode> = { node1: node(1), node2: node(2) };
+    for (const number of [1, 2]) {
+      await all.add(`node${number}`, 'near', [`192.0.2.${number}/24`]);
+      await all.ip(`node${number}`, ...blackhole(`10.65.${number}.0/26`, 111));
+      await all.start(`node${number}`, ours({ nodes, node: `node${number}` }));
+    }
+    await all.established('node1', 'node2');
+    await within('node 2 has the block', ['10.65.1.0/26 via 192.0.2.1'], () => all.learned('node2'));
+    const sessions = async () => parseSessions(await all.ask('node1', 'show protocols all'));
+    const [before] = await sessions();
+    const changed = {
+      nodes: { ...nodes, node3: node(3), node4: node(4) },
+      // Sorts before the mesh, so its template is the first.
+      peers: { tor: { address: '192.0.2.253', asNumber: 65001, exportFilters: ['some'] } },
+      filters: { some: { rules: [{ action: 'reject', prefixes: ['10.65.0.0/17 le 32'] }] } },
+      settings: { communities: ['64512:77'] },
+      pools: [...pools, '10.66.0.0/16'],
+    };
+    // `since` has seconds: a session that began anew within the one in which it began would go unnoticed.
+    await new Promise((wake) => setTimeout(wake, 1100));
+    await all.configure('node1', ours(changed));
+    await eventually('node 2 hears of the community', 5000, async () =>
+      (await all.ask('node2', 'show route 10.65.1.0/26 all')).includes('(64512,77)'),
+    );
+    const after = (await sessions()).find(({ protocol }) => protocol === before?.protocol);
+    assert.deepEqual([after?.state, after?.since], ['Established', before?.since]);
+    assert.equal((await sessions()).length, 4);
   } finally {
     await all.close();
   }

@@ -213,6 +213,29 @@ describe('BGP between hosts', () => {
     assert.match(stdout, /bird2/);
     await all.join(three, 'nobird');
   });
+
+  test('a node that is removed takes its blocks, endpoints and sessions with it, after a confirmation', async () => {
+    await three.kill('SIGTERM');
+    await three.start(all.flags(2));
+    await all.converged();
+    await three.kill('SIGKILL');
+    const asked = await one.netctl(['node', 'remove', three.name]);
+    assert.match(asked.stdout, /[1-9]\d* blocks?.*[1-9]\d* endpoints?/s);
+    await one.mustNetctl(['node', 'remove', three.name, '--yes', '--force']);
+    for (const words of [
+      ['node', 'show'],
+      ['ipam', 'show', '--blocks'],
+      ['endpoint', 'show'],
+      ['node', 'status'],
+    ])
+      await eventually(
+        `${words.join(' ')} does not name it`,
+        5000,
+        async () => !(await two.netctl([...words, '-o', 'json'])).stdout.includes(three.name),
+      );
+    await eventually('its routes are gone', 5000, async () => !(await routes(one)).includes('192.0.2.3 dev'));
+    await all.converged([one, two]);
+  });
 });
 
 function isAlive(pid: number): boolean {

@@ -8,6 +8,7 @@ import { mkdirSync, mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { eventually, mustRun, run } from '../../lab/run.ts';
+import { parseConfigureReply } from '../../src/bgp/reply.ts';
 import { parseSessions } from '../../src/bgp/status.ts';
 import type { Bird } from '../../src/linux/bird.ts';
 import { createBird } from '../../src/linux/real/bird.ts';
@@ -86,6 +87,12 @@ export class Speakers {
     const [config, control, pid] = ['conf', 'ctl', 'pid'].map((end) => join(directory, `bird.${end}`));
     const command = [program, '-c', config!, '-s', control!, '-P', pid!];
     await mustRun(['ip', 'netns', 'exec', this.#space(name), ...command]);
+  }
+
+  async configure(name: string, text: string): Promise<void> {
+    await this.#bird(name).install(text);
+    const { accepted, message } = parseConfigureReply(await this.ask(name, 'configure'));
+    if (!accepted) throw new Error(message);
   }
 
   async ask(name: string, command: string): Promise<string> {

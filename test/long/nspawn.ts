@@ -29,7 +29,9 @@ ip link set lan up`;
  * hierarchy. Only /proc/sys/net may be written by a guest: the rest would be the machine's own settings.
  */
 const nspawn = `set -e
-for hierarchy in /sys/fs/cgroup/*/; do
+hierarchies=/sys/fs/cgroup/*/
+[ ! -e /sys/fs/cgroup/cgroup.procs ] || hierarchies=/sys/fs/cgroup/
+for hierarchy in $hierarchies; do
   [ -w "$hierarchy/cgroup.procs" ] || continue
   mkdir -p "$hierarchy$1"
   case $hierarchy in */cpuset/)
@@ -87,7 +89,8 @@ export class Ground {
     rmSync(this.#directory, { recursive: true, force: true });
     for (const { group } of this.#guests) {
       // A group goes once its last process is gone, which the kernel may need a moment for.
-      const remove = `find /sys/fs/cgroup/*/${group} -depth -type d -exec rmdir {} + 2>/dev/null; ! ls -d /sys/fs/cgroup/*/${group} 2>/dev/null`;
+      const groups = `/sys/fs/cgroup/${group} /sys/fs/cgroup/*/${group}`;
+      const remove = `find ${groups} -depth -type d -exec rmdir {} + 2>/dev/null; ! ls -d ${groups} 2>/dev/null | grep -q .`;
       await eventually(
         `no control group ${group}`,
         5000,

@@ -132,7 +132,10 @@ describe('settings', () => {
   });
 
   test('that do not go together are refused', async () => {
-    const { body } = await call(makeApi(), 'PATCH', '/v1/bgp/settings', { holdSeconds: 20 });
+    const { body } = await call(makeApi(), 'PATCH', '/v1/bgp/settings', {
+      holdSeconds: 20,
+      keepaliveSeconds: 30,
+    });
     assert.match(body.error.message, /^keepaliveSeconds: 30.*at most the hold time, 20/);
     const shown = await call(makeApi(), 'PATCH', '/v1/bgp/settings', { meshPassword: 'set' });
     assert.match(shown.body.error.message, /^meshPassword: /);

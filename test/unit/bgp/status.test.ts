@@ -99,7 +99,7 @@ test('configure', () => {
   assert.deepEqual(parseConfigureReply(reply('configure')), { accepted: true, message: 'Reconfigured' });
   assert.deepEqual(parseConfigureReply(reply('configure-refused')), {
     accepted: false,
-    message: '/tmp/b/bad.conf:1:1 syntax error, unexpected CF_SYM_UNDEFINED',
+    message: '/run/netctl/bird.conf:1:1 syntax error, unexpected CF_SYM_UNDEFINED',
   });
   assert.equal(parseConfigureReply('0004 Reconfiguration in progress\n').accepted, true);
   assert.equal(parseConfigureReply('').accepted, false);

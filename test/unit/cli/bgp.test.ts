@@ -109,6 +109,8 @@ describe('the whole cluster', () => {
       [mesh, holdSeconds, keepaliveSeconds, bfd, gracefulRestartSeconds, communities],
       [false, 30, 10, false, 20, ['64512:1']],
     );
+    await all('bgp mesh --keepalive none');
+    assert.equal(JSON.parse(await all('bgp mesh -o json')).keepaliveSeconds, null);
     assert.equal((await netctl('bgp mesh perhaps')).code, 2);
   });
 
