@@ -17,7 +17,15 @@ import {
 } from '../linux/ports.ts';
 import { announcedProtocol, routeProtocol } from '../linux/route-protocols.ts';
 import { hostInterfacePrefix } from '../model/attachment.ts';
-import { type Address, type Cidr, type Family, familyOf, hostCidr } from '../model/ip.ts';
+import {
+  type Address,
+  addressBits,
+  type Cidr,
+  type Family,
+  familyOf,
+  hostCidr,
+  prefixLength,
+} from '../model/ip.ts';
 import type { Endpoint } from '../model/records.ts';
 import { blockRoute, planContainer, planHost, planHostRoutes, type VethSpec } from '../veth/plan.ts';
 import { twoIndexes } from './indexes.ts';
@@ -138,8 +146,9 @@ export class EndpointWiring implements Wiring {
     }
   }
 
-  /** The blackhole for a block that this node holds, or its end. */
+  /** The blackhole for a block that this node holds, or its end. A block of one address has none: its host route is in that place. */
   setBlockRoute(block: Cidr, present: boolean): void {
+    if (isOneAddress(block)) return;
     try {
       this.#host.batch([{ kind: present ? 'route-replace' : 'route-delete', route: blockRoute(block) }]);
     } catch (error) {
@@ -238,7 +247,7 @@ export class EndpointWiring implements Wiring {
       }
     }
     for (const block of blocks) {
-      if (isThere({ ...blockRoute(block), linkIndex: null })) continue;
+      if (isOneAddress(block) || isThere({ ...blockRoute(block), linkIndex: null })) continue;
       this.setBlockRoute(block, true);
       changed.push(`block route ${block}`);
     }
@@ -354,6 +363,8 @@ export class EndpointWiring implements Wiring {
     }
   }
 }
+
+const isOneAddress = (block: Cidr): boolean => prefixLength(block) === addressBits(familyOf(block));
 
 type Place = Pick<RouteInfo, 'destination' | 'type' | 'linkIndex' | 'protocol'>;
 

@@ -43,6 +43,40 @@ describe('many routes', () => {
     return Number(/= [\d.]+\/([\d.]+)\//.exec(printed)?.[1]);
   }
 
+  test('from the answer of ADD to the first answered ping from another host', async () => {
+    // Every address is a block of its own here, so that each ADD is news for the others.
+    await one.mustNetctl(['pool', 'add', '10.67.0.0/24', '--name', 'singles', '--block-size', '32']);
+    await eventually('BIRD takes the pool', 10_000, async () =>
+      readFileSync(`${two.runDirectory}/bird.conf`, 'utf8').includes('10.67.0.0/24+'),
+    );
+    for (const [what, args] of [
+      ['in an announced block', ''],
+      ['in a new block', 'NETCTL_POOL=singles'],
+    ] as const) {
+      const samples: [first: number, again: number][] = [];
+      for (let i = 0; i < 15; i++) {
+        const { address4 } = await all.join(one, `p${i}${args.length}`, args);
+        const ping = async (): Promise<number> => {
+          const begin = performance.now();
+          await eventually('an answer', 5000, async () => {
+            const { code } = await b.container.exec(['ping', '-c', '1', '-W', '1', '-q', address4]);
+            return code === 0;
+          });
+          return performance.now() - begin;
+        };
+        samples.push([await ping(), await ping()]);
+      }
+      const median = (at: 0 | 1) =>
+        samples
+          .map((sample) => sample[at])
+          .sort((x, y) => x - y)[7]!
+          .toFixed(1);
+      console.log(
+        `# first ping ${what}: ${median(0)} ms, the same again: ${median(1)} ms (medians, process included)`,
+      );
+    }
+  });
+
   for (const count of [10_000, 100_000]) {
     test(`${count} routes`, { timeout: 240_000 }, async () => {
       const lines = Array.from(

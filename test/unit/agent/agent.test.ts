@@ -215,6 +215,53 @@ test('a kernel without IPv6: its tables are never touched, and policy is in sync
   assert.doesNotMatch(rig.linux.toString(), /ip6tables/);
 });
 
+describe('routes', () => {
+  test('blocks are announced, addresses in them are not; a block of one address is announced by its host route', async () => {
+    const rig = new Rig();
+    const attachments = await rig.start();
+    await rig.store.transact(
+      [],
+      [
+        {
+          kind: 'put',
+          key: 'pools/singles',
+          value: poolSchema.parse({ cidr: '10.9.0.0/24', blockSize: 32 }) as unknown as Json,
+        },
+      ],
+    );
+    rig.linux.addNetns('/ns/b');
+    const [inBlock = ''] = (await attachments.attach({ ...request('a'), pools: ['four'] })).addresses;
+    const [single = ''] = (await attachments.attach({ ...request('b', '/ns/b'), pools: ['singles'] }))
+      .addresses;
+    const routes = async (): Promise<string> =>
+      rig.linux
+        .toString()
+        .split('\n')
+        .filter((line) => /^ip route add (blackhole )?10\.[09]\./.test(line))
+        .map((line) => line.replace(/dev \S+/, 'dev veth'))
+        .sort()
+        .join('\n');
+    const wanted = [
+      `ip route add ${inBlock}/32 dev veth proto 110 scope link`,
+      `ip route add ${single}/32 dev veth proto 111 scope link`,
+      `ip route add blackhole ${inBlock.replace(/\d+$/, (last) => String(Number(last) & ~63))}/26 proto 111`,
+    ];
+    assert.equal(await routes(), wanted.sort().join('\n'));
+    const successor = new Agent({
+      config,
+      version: '0',
+      bootId: 'boot',
+      clock: rig.clock,
+      logger: silent,
+      linux: rig.linux,
+      bird: new FakeBird(),
+      store: rig.store,
+    });
+    await successor.start();
+    assert.equal(await routes(), wanted.join('\n'), 'a restart leaves them as they are');
+  });
+});
+
 describe('restart', () => {
   test('a new agent on the same store and kernel changes nothing', async () => {
     const rig = new Rig();
