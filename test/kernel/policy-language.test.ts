@@ -225,7 +225,7 @@ for (const loader of policyLoaders) {
           : host.exec([`iptables-${loader.variant}-save`, '-t', 'filter']);
       const shown =
         loader.name === 'nftables'
-          ? /meta l4proto 6 limit rate 10\/second burst 20 packets log prefix "netctl:web " comment/
+          ? /meta l4proto (?:6|tcp) limit rate 10\/second burst 20 packets log prefix "netctl:web " comment/
           : /-p tcp .*-m limit --limit 10\/sec --limit-burst 20 .*-j LOG --log-prefix "netctl:web "/;
       assert.match(text, shown);
       assert.equal(counted().accepted, 0);
