@@ -46,7 +46,7 @@ test: build dist/test/packet-io
 	@scripts/setup etcd-server etcd-client
 	scripts/sandbox node_modules/.bin/node --test --test-timeout=120000 'test/unit/**/*.test.ts' 'test/kernel/**/*.test.ts'
 
-# Random policy and random packets, for an hour or so.
+# Random policy and random packets, for some hours.
 test-long: build dist/test/packet-io
 	NETCTL_TEST_WORLDS=20000 scripts/sandbox node_modules/.bin/node --test test/kernel/policy-random.test.ts
 
@@ -71,7 +71,7 @@ bench: build dist/bench/spawn-time bench-policy
 # All parts; PARTS="traffic changes" runs some.
 bench-policy: build dist/bench/tcp-cost
 	@scripts/setup etcd-server etcd-client
-	@scripts/sandbox node_modules/.bin/node bench/policy.ts $(PARTS)
+	@scripts/sandbox env TMPDIR='$(CURDIR)/dist/bench' node_modules/.bin/node bench/policy.ts $(PARTS)
 
 clean:
 	rm -rf dist
