@@ -11,6 +11,7 @@ import { tmpdir } from 'node:os';
 import { join, resolve } from 'node:path';
 import { Host, programs } from '../lab/host.ts';
 import { run as execute, mustRun } from '../lab/run.ts';
+import { pairedRatio, quantile } from './statistics.ts';
 
 const runs = 200;
 /** An agent runs for weeks: what is measured is one that has served a few hundred requests, not one whose code is still cold. */
@@ -103,18 +104,11 @@ function report(
 ): void {
   const line = (one: Contestant) =>
     `  ${one.name.padEnd(18)} median ${quantile(times(one), 0.5).toFixed(2).padStart(6)} ms   p99 ${quantile(times(one), 0.99).toFixed(2).padStart(6)} ms`;
-  const pairs = times(ours).map((took, run) => took / times(peer)[run]!);
   const medians = quantile(times(ours), 0.5) / quantile(times(peer), 0.5);
   console.log(
     `${what}, ${times(ours).length} runs each, in turns, after ${warmUps} to warm up\n${line(ours)}\n${line(peer)}`,
   );
   console.log(
-    `  ratio of the medians ${medians.toFixed(3)}, median of the ratios pair by pair ${quantile(pairs, 0.5).toFixed(3)}\n`,
+    `  ratio of the medians ${medians.toFixed(3)}, median of the ratios pair by pair ${pairedRatio(times(ours), times(peer)).toFixed(3)}\n`,
   );
-}
-
-/** The value below which that share of the times lies (nearest rank). */
-function quantile(times: readonly number[], share: number): number {
-  const sorted = times.toSorted((a, b) => a - b);
-  return sorted[Math.min(sorted.length - 1, Math.ceil(share * sorted.length) - 1)] ?? Number.NaN;
 }

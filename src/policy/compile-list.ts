@@ -82,7 +82,11 @@ export function compileList(
 }
 
 /** What is sent to this host: then no rule has to be asked, unless one is there to log. */
-function isDroppedAnyhow(parts: ListParts, definitions: Definitions, endpointToHost: EndpointToHost): boolean {
+function isDroppedAnyhow(
+  parts: ListParts,
+  definitions: Definitions,
+  endpointToHost: EndpointToHost,
+): boolean {
   return endpointToHost === 'drop' && rulesOfList(parts, definitions).every(({ action }) => action !== 'log');
 }
 
