@@ -82,7 +82,7 @@ bench: build dist/bench/spawn-time bench-policy
 # All parts; PARTS="traffic changes" runs some.
 bench-policy: build dist/bench/tcp-cost
 	@scripts/setup etcd-server etcd-client
-	@scripts/sandbox node_modules/.bin/node bench/policy.ts $(PARTS)
+	@scripts/sandbox env TMPDIR='$(CURDIR)/dist/bench' node_modules/.bin/node bench/policy.ts $(PARTS)
 
 clean:
 	rm -rf dist

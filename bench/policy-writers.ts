@@ -18,15 +18,19 @@ const FOREIGN_RULES = 2000;
 
 export async function benchWriters(): Promise<void> {
   const rows: string[][] = [];
-  for (const backend of ['nftables', 'iptables-legacy'] as const) rows.push(...(await measure(backend)));
+  for (const [backend, program] of [
+    ['nftables', 'iptables-legacy-restore'],
+    ['nftables', 'iptables-nft-restore'],
+    ['iptables-legacy', 'iptables-legacy-restore'],
+  ] as const)
+    rows.push(...(await measure(backend, program)));
   console.log(
     `Eight foreign writers of iptables at once, against eight busy programs; ${ROUNDS} rounds in turns`,
   );
   printTable([['', 'beside busy ones µs', 'beside writers µs', 'ratio', 'aim'], ...rows]);
 }
 
-async function measure(backend: BackendName): Promise<string[][]> {
-  const program = backend === 'nftables' ? 'iptables-nft-restore' : backend.concat('-restore');
+async function measure(backend: BackendName, program: string): Promise<string[][]> {
   const rules = Array.from({ length: FOREIGN_RULES }, (_, i) => `-A others -s 192.0.2.${i % 250} -j RETURN`);
   const text = ['*filter', ':others - [0:0]', ...rules, 'COMMIT', ''].join('\n');
   const { engine, dataplane, linux, backend: part } = await startPolicy(backend);
@@ -64,8 +68,8 @@ async function measure(backend: BackendName): Promise<string[][]> {
   linux.close();
   for (const what of ['-F', '-X']) await mustRun([program.replace('-restore', ''), what]);
   return [
-    ['known', `${backend}: an endpoint with a known list`],
-    ['new', `${backend}: an endpoint with a new list`],
+    ['known', `${backend} beside ${program}: an endpoint with a known list`],
+    ['new', `${backend} beside ${program}: an endpoint with a new list`],
   ].map(([kind, name]) => {
     const busy = quantile(times.get(`${kind} busy`)!, 0.5);
     const beside = quantile(times.get(`${kind} writers`)!, 0.5);

@@ -61,7 +61,13 @@ export class Backends {
 
   /** Reads what others have in the kernel. */
   async look(): Promise<Surroundings> {
-    const [inIptables, drops] = await Promise.all([this.#othersInIptables(), this.#dropsAtForward()]);
+    // Of iptables-nft the list of base chains tells as much, without a program.
+    const mustAsk =
+      this.#choice === 'auto' || (this.#choice === 'nftables' && this.#linux.iptables.backend === 'legacy');
+    const [inIptables, drops] = await Promise.all([
+      mustAsk ? this.#othersInIptables() : [],
+      this.#dropsAtForward(),
+    ]);
     const { wanted, reason } = this.#choose(inIptables);
     const isOvercome = ({ family, table, chain }: NftBaseChain): boolean =>
       wanted === 'iptables' && family !== 'inet' && table === 'filter' && chain === 'FORWARD';

@@ -34,10 +34,7 @@ export interface Linux {
   /** Reads and writes below /proc/sys (`net/ipv4/ip_forward`), in the namespace. */
   readSysctl(path: string, netns?: Netns): string;
   writeSysctl(path: string, value: string, netns?: Netns): void;
-  /**
-   * Sends a packet (whole, with its IP header) from the namespace, and tells which rules of nftables in the agent's namespace it meets,
-   * in order, those of iptables-nft among them. None: it did not come here. @throws KernelError
-   */
+  /** Sends an IP packet from the namespace, and tells which rules of nftables (iptables-nft's too) it meets here, in order. @throws KernelError */
   tracePacket(packet: Uint8Array, netns?: Netns): Promise<TraceStep[]>;
   readonly ipsets: IpSets;
   readonly iptables: Iptables;
@@ -49,8 +46,8 @@ export interface Linux {
    */
   watchLinks(onEvent: (event: LinkEvent) => void): () => void;
   /**
-   * Tells when somebody else has changed rules of nftables, those of iptables-nft among them, in tables whose names do not begin as
-   * given, or when notifications were lost. Of iptables-legacy the kernel tells nothing. Returns the function that stops it.
+   * Tells when others have changed rules of nftables (iptables-nft's too, of iptables-legacy the kernel tells nothing) in tables whose
+   * names do not begin as given, or when notifications were lost. Returns the function that stops it.
    */
   watchForeignRules(ownTable: string, onChange: () => void): () => void;
   /**
