@@ -87,6 +87,8 @@ export class Agent {
   #upkeep: Upkeep | null = null;
   #nextPolicyRetry = 0;
   #isRegistered = false;
+  /** Said once: it is tried again every second. */
+  #registerError = '';
   #stopped = false;
 
   constructor(parts: AgentParts) {
@@ -195,6 +197,7 @@ export class Agent {
       attachments,
       wirings: this.#wirings,
       confirmMassDeletion: config.dataplane.confirmMassDeletion,
+      isBroken: (key) => this.#picture.broken().has(key),
     });
     this.#upkeep = upkeep;
     this.#stopWatchingLinks = linux.watchLinks((event) => upkeep.onLinkEvent(event));
@@ -297,7 +300,10 @@ export class Agent {
       await writeNodeRecord(store, config, { version, startedAt: this.#startedAt.toISOString() });
       this.#isRegistered = true;
     } catch (error) {
-      logger.warn({ error: asNetctlError(error).message }, 'the record of this node is not written yet');
+      const { message } = asNetctlError(error);
+      if (message !== this.#registerError)
+        logger.warn({ error: message }, 'the record of this node is not written yet');
+      this.#registerError = message;
     }
   }
 

@@ -123,9 +123,15 @@ export class Picture {
           this.#parts.onAddressMoved(key.address, user);
         return;
       }
-      case 'endpoint':
-        this.#endpoint(key, this.#read(path, entry, endpointSchema));
+      case 'endpoint': {
+        const known = this.#read(path, entry, endpointSchema);
+        // A container of this host is not torn down because somebody wrote a record that this version cannot read.
+        const isOurs = entry !== null && key.node === this.#parts.node;
+        const before = isOurs ? this.#parts.endpoints.get(key.endpoint) : undefined;
+        const kept = before === undefined ? null : { value: before.value, modified: entry!.modified };
+        this.#endpoint(key, known ?? kept);
         return;
+      }
       case 'profile':
         // A broken profile exists all the same: it denies, and is not made anew.
         if (entry === null) this.#profiles.delete(key.profile);

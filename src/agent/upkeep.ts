@@ -14,6 +14,7 @@ import { asNetctlError } from '../lib/errors.ts';
 import type { Logger } from '../lib/logger.ts';
 import type { LinkEvent, Linux } from '../linux/ports.ts';
 import type { Cidr } from '../model/ip.ts';
+import { addressKey } from '../model/keys.ts';
 import type { Attachments } from './attach.ts';
 import type { EndpointTable } from './endpoint-table.ts';
 import { judgeDeletion } from './mass-deletion-guard.ts';
@@ -28,6 +29,8 @@ export interface UpkeepParts {
   readonly clock: Clock;
   readonly logger: Logger;
   readonly confirmMassDeletion: boolean;
+  /** True for a record that is there and cannot be read. */
+  isBroken(key: string): boolean;
 }
 
 /** A namespace that ends takes its link first and is gone a moment later. */
@@ -120,7 +123,9 @@ export class Upkeep {
   /** An address that is another's by now must not be answered for here; one that has just vanished needs proof, if it is many. */
   async #giveWay(): Promise<void> {
     const { book, endpoints, attachments, logger, confirmMassDeletion } = this.#parts;
-    const lost = lostEndpoints(book, endpoints.all()).filter(({ id }) => !attachments.isBusy(id));
+    const lost = lostEndpoints(book, endpoints.all()).filter(
+      ({ id, address }) => !attachments.isBusy(id) && !this.#parts.isBroken(addressKey(address)),
+    );
     const vanished = lost.filter(({ taken }) => !taken).map(({ id }) => id);
     const held = new Set(judgeDeletion(endpoints.size, vanished, confirmMassDeletion).held);
     this.#lost = [...held].flatMap((id) => endpoints.get(id)?.value.hostInterface ?? []);

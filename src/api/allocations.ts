@@ -6,6 +6,7 @@
  */
 import type { FastifyInstance, FastifyRequest } from 'fastify';
 import { textOf } from '../ipam/address-book.ts';
+import { isReleasable } from '../ipam/release.ts';
 import type { Address } from '../model/ip.ts';
 import type { AddressRecord } from '../model/records.ts';
 import { actingFor, operatorOnly, showingTo } from './caller.ts';
@@ -44,7 +45,7 @@ export function allocationRoutes(instance: FastifyInstance, deps: ApiDeps): void
     { config: ofTenant, schema: { querystring: allocationQuery, response: { 200: allocationPage } } },
     async ({ caller, query }) => {
       const tenant = showingTo(caller, query.tenant);
-      return pageOf(deps, tenant === null ? query : { ...query, tenant });
+      return pageOf(deps, tenant === null ? query : { ...query, tenant }, caller.operator ? null : tenant);
     },
   );
 
@@ -115,7 +116,7 @@ export function allocationRoutes(instance: FastifyInstance, deps: ApiDeps): void
 }
 
 /** The first `limit` matching addresses after the cursor; one walk, and no more memory than a page. */
-function pageOf({ ipam: { book } }: ApiDeps, query: AllocationQuery): AllocationPage {
+function pageOf({ ipam: { book } }: ApiDeps, query: AllocationQuery, tenant: string | null): AllocationPage {
   const { ip, limit, cursor = '' } = query;
   const page: Address[] = [];
   const candidates = ip === undefined ? book.addresses().keys() : [ip];
@@ -128,7 +129,7 @@ function pageOf({ ipam: { book } }: ApiDeps, query: AllocationQuery): Allocation
   }
   const items = page.slice(0, limit).map((address) => {
     const { value, modified } = book.address(address)!;
-    return { address, ...value, revision: modified };
+    return { address, ...value, revision: modified, releasable: isReleasable(address, value, tenant) };
   });
   return { revision: book.revision, items, next: page.length > limit ? page[limit - 1]! : null };
 }

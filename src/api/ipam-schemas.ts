@@ -145,7 +145,11 @@ export const allocationQuery = exactObject({
 export type AllocationQuery = z.output<typeof allocationQuery>;
 export const allocationPage = z.object({
   revision,
-  items: z.array(addressItem).meta({ description: 'In the order of the addresses as texts' }),
+  items: z
+    .array(
+      addressItem.extend({ releasable: z.boolean().meta({ description: 'Without force, by who asks' }) }),
+    )
+    .meta({ description: 'In the order of the addresses as texts' }),
   next: address.nullable().meta({ description: 'The cursor of the next page, or null' }),
 });
 export type AllocationPage = z.output<typeof allocationPage>;

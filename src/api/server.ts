@@ -36,6 +36,7 @@ import { profileRoutes } from './profiles.ts';
 import { reservationRoutes } from './reservations.ts';
 import { errorBody } from './schemas.ts';
 import { systemRoutes } from './system.ts';
+import { tenantRoutes } from './tenants.ts';
 import { watchRoutes } from './watch.ts';
 
 /** Requests larger than this are refused: the largest profile that fits the store is far smaller. */
@@ -97,6 +98,7 @@ export function buildApi(deps: ApiDeps, metrics = new Metrics(deps)): FastifyIns
       ipamCollectRoutes,
       watchRoutes,
       importRoutes,
+      tenantRoutes,
     ])
       routes(v1, deps);
     v1.register(async (repeatable) => {

@@ -33,7 +33,12 @@ export function watchRoutes(instance: FastifyInstance, deps: ApiDeps): void {
 
   typed(instance).get(
     '/v1/watch',
-    { config: { audience: 'tenant' }, schema: { querystring: watchQuery, response: { 200: watchAnswer } } },
+    {
+      config: { audience: 'tenant' },
+      // A HEAD would open a stream that nobody reads.
+      exposeHeadRoute: false,
+      schema: { querystring: watchQuery, response: { 200: watchAnswer } },
+    },
     async (request, reply) => {
       const { since, kinds, node: ofNode } = request.query;
       const tenant = showingTo(request.caller, request.query.tenant);

@@ -14,6 +14,7 @@ import { labCommands } from './lab-commands.ts';
 import { nodeCommands } from './node-commands.ts';
 import { poolCommands } from './pool-commands.ts';
 import { profileCommands } from './profile-commands.ts';
+import { tenantCommands } from './tenant-commands.ts';
 import { transferCommands } from './transfer-commands.ts';
 import { whyCommands } from './why-command.ts';
 
@@ -22,6 +23,7 @@ export const commands: readonly Command[] = [
   ...poolCommands,
   ...ipamCommands,
   ...transferCommands,
+  ...tenantCommands,
   ...endpointCommands,
   ...documentCommands,
   ...whyCommands,

@@ -219,6 +219,16 @@ function isStillReserved(book: AddressBook, address: Address, record: AddressRec
   return reservation.addresses.includes(address);
 }
 
+/** Whether a release without force would free it; `tenant` as in the request. */
+export function isReleasable(address: Address, record: AddressRecord, tenant: string | null): boolean {
+  try {
+    refuseRelease(address, record, tenant);
+    return record.state !== 'cooldown';
+  } catch {
+    return false;
+  }
+}
+
 function refuseRelease(address: Address, record: AddressRecord, tenant: string | null): void {
   const { state, onRelease, node, container, endpoint } = record;
   if (container !== null || endpoint !== null || state === 'bound' || state === 'active')

@@ -22,6 +22,8 @@ export async function listenTls(
   { listen, tls }: Config['api'],
   logger: Logger,
 ): Promise<Server | null> {
+  // `systemctl reload` must not end an agent that has nothing to read anew.
+  process.on('SIGHUP', () => logger.debug({}, 'SIGHUP'));
   if (listen === null) return null;
   const secrets = () => ({
     cert: pem('api.tls.cert', tls.cert),

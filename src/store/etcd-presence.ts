@@ -31,6 +31,8 @@ export interface EtcdPresenceParts {
 
 export const leaseSeconds = 15;
 const turnMilliseconds = (leaseSeconds * 1000) / 3;
+/** So long an end waits for an etcd that does not answer. */
+const goodbyeMilliseconds = 1000;
 /** Every so many turns it is looked whether somebody deleted the records. */
 const turnsPerLook = 4;
 
@@ -69,7 +71,13 @@ export class EtcdPresence implements Presence {
   async close(): Promise<void> {
     this.#closed = true;
     this.#timer?.cancel();
-    await this.#running;
+    const { promise: late, resolve } = Promise.withResolvers<void>();
+    const timer = this.#parts.clock.setTimer(goodbyeMilliseconds, resolve);
+    await Promise.race([this.#running.then(() => this.#revoke()), late]);
+    timer.cancel();
+  }
+
+  async #revoke(): Promise<void> {
     if (this.#lease === null || !this.#status.held) return;
     await this.#parts.cluster
       .call(leaseRevokeMethod, { id: this.#lease }, { what: 'end of our lease', again: false })

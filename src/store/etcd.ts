@@ -31,7 +31,7 @@ import type {
   Watcher,
   Write,
 } from './store.ts';
-import { checkKey, checkPrefix, checkTransaction, holds } from './transaction.ts';
+import { checkKey, checkPrefix, checkTransaction, holds, refusalOf } from './transaction.ts';
 
 export interface EtcdOptions extends EtcdClusterOptions {
   /** In front of every key, for example `/netctl/v1/`; nothing outside it is read or written. */
@@ -108,12 +108,11 @@ export class EtcdStore implements Store {
     try {
       const { header, succeeded, responses } = await call;
       if (succeeded) return { committed: true, revision: this.#note(header).revision };
-      const [failed, ...others] = compares.filter(
-        (compare, index) => !holds(compare, versionsOf(responses[index]?.range?.kvs)),
+      const refusal = refusalOf(
+        compares.filter((compare, index) => !holds(compare, versionsOf(responses[index]?.range?.kvs))),
       );
-      if (!failed) throw new NetctlError('BUG', 'etcd says that a compare failed, and shows that all hold');
-      const more = others.length === 0 ? {} : { others: others.map(({ key }) => key) };
-      return { committed: false, failed: failed.key, ...more };
+      if (!refusal) throw new NetctlError('BUG', 'etcd says that a compare failed, and shows that all hold');
+      return refusal;
     } finally {
       this.#transactions.delete(call);
     }

@@ -185,7 +185,8 @@ export class SqliteStore implements Store {
     try {
       this.#flush(group.some(({ flushed }) => flushed));
       this.#statements.begin.run();
-      results = group.map(({ transaction }) => this.#apply(transaction));
+      const versions = new Map<string, Versions | undefined>();
+      results = group.map(({ transaction }) => this.#apply(transaction, versions));
       this.#statements.commit.run();
     } catch (error) {
       this.#rollBack();
@@ -207,15 +208,20 @@ export class SqliteStore implements Store {
     this.#flushes = wanted;
   }
 
-  #apply(transaction: Transaction): TransactionResult {
+  /** @param versions what is known in this group: pools and blocks are compared by each of its transactions */
+  #apply(transaction: Transaction, versions: Map<string, Versions | undefined>): TransactionResult {
     const next = this.#revision + 1;
-    const plan = planTransaction(
-      transaction,
-      next,
-      (key) => this.#statements.getVersions.get(key) as Versions | undefined,
-    );
-    if ('failed' in plan) return { committed: false, failed: plan.failed };
-    for (const change of plan.changes) this.#write(next, change);
+    const plan = planTransaction(transaction, next, (key) => {
+      if (!versions.has(key))
+        versions.set(key, this.#statements.getVersions.get(key) as Versions | undefined);
+      return versions.get(key);
+    });
+    if (!plan.committed) return plan;
+    for (const change of plan.changes) {
+      this.#write(next, change);
+      const { key, text, created } = change;
+      versions.set(key, text === null ? undefined : { created, modified: next });
+    }
     if (plan.changes.length > 0) this.#revision = next;
     return { committed: true, revision: this.#revision };
   }

@@ -35,9 +35,15 @@ export type Write =
 
 export type TransactionResult =
   /** `revision` made the change; it is the current one where nothing was to change. */
-  | { readonly committed: true; readonly revision: Revision }
-  /** Nothing was written; `failed` is the key of the first compare that did not hold, `others` are more of them where the store says so. */
-  | { readonly committed: false; readonly failed: string; readonly others?: readonly string[] };
+  { readonly committed: true; readonly revision: Revision } | Refusal;
+
+/** Nothing was written: keys of the compares that did not hold, in their order. */
+export interface Refusal {
+  readonly committed: false;
+  readonly failed: string;
+  /** Where there are more than one; a replicated store tells of one only. */
+  readonly others?: readonly string[];
+}
 
 export interface Snapshot {
   readonly revision: Revision;

@@ -3,8 +3,10 @@
  * a tenant sees of another. With the embedded store and with etcd.
  */
 import assert from 'node:assert/strict';
+import { readFileSync, writeFileSync } from 'node:fs';
 import { connect } from 'node:net';
 import { after, before, describe, test } from 'node:test';
+import { connect as connectTls } from 'node:tls';
 import { Host } from '../../lab/host.ts';
 import { eventually, mustRun } from '../../lab/run.ts';
 import { ApiClient } from './api-client.ts';
@@ -251,6 +253,34 @@ for (const [store, make] of [
       );
     });
 
+    test('a quota is set by an operator, seen by the tenant, and holds', async () => {
+      const api = ['--api', `unix:${site.host.runDirectory}/api.sock`];
+      await reserved('rival');
+      const has = (await as('rival').send('GET', '/v1/allocations?tenant=rival')).body.items.length as number;
+      const set = await site.host.netctl(['tenant', 'set', 'rival', '--max-addresses', String(has), ...api]);
+      assert.match(set.stdout, /tenant rival may have \d+ addresses/, set.stderr);
+      assert.equal((await as('rival').send('PUT', '/v1/tenants/rival', { maxAddresses: 9 })).status, 403);
+      const { items } = (await as('rival').send('GET', '/v1/tenants')).body;
+      assert.deepEqual(
+        items.map(({ name, maxAddresses, used }: { name: string; maxAddresses: number; used: number }) => [
+          name,
+          maxAddresses,
+          used,
+        ]),
+        [['rival', has, has]],
+      );
+      assert.deepEqual((await as('acme').send('GET', '/v1/tenants')).body.items, []);
+      const more = await as('rival').send('POST', '/v1/reservations', wish('rival'));
+      assert.deepEqual(code(more), [403, 'QUOTA_EXCEEDED']);
+      assert.equal((await site.host.netctl(['tenant', 'remove', 'rival', ...api])).code, 0);
+      assert.equal((await as('rival').send('POST', '/v1/reservations', wish('rival'))).status, 201);
+      const affinity = await site.host.netctl(['ipam', 'strict-affinity', 'off', ...api]);
+      assert.equal(affinity.stdout, 'strict affinity is off\n', affinity.stderr);
+      assert.equal((await site.host.netctl(['ipam', 'strict-affinity', 'on', ...api])).code, 0);
+      const { strictAffinity } = (await as('operator').send('GET', '/v1/settings')).body;
+      assert.equal(strictAffinity, true);
+    });
+
     test('a node binds what is meant for it, and nothing else', async () => {
       const { id, address } = await reserved('acme');
       const bind = { generation: 1, container: 'c1', node: site.host.name };
@@ -432,6 +462,34 @@ for (const [store, make] of [
       );
     });
 
+    test('SIGHUP: new files count from the next connection on, broken ones do not', async () => {
+      const serial = () =>
+        new Promise<string>((resolve, reject) => {
+          const { cert, key, ca } = files;
+          const [certificate, secret, authority] = [cert, key, ca].map((path) => readFileSync(path));
+          const socket = connectTls(
+            { host: site.host.address, port, cert: certificate, key: secret, ca: authority },
+            () => {
+              resolve(socket.getPeerCertificate().serialNumber);
+              socket.destroy();
+            },
+          );
+          socket.on('error', reject);
+        });
+      const files = await site.pki.issue('hup', ['URI:netctl:scope:operator']);
+      const before = await serial();
+      const { cert } = await site.pki.issue('agent', [`IP:${site.host.address}`]);
+      process.kill(site.host.agentPid!, 'SIGHUP');
+      const renewed = await eventually('the new certificate', 10_000, async () => {
+        const now = await serial();
+        return now === before ? null : now;
+      });
+      writeFileSync(cert, 'torn');
+      process.kill(site.host.agentPid!, 'SIGHUP');
+      await eventually('the log says so', 10_000, async () => /not read anew/.test(site.host.log()));
+      assert.equal(await serial(), renewed);
+    });
+
     test('health and metrics, on their own listener and for operators', async () => {
       const page = (path: string) => site.host.mustExec(['curl', '-sS', `http://127.0.0.1:9191${path}`]);
       assert.equal(await page('/healthz'), 'ok\n');
@@ -442,6 +500,15 @@ for (const [store, make] of [
       assert.match(text, /^netctl_ipam_lost_races_total \d+$/m);
       if (store === 'etcd') assert.match(text, /^netctl_replication_waiting \d+$/m);
       assert.equal((await as('operator').send('GET', '/metrics')).status, 200);
+    });
+
+    test('a stream ends with its agent, which does not wait for it', async () => {
+      const stream = await as('acme').watch('');
+      await stream.until('a bookmark', ({ type }) => type === 'bookmark');
+      const began = performance.now();
+      await site.host.kill('SIGTERM');
+      assert.ok(performance.now() - began < 8000, 'the agent ended by itself');
+      await eventually('the stream has ended', 5000, async () => stream.ended);
     });
   });
 }

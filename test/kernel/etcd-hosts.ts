@@ -29,8 +29,11 @@ export class EtcdHosts {
   readonly #open = new Set<Socket>();
   readonly #flags = new Map<string, readonly string[]>();
 
+  readonly #scheme: string;
+
   private constructor(etcd: Cluster) {
     this.etcd = etcd;
+    this.#scheme = new URL(etcd.endpoints[0]!).protocol;
     const port = Number(new URL(etcd.endpoints[0]!).port);
     this.#gate = createServer((socket) => {
       this.#open.add(socket.once('close', () => this.#open.delete(socket)));
@@ -46,9 +49,14 @@ export class EtcdHosts {
     });
   }
 
-  /** @param tag part of the hosts' names, short and unique among the test files @param flags for each agent */
-  static async create(tag: string, count: number, flags: readonly string[] = []): Promise<EtcdHosts> {
-    const all = new EtcdHosts(await startEtcd());
+  /** @param tag part of the hosts' names, short and unique among the test files @param flags for each agent @param etcd if not a plain one */
+  static async create(
+    tag: string,
+    count: number,
+    flags: readonly string[] = [],
+    etcd?: Cluster,
+  ): Promise<EtcdHosts> {
+    const all = new EtcdHosts(etcd ?? (await startEtcd()));
     try {
       await new Promise<void>((listening) => all.#gate.listen(0, '0.0.0.0', listening));
       for (let i = 0; i < count; i++) await all.#add(`${tag}${i}x${process.pid}`, `198.18.${i}`, flags);
@@ -63,7 +71,7 @@ export class EtcdHosts {
     const host = await Host.create({ name, address: `${subnet}.1` });
     this.hosts.push(host);
     await mustRun(['ip', 'address', 'add', `${subnet}.254/24`, 'dev', `up-${name}`]);
-    const etcd = ['--datastore', 'etcd', '--etcd-endpoints', `http://${subnet}.254:${this.port}`];
+    const etcd = ['--datastore', 'etcd', '--etcd-endpoints', `${this.#scheme}//${subnet}.254:${this.port}`];
     this.#flags.set(name, [...etcd, ...flags]);
     await this.start(host);
   }

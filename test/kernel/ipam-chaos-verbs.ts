@@ -21,6 +21,8 @@ export function isExpected(code: ErrorCode): boolean {
   return /^(conflict|exhausted)$/.test(errorKinds[code]) && !never.includes(code);
 }
 
+/** No run takes so long: nothing that is held ends by itself. */
+const longSeconds = 86_400;
 const slots = 12;
 const owners = 8;
 
@@ -105,7 +107,12 @@ export function verbsOf(
       const { tenant, instance } = owner();
       const id = `${lane.replace('.', '-')}-${Date.now()}-${number(1e6)}`;
       const instances = Array.from({ length: 1 + number(3) }, (_, index) => `${instance}.${index}`);
-      const { addresses } = await node.reserve(id, { tenant, instances, kind: kind() });
+      const { addresses } = await node.reserve(id, {
+        tenant,
+        instances,
+        kind: kind(),
+        ttlSeconds: longSeconds,
+      });
       for (const { address } of addresses) told(address);
     },
     async function reserveBriefly() {
@@ -118,7 +125,7 @@ export function verbsOf(
     async function extend() {
       const found = one(isReserved);
       if (found !== null)
-        await node.ipam.extend({ id: found.record.reservation!, tenant: null, ttlSeconds: 3600 });
+        await node.ipam.extend({ id: found.record.reservation!, tenant: null, ttlSeconds: longSeconds });
     },
     async function commitTo() {
       const found = one(isReserved);
@@ -160,7 +167,14 @@ export function verbsOf(
       const { address, record } = found;
       const toOwner = { ...owner(), tenant: record.owner.tenant };
       await change([address], () =>
-        node.ipam.transfer({ address, generation: record.generation, tenant: null, toOwner, toNode: null }),
+        node.ipam.transfer({
+          address,
+          generation: record.generation,
+          tenant: null,
+          toOwner,
+          toNode: null,
+          holdSeconds: longSeconds,
+        }),
       );
     },
     async function release() {
