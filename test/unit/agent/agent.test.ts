@@ -8,7 +8,8 @@ import { FakeLinux } from '../../../src/linux/fake/linux.ts';
 import type { Linux } from '../../../src/linux/ports.ts';
 import type { Attachment } from '../../../src/model/attachment.ts';
 import type { Cidr } from '../../../src/model/ip.ts';
-import type { Store } from '../../../src/store/store.ts';
+import { poolSchema } from '../../../src/model/records.ts';
+import type { Json, Store } from '../../../src/store/store.ts';
 import { config, override, Rig, request, silent } from './rig.ts';
 
 /** What stays after a DEL by design: blocks until their addresses have cooled down, unused rules for a few seconds. */
@@ -255,6 +256,7 @@ describe('routes', () => {
       logger: silent,
       linux: rig.linux,
       bird: new FakeBird(),
+      releaseDelegate: async () => undefined,
       store: rig.store,
     });
     await successor.start();
