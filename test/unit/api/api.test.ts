@@ -371,21 +371,6 @@ describe('the agent', () => {
     assert.equal((await call(fixture, 'GET', '/v1/config')).body.items[1].value, 179);
   });
 
-  test('a node is removed by another one, with what it has only when forced', async () => {
-    const fixture = makeApi();
-    const node = { address4: null, address6: null, version: '0', startedAt: '2026-01-02T03:04:05.000Z' };
-    for (const name of ['node1', 'node2']) await put(fixture.store, `nodes/${name}`, node);
-    await put(fixture.store, 'endpoints/node2/e1', {});
-    const own = await call(fixture, 'DELETE', '/v1/nodes/node1?force=true');
-    assert.deepEqual([own.status, own.body.error.code], [409, 'CONFLICT']);
-    const asked = await call(fixture, 'DELETE', '/v1/nodes/node2');
-    assert.deepEqual([asked.status, asked.body.error.code], [409, 'IN_USE']);
-    assert.match(asked.body.error.message, /1 endpoints, 0 addresses and 0 blocks.*--force/);
-    assert.equal((await call(fixture, 'DELETE', '/v1/nodes/node2?force=true')).status, 200);
-    assert.deepEqual((await fixture.store.list('endpoints/')).entries, []);
-    assert.equal((await call(fixture, 'DELETE', '/v1/nodes/node2')).status, 404);
-  });
-
   test('the OpenAPI document describes every route, with bodies and errors', async () => {
     const { api } = makeApi();
     const routes: string[] = [];
