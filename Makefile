@@ -4,13 +4,13 @@
 version := $(shell sed -n 's/^  "version": "\(.*\)",$$/\1/p' package.json)
 arch    := $(if $(filter aarch64 arm64,$(shell uname -m)),arm64,x64)
 runtime := node_modules/node-linux-$(arch)
-sources := $(shell find src -name '*.ts') package.json package-lock.json scripts/bundle
+sources := $(shell find src lab -name '*.ts') package.json package-lock.json scripts/bundle
 built   := $(addprefix dist/,bin/netctl-cni bin/netctl bin/netctld lib/netctl.node lib/netctld.mjs lib/netctl.cjs lib/node)
 # musl-gcc knows no kernel headers: they are looked for last, so that musl's own win.
 kernel_headers := -idirafter /usr/include -idirafter /usr/include/$(shell gcc -dumpmachine)
 warnings := -std=c11 -Wall -Wextra -Werror -D_GNU_SOURCE
 
-.PHONY: build setup install demo test test-long check bench clean
+.PHONY: build setup install deb demo lab test test-long check bench bench-policy clean
 .DELETE_ON_ERROR:
 
 build: $(built)
@@ -39,12 +39,29 @@ dist/bin/netctl dist/bin/netctld: scripts/launcher
 install: build
 	scripts/install '$(DESTDIR)'
 
+deb: build
+	@scripts/deb
+
 demo: build
 	@scripts/sandbox node_modules/.bin/node lab/demo.ts
 
-test: build
-	@scripts/setup etcd-server etcd-client
+lab: build
+	@scripts/setup etcd-server bird2 iputils-ping
+	dist/bin/netctl lab up $(LABFLAGS)
+
+test: build dist/test/packet-io
+	@scripts/setup etcd-server etcd-client bird2 iputils-ping
 	scripts/sandbox node_modules/.bin/node --test --test-timeout=120000 'test/unit/**/*.test.ts' 'test/kernel/**/*.test.ts'
+
+# What takes minutes or hours, each part alone: make test-long PART=machines
+PART := *
+test-long: build dist/test/packet-io
+	@scripts/setup etcd-server etcd-client bird2 iputils-ping
+	@scripts/test-long '$(PART)'
+
+dist/test/packet-io: test/kernel/packet-io.c
+	@mkdir -p $(@D)
+	gcc $(warnings) -O2 -o $@ $<
 
 check: setup
 	node_modules/.bin/tsc --noEmit -p .
@@ -52,21 +69,20 @@ check: setup
 	node_modules/.bin/knip
 	node_modules/.bin/node --test test/unit/layers.test.ts
 
-dist/bench/spawn-time: bench/spawn-time.c
+dist/bench/%: bench/%.c
 	@mkdir -p $(@D)
 	gcc $(warnings) -O2 -o $@ $<
 
-bench: build dist/bench/spawn-time
+bench: build dist/bench/spawn-time bench-policy
 	@scripts/setup containernetworking-plugins
 	@scripts/sandbox node_modules/.bin/node bench/cni.ts
 	@scripts/setup etcd-server
 	@scripts/sandbox node_modules/.bin/node bench/ipam.ts
 
-# What takes minutes; PART=ipam-chaos runs one part alone.
-PART := *
-test-long: build
+# All parts; PARTS="traffic changes" runs some.
+bench-policy: build dist/bench/tcp-cost
 	@scripts/setup etcd-server etcd-client
-	scripts/sandbox node_modules/.bin/node --test --test-concurrency=1 'test/long/$(PART).test.ts'
+	@scripts/sandbox env TMPDIR='$(CURDIR)/dist/bench' node_modules/.bin/node bench/policy.ts $(PARTS)
 
 clean:
 	rm -rf dist

@@ -9,9 +9,9 @@
 import { mkdtempSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join, resolve } from 'node:path';
-import { Host, programs } from '../lab/host.ts';
+import { Host } from '../lab/host.ts';
 import { run as execute, mustRun } from '../lab/run.ts';
-import { quantile } from './measure.ts';
+import { pairedRatio, quantile } from './statistics.ts';
 
 const runs = 200;
 /** An agent runs for weeks: what is measured is one that has served a few hundred requests, not one whose code is still cold. */
@@ -33,7 +33,7 @@ try {
   await host.start();
   const added = await host.netctl(['pool', 'add', '10.65.0.0/16', '--cooldown', '1']);
   if (added.code !== 0) throw new Error(added.stderr);
-  const netctl = await contestant('netctl', join(programs, 'netctl-cni'), {
+  const netctl = await contestant('netctl', host.programs.cni, {
     type: 'netctl',
     socket: host.cniSocket,
   });
@@ -104,12 +104,11 @@ function report(
 ): void {
   const line = (one: Contestant) =>
     `  ${one.name.padEnd(18)} median ${quantile(times(one), 0.5).toFixed(2).padStart(6)} ms   p99 ${quantile(times(one), 0.99).toFixed(2).padStart(6)} ms`;
-  const pairs = times(ours).map((took, run) => took / times(peer)[run]!);
   const medians = quantile(times(ours), 0.5) / quantile(times(peer), 0.5);
   console.log(
     `${what}, ${times(ours).length} runs each, in turns, after ${warmUps} to warm up\n${line(ours)}\n${line(peer)}`,
   );
   console.log(
-    `  ratio of the medians ${medians.toFixed(3)}, median of the ratios pair by pair ${quantile(pairs, 0.5).toFixed(3)}\n`,
+    `  ratio of the medians ${medians.toFixed(3)}, median of the ratios pair by pair ${pairedRatio(times(ours), times(peer)).toFixed(3)}\n`,
   );
 }

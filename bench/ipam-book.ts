@@ -19,7 +19,7 @@ import { macOf } from '../src/model/mac.ts';
 import type { AddressRecord, Block } from '../src/model/records.ts';
 import { SqliteStore } from '../src/store/sqlite.ts';
 import type { Json, Write } from '../src/store/store.ts';
-import { median, quantile } from './measure.ts';
+import { median, quantile } from './statistics.ts';
 
 const nodes = 10_000;
 const addressesPerNode = 18;

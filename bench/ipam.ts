@@ -15,7 +15,8 @@ import type { Json, Store } from '../src/store/store.ts';
 import { type Cluster, startEtcd } from '../test/kernel/etcd-harness.ts';
 import { measureBook } from './ipam-book.ts';
 import { measureNodes } from './ipam-nodes.ts';
-import { type Measured, measure, median, quantile, ratio, summary } from './measure.ts';
+import { type Measured, measure, ratio, summary } from './measure.ts';
+import { median, quantile } from './statistics.ts';
 
 const rounds = 3;
 const callers = [1, 16, 100];

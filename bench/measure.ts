@@ -4,6 +4,8 @@
  * In: how many callers, how many calls, what to call. Out: rate and latencies. Never: a number without its p99.
  */
 
+import { median, quantile } from './statistics.ts';
+
 export interface Measured {
   /** Milliseconds, in order. */
   readonly latencies: readonly number[];
@@ -31,14 +33,6 @@ export async function measure(
   const rate = (calls / (performance.now() - start)) * 1000;
   return { latencies: latencies.sort((a, b) => a - b), rate };
 }
-
-/** The value below which that share of them lies (nearest rank). */
-export function quantile(values: readonly number[], share: number): number {
-  const sorted = values.toSorted((a, b) => a - b);
-  return sorted[Math.min(sorted.length - 1, Math.ceil(share * sorted.length) - 1)] ?? Number.NaN;
-}
-
-export const median = (values: readonly number[]): number => quantile(values, 0.5);
 
 /** The medians of several rounds in one line. */
 export function summary(rounds: readonly Measured[]): string {

@@ -9,7 +9,7 @@ import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { type Clock, systemClock } from '../src/lib/clock.ts';
 import { nodeKey, poolKey, settingsKey } from '../src/model/keys.ts';
-import { poolSchema, type Settings } from '../src/model/records.ts';
+import { poolSchema, type Settings, settingsSchema } from '../src/model/records.ts';
 import { ReplicatedStore } from '../src/store/replicated.ts';
 import { SqliteStore } from '../src/store/sqlite.ts';
 import type { Json, Store } from '../src/store/store.ts';
@@ -32,12 +32,12 @@ export async function furnish(
   store: Store,
   nodes: readonly string[],
   pools: Readonly<Record<string, object>>,
-  settings: Settings = { strictAffinity: true },
+  settings: Partial<Settings> = {},
 ): Promise<void> {
   const put = (key: string, value: unknown) =>
     store.transact([], [{ kind: 'put', key, value: value as Json }]);
   for (const [name, pool] of Object.entries(pools)) await put(poolKey(name), poolSchema.parse(pool));
-  await put(settingsKey, settings);
+  await put(settingsKey, settingsSchema.parse(settings));
   for (const name of nodes) {
     const node = { address4: null, address6: null, asNumber: null, labels: {}, version: '0' };
     await put(nodeKey(name), { ...node, startedAt: new Date().toISOString() });

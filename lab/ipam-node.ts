@@ -49,9 +49,11 @@ export class IpamNode<C extends Clock = Clock> {
       endpoints: this.endpoints,
       engine: new PolicyEngine({ endpointToHost: 'drop' }, output),
       logger: silent,
+      bgp: null,
       onFamily() {},
       onOwnBlock() {},
       onOwnEndpoint() {},
+      onAddressMoved() {},
     });
     this.ipam = new Ipam({
       store,
@@ -181,6 +183,9 @@ export function endpointRecord(id: string, addresses: readonly Address[], mac: M
     containerId: `c-${id}`,
     interface: 'eth0',
     kind: 'routed',
+    macvlan: null,
+    foreignAddresses: false,
+    delegate: null,
     hostInterface: 'nctl0',
     mac,
     mtuBytes: 1500,

@@ -1,6 +1,6 @@
 /*
  * What Node.js cannot do with files and sockets: /proc/sys of another network namespace, who is at the other end of a unix
- * socket, a datagram to a unix socket.
+ * socket, a datagram to a unix socket, a packet out of another network namespace.
  *
  * In: descriptors, paths, bytes. Out: bytes, numbers, errors. Never: a descriptor left open.
  */
@@ -9,6 +9,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/nsfs.h>
+#include <netinet/in.h>
 #include <sched.h>
 #include <stddef.h>
 #include <string.h>
@@ -140,6 +141,44 @@ static napi_value send_datagram(napi_env env, napi_callback_info info) {
   return sent >= 0 ? NULL : throw_system_error(env, "send a datagram", error);
 }
 
+static int open_raw(const void *argument) {
+  return socket(*(const int *)argument, SOCK_RAW | SOCK_CLOEXEC | SOCK_NONBLOCK, IPPROTO_RAW);
+}
+
+/* sendPacket(netnsFd | -1, bytes): a whole IPv4 or IPv6 packet, to the destination in its header, from that namespace. */
+static napi_value send_packet(napi_env env, napi_callback_info info) {
+  napi_value arguments[2];
+  const uint8_t *bytes;
+  size_t length;
+  int64_t netns;
+  struct addon *addon = addon_of(env);
+  if (addon == NULL || !get_arguments(env, info, 2, arguments) ||
+      !get_integer(env, arguments[0], "netnsFd", -1, INT32_MAX, &netns) ||
+      !get_bytes(env, arguments[1], "packet", &bytes, &length)) {
+    return NULL;
+  }
+  int version = length > 0 ? bytes[0] >> 4 : 0;
+  if (!(version == 4 && length >= 20) && !(version == 6 && length >= 40)) {
+    napi_throw_type_error(env, "ERR_INVALID_ARG_VALUE", "packet: expected one of IPv4 or IPv6, with its header");
+    return NULL;
+  }
+  struct sockaddr_in to4 = {.sin_family = AF_INET};
+  struct sockaddr_in6 to6 = {.sin6_family = AF_INET6};
+  if (version == 4) {
+    memcpy(&to4.sin_addr, bytes + 16, sizeof to4.sin_addr);
+  } else {
+    memcpy(&to6.sin6_addr, bytes + 24, sizeof to6.sin6_addr);
+  }
+  int family = version == 4 ? AF_INET : AF_INET6;
+  int fd = in_netns(addon, (int)netns, open_raw, &family);
+  if (fd < 0) return throw_system_error(env, "open a raw socket", errno);
+  const struct sockaddr *to = version == 4 ? (const struct sockaddr *)&to4 : (const struct sockaddr *)&to6;
+  ssize_t sent = sendto(fd, bytes, length, 0, to, version == 4 ? sizeof to4 : sizeof to6);
+  int error = errno;
+  close(fd);
+  return sent >= 0 ? NULL : throw_system_error(env, "send a packet", error);
+}
+
 napi_status define_files(napi_env env, napi_value exports) {
   const napi_property_descriptor functions[] = {
       FUNCTION("readSysctl", read_sysctl),
@@ -147,6 +186,7 @@ napi_status define_files(napi_env env, napi_value exports) {
       FUNCTION("isNetworkNamespace", is_network_namespace),
       FUNCTION("peerCredentials", peer_credentials),
       FUNCTION("sendDatagram", send_datagram),
+      FUNCTION("sendPacket", send_packet),
   };
   return define_functions(env, exports, functions, sizeof functions / sizeof functions[0]);
 }

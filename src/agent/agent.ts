@@ -10,9 +10,12 @@
  * In: the ports and the configuration. Out: an Attacher for the protocol fronts, status. Never: a kernel write before in-sync.
  */
 
-import { chooseBackend } from '../dataplane/choose-backend.ts';
+import { Backends } from '../dataplane/choose-backend.ts';
 import { EndpointWiring } from '../dataplane/endpoint-wiring.ts';
+import { ForeignWiring } from '../dataplane/foreign-wiring.ts';
+import { MacvlanWiring } from '../dataplane/macvlan-wiring.ts';
 import { PolicyDataplane } from '../dataplane/policy-dataplane.ts';
+import type { Wirings } from '../dataplane/wirings.ts';
 import { AddressBook } from '../ipam/address-book.ts';
 import { defaultCollectOptions } from '../ipam/collect.ts';
 import { Collection, ownEvidence } from '../ipam/collection.ts';
@@ -20,21 +23,27 @@ import { Ipam } from '../ipam/ipam.ts';
 import type { Clock, Timer } from '../lib/clock.ts';
 import { asNetctlError } from '../lib/errors.ts';
 import type { Logger } from '../lib/logger.ts';
+import type { Bird } from '../linux/bird.ts';
 import type { Linux } from '../linux/ports.ts';
 import { hostInterfaceName } from '../model/attachment.ts';
-import { nodeKey } from '../model/keys.ts';
-import { type ProtocolPort, parseProtocolPort } from '../model/protocol-port.ts';
-import type { Endpoint, Node } from '../model/records.ts';
+import type { Address } from '../model/ip.ts';
+import type { Endpoint } from '../model/records.ts';
 import { PolicyEngine } from '../policy/engine.ts';
-import type { Json, Revision, Store } from '../store/store.ts';
+import type { Revision, Store } from '../store/store.ts';
 import { Syncer } from '../store/syncer.ts';
-import { Attachments } from './attach.ts';
+import { Attachments, type AttachParts } from './attach.ts';
+import { Bgp } from './bgp.ts';
 import type { Config } from './config.ts';
+import { ConnectionFlush } from './connection-flush.ts';
 import { EndpointTable } from './endpoint-table.ts';
+import { writeNodeRecord } from './node-record.ts';
 import { Picture } from './picture.ts';
+import { PolicyGuard } from './policy-guard.ts';
+import { policyOptions } from './policy-options.ts';
+import { RevisionGate } from './revision-gate.ts';
 import { agentStatus, type Replication } from './status.ts';
 import { Upkeep } from './upkeep.ts';
-import { Why, type WhyAnswer, type WhyQuery } from './why.ts';
+import { hasMoved, livesAway } from './whereabouts.ts';
 
 export interface AgentParts {
   readonly config: Config;
@@ -42,15 +51,15 @@ export interface AgentParts {
   readonly bootId: string;
   readonly store: Store;
   readonly linux: Linux;
+  readonly bird: Bird;
   readonly clock: Clock;
   readonly logger: Logger;
+  /** Gives addresses back to the IPAM plugin that gave them. */
+  readonly releaseDelegate: AttachParts['releaseDelegate'];
 }
 
 /** How long a change may take to the kernel before the API stops waiting for it. */
 const appliedDeadlineMilliseconds = 5000;
-
-/** From the first change of our policy by others to the repair. */
-const foreignChangeMilliseconds = 100;
 
 export class Agent {
   readonly #parts: AgentParts;
@@ -61,20 +70,21 @@ export class Agent {
   readonly collection: Collection;
   readonly #endpoints = new EndpointTable();
   readonly #policy: PolicyDataplane;
+  readonly #guard: PolicyGuard;
   readonly #engine: PolicyEngine;
+  readonly #connections: ConnectionFlush;
   readonly #wiring: EndpointWiring;
+  readonly #bgp: Bgp;
+  readonly #wirings: Wirings;
   readonly #picture: Picture;
   readonly #syncer: Syncer;
   readonly #startedAt: Date;
   readonly #synced = Promise.withResolvers<void>();
-  readonly #waiting = new Set<{ revision: Revision; resolve: () => void }>();
-  #revision: Revision = 0;
+  readonly #gate = new RevisionGate();
   #attachments: Attachments | null = null;
   #stopWatchingLinks: () => void = () => undefined;
-  #stopWatchingPolicy: () => void = () => undefined;
   #timers: Timer[] = [];
   #upkeep: Upkeep | null = null;
-  #policyCheckScheduled = false;
   #nextPolicyRetry = 0;
   #isRegistered = false;
   /** Said once: it is tried again every second. */
@@ -85,19 +95,45 @@ export class Agent {
     const { config, store, linux, clock, logger } = parts;
     this.#parts = parts;
     this.#startedAt = new Date(clock.now());
-    this.#policy = new PolicyDataplane(chooseBackend(linux, config.dataplane.policy, logger), logger);
+    const backends = new Backends(linux, config.dataplane, logger);
+    this.#policy = new PolicyDataplane(backends.make('nftables'), logger);
     this.#engine = new PolicyEngine(policyOptions(config), this.#policy);
-    this.#wiring = new EndpointWiring(linux, logger);
+    this.#guard = new PolicyGuard({
+      linux,
+      backends,
+      policy: this.#policy,
+      engine: this.#engine,
+      clock,
+      logger,
+      report: (error) => this.#report('policy', error),
+    });
+    const isAway = (address: Address): boolean => livesAway(this.#book, address, config.node.name);
+    this.#wiring = new EndpointWiring(linux, isAway, logger);
+    this.#wirings = {
+      routed: this.#wiring,
+      macvlan: new MacvlanWiring(linux, nodeAddresses(config), clock, logger),
+      foreign: new ForeignWiring(linux),
+    };
+    this.#bgp = new Bgp(parts);
+    this.#connections = new ConnectionFlush({
+      engine: this.#engine,
+      policy: this.#policy,
+      endpoints: this.#endpoints,
+      conntrack: linux.conntrack,
+      hostAddresses: () => this.#wiring.hostAddresses(),
+      logger,
+    });
     this.#picture = new Picture({
       node: config.node.name,
+      bgp: this.#bgp,
       book: this.#book,
       endpoints: this.#endpoints,
       engine: this.#engine,
       logger,
       onFamily: (family) => this.#afterSync(() => this.#wiring.ensureForwarding(family)),
       onOwnEndpoint: (id, before, now) => this.#onOwnEndpoint(id, before, now),
-      onAddressTaken: (id) => this.#attachments?.isBusy(id) === false && this.#upkeep?.schedule(),
       onOwnBlock: (block, present) => this.#afterSync(() => this.#wiring.setBlockRoute(block, present)),
+      onAddressMoved: (address, id) => this.#onAddressMoved(address, id),
     });
     this.ipam = new Ipam({
       store,
@@ -137,19 +173,18 @@ export class Agent {
     const { config, linux, logger } = this.#parts;
     await this.#synced.promise;
     await this.#registerNode();
+    await this.#wiring.learnUplinks();
     for (const [, pool] of this.#book.pools()) this.#wiring.ensureForwarding(pool.cidr.includes(':') ? 6 : 4);
-    this.#stopWatchingPolicy = this.#policy.watch(() => this.#onForeignPolicyChange());
-    await this.#policy.start();
-    const { address4, address6 } = config.node;
-    const nodeAddresses = [address4, address6].filter((address) => address !== null);
+    await this.#guard.start();
     const attachments = new Attachments({
       ...this.#parts,
       node: config.node.name,
-      mtuBytes: config.dataplane.mtuBytes || (await this.#wiring.mtuOf(config.node.interface, nodeAddresses)),
+      mtuBytes:
+        config.dataplane.mtuBytes || (await this.#wiring.mtuOf(config.node.interface, nodeAddresses(config))),
       picture: this.#picture,
       ipam: this.ipam,
       endpoints: this.#endpoints,
-      wiring: this.#wiring,
+      wirings: this.#wirings,
       policy: this.#policy,
       now: () => new Date(this.#parts.clock.now()),
     });
@@ -160,7 +195,7 @@ export class Agent {
       book: this.#book,
       endpoints: this.#endpoints,
       attachments,
-      wiring: this.#wiring,
+      wirings: this.#wirings,
       confirmMassDeletion: config.dataplane.confirmMassDeletion,
       isBroken: (key) => this.#picture.broken().has(key),
     });
@@ -169,6 +204,7 @@ export class Agent {
     await upkeep.run();
     await attachments.flushCooling();
     await attachments.expire();
+    await this.#bgp.start();
     this.#every(1000, () => this.#housekeep(attachments));
     this.#every(config.dataplane.resyncSeconds * 1000, () => this.#resync());
     if (config.ipam.collectSeconds > 0) this.#every(config.ipam.collectSeconds * 1000, () => this.#collect());
@@ -181,25 +217,22 @@ export class Agent {
     this.#stopped = true;
     for (const timer of this.#timers) timer.cancel();
     this.#stopWatchingLinks();
-    this.#stopWatchingPolicy();
+    this.#guard.stop();
     this.#upkeep?.stop();
     await this.#attachments?.idle();
+    await this.#bgp.stop();
     this.#syncer.stop();
-    this.#wiring.close();
+    for (const wiring of Object.values(this.#wirings)) wiring.close();
     await this.#parts.store.close();
   }
 
   /** Resolves when this host's kernel reflects the revision. @throws TRY_AGAIN after 5 s, POLICY when it could not be written */
   async applied(revision: Revision): Promise<void> {
-    await this.#seen(revision);
-    await this.#policy.flush();
-  }
-
-  /** @throws NOT_FOUND, CONFLICT, INVALID */
-  async why(query: WhyQuery): Promise<WhyAnswer> {
-    const { config, store } = this.#parts;
-    const { entries } = await store.list('');
-    return new Why(entries, config.node.name, policyOptions(config)).answer(query);
+    await this.#inTime(`revision ${revision} is not in force yet`, async () => {
+      await this.#gate.passed(revision);
+      await this.#policy.flush();
+      await this.#connections.done;
+    });
   }
 
   /** How often each rule of the profile or policy applied on this host. @throws KernelError */
@@ -215,38 +248,39 @@ export class Agent {
       startedAt: this.#startedAt,
       storeType: config.datastore.type,
       sync: this.#syncer.status(),
-      revision: this.#revision,
+      revision: this.#gate.revision,
       replication,
-      policy: this.#policy.status,
+      policy: { ...this.#policy.status, reason: this.#guard.reason, notices: this.#guard.notices },
+      iptables: this.#parts.linux.iptables.backend,
       endpoints: this.#endpoints.size,
       missing: this.#upkeep?.missing ?? new Map(),
       broken: this.#picture.broken(),
       heldLinks: this.#upkeep?.held ?? [],
+      flushedConnections: this.#connections.count,
     });
   }
 
+  /** The state of BGP, asked of BIRD; null where it is switched off. */
+  bgpStatus() {
+    return this.#bgp.status();
+  }
+
   #onUpdates(updates: Parameters<Picture['apply']>[0], revision: Revision): void {
-    this.#picture.apply(updates);
+    if (this.#attachments === null) this.#picture.apply(updates);
+    else this.#connections.around(updates, () => this.#picture.apply(updates));
     this.#book.onRevision(revision);
-    this.#revision = revision;
-    for (const waiter of this.#waiting) if (waiter.revision <= revision) waiter.resolve();
+    this.#gate.onRevision(revision);
     // What changed is in the kernel when flush resolves; those who must know wait for a flush of their own.
     if (this.#attachments !== null)
       this.#policy.flush().catch((error: unknown) => this.#report('policy', error));
   }
 
-  #seen(revision: Revision): Promise<void> {
-    if (this.#revision >= revision) return Promise.resolve();
+  /** @throws when the work takes longer than the API waits for it; it goes on */
+  #inTime(complaint: string, work: () => Promise<void>): Promise<void> {
     const { promise, resolve, reject } = Promise.withResolvers<void>();
-    const waiter = { revision, resolve };
-    const timer = this.#parts.clock.setTimer(appliedDeadlineMilliseconds, () =>
-      reject(new Error(`revision ${revision} has not arrived`)),
-    );
-    this.#waiting.add(waiter);
-    return promise.finally(() => {
-      timer.cancel();
-      this.#waiting.delete(waiter);
-    });
+    const timer = this.#parts.clock.setTimer(appliedDeadlineMilliseconds, () => reject(new Error(complaint)));
+    work().then(resolve, reject);
+    return promise.finally(() => timer.cancel());
   }
 
   /** Before the start there is no kernel write; the start itself reads the picture. */
@@ -262,11 +296,8 @@ export class Agent {
   /** The node's own record is the cluster's to take; a host that is cut off starts without. */
   async #registerNode(): Promise<void> {
     const { config, store, version, logger } = this.#parts;
-    const { name, address4, address6, asNumber, interface: link, labels } = config.node;
-    const startedAt = this.#startedAt.toISOString();
-    const record: Node = { address4, address6, asNumber, interface: link, labels, version, startedAt };
     try {
-      await store.transact([], [{ kind: 'put', key: nodeKey(name), value: record as unknown as Json }]);
+      await writeNodeRecord(store, config, { version, startedAt: this.#startedAt.toISOString() });
       this.#isRegistered = true;
     } catch (error) {
       const { message } = asNetctlError(error);
@@ -293,26 +324,24 @@ export class Agent {
     attachments.tearDown(id, before).catch((error: unknown) => this.#report('tear-down', error));
   }
 
+  /** At once, this host neither answers for the address nor announces it any more; then its endpoint gives way. */
+  #onAddressMoved(address: Address, id: string): void {
+    if (this.#attachments === null || this.#attachments.isBusy(id)) return;
+    if (hasMoved(this.#book, address, this.#parts.config.node.name))
+      this.#wiring.forgetAddress(address).catch((error: unknown) => this.#report('routes', error));
+    this.#upkeep?.schedule();
+  }
+
   async #collect(): Promise<void> {
     const { held } = await this.collection.run({ dryRun: false, confirmed: false });
     if (held !== null) this.#parts.logger.error({ held }, 'leaked addresses are not collected');
   }
 
   async #resync(): Promise<void> {
+    await this.#guard.look();
     await this.#policy.resync();
     await this.#upkeep?.run();
-  }
-
-  /** Many changes at once (a whole rule set is loaded) are one check. */
-  #onForeignPolicyChange(): void {
-    if (this.#policyCheckScheduled) return;
-    this.#policyCheckScheduled = true;
-    this.#timers.push(
-      this.#parts.clock.setTimer(foreignChangeMilliseconds, () => {
-        this.#policyCheckScheduled = false;
-        this.#policy.resync().catch((error: unknown) => this.#report('policy', error));
-      }),
-    );
+    await this.#bgp.resync();
   }
 
   async #housekeep(attachments: Attachments): Promise<void> {
@@ -347,9 +376,6 @@ export class Agent {
   }
 }
 
-function policyOptions({ dataplane }: Config) {
-  const ports = (key: 'failsafeInbound' | 'failsafeOutbound'): ProtocolPort[] =>
-    dataplane[key].map((text) => parseProtocolPort(text, `dataplane.${key}`));
-  const failsafe = { inbound: ports('failsafeInbound'), outbound: ports('failsafeOutbound') };
-  return { endpointToHost: dataplane.endpointToHost, failsafe };
+function nodeAddresses({ node: { address4, address6 } }: Config): Address[] {
+  return [address4, address6].filter((address) => address !== null);
 }

@@ -33,6 +33,8 @@ export interface Config {
   readonly dataplane: {
     readonly policy: 'auto' | 'nftables' | 'iptables';
     readonly iptablesBackend: 'auto' | 'nft' | 'legacy';
+    /** Rules of others may stand above our jumps in iptables. */
+    readonly foreignFirst: boolean;
     readonly endpointToHost: 'drop' | 'accept' | 'return';
     /** `tcp:22`; likewise failsafeOutbound. */
     readonly failsafeInbound: readonly string[];
@@ -57,6 +59,11 @@ export interface Config {
     };
   };
   readonly metrics: { readonly listen: string | null };
+  readonly bgp: {
+    readonly enabled: boolean;
+    readonly birdPath: string;
+    readonly listenPort: number;
+  };
   readonly log: { readonly level: 'debug' | 'info' | 'warn' | 'error'; readonly format: 'json' | 'text' };
   readonly runDir: string;
   readonly stateDir: string;
@@ -152,6 +159,7 @@ function readFlags(argv: readonly string[]): Map<string, string> {
       args: [...argv],
       options: { ...known, config: { type: 'string' } },
       strict: true,
+      allowNegative: true,
       allowPositionals: false,
     });
     return new Map(Object.entries(values).map(([flag, value]) => [flag, String(value)]));

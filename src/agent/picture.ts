@@ -7,7 +7,9 @@
  *                                          ├─ endpoints, profiles, ────► PolicyEngine ──► PolicyDataplane ──► kernel
  *                                          │  policies, address sets,
  *                                          │  pools, host endpoints
- *                                          └─ blocks of this node ─────► block routes ──► kernel
+ *                                          ├─ blocks of this node ─────► block routes ──► kernel
+ *                                          └─ nodes, peers, filters, ──► Bgp ──► BIRD
+ *                                             pools, settings
  *
  * In: keys with entries, in any order, repeated, stale. Out: calls into those parts. Never: a broken record that stops others (it
  * counts as absent or, where policy uses it, denies; it is logged and shown in the status), a decision.
@@ -16,8 +18,9 @@ import type { z } from 'zod';
 import type { AddressBook, Known } from '../ipam/address-book.ts';
 import type { Logger } from '../lib/logger.ts';
 import { addressSetFromJson } from '../model/address-set.ts';
+import { bgpFilterSchema, bgpPeerSchema } from '../model/bgp.ts';
 import { hostEndpointFromJson } from '../model/host-endpoint.ts';
-import { type Cidr, type Family, familyOf } from '../model/ip.ts';
+import { type Address, type Cidr, type Family, familyOf } from '../model/ip.ts';
 import { type Key, parseKey } from '../model/keys.ts';
 import { type BrokenPolicy, type Policy, policyFromJson, salvagePolicy } from '../model/policy.ts';
 import { parseProfileRecord } from '../model/profile.ts';
@@ -36,6 +39,7 @@ import {
 } from '../model/records.ts';
 import type { PolicyEngine } from '../policy/engine.ts';
 import type { Json, Revision } from '../store/store.ts';
+import type { BgpRecords } from './bgp.ts';
 import type { EndpointTable } from './endpoint-table.ts';
 
 /** What the picture needs of an entry; an entry of the store is one. */
@@ -50,13 +54,15 @@ export interface PictureParts {
   readonly book: AddressBook;
   readonly endpoints: EndpointTable;
   readonly engine: PolicyEngine;
+  /** null: nobody asks about BGP. */
+  readonly bgp: BgpRecords | null;
   readonly logger: Logger;
   /** A pool of the family exists. */
   onFamily(family: Family): void;
   /** An endpoint of this node came, went or changed; null where there was or is none. */
   onOwnEndpoint(id: string, before: Endpoint | null, now: Endpoint | null): void;
-  /** An address that the endpoint of this node had is not its any more. */
-  onAddressTaken?(id: string): void;
+  /** An endpoint of this node has the address, and its record says so no longer. */
+  onAddressMoved(address: Address, id: string): void;
   /** This node has, or has no longer, the block. */
   onOwnBlock(block: Cidr, present: boolean): void;
 }
@@ -92,12 +98,13 @@ export class Picture {
   #applyOne({ key: path, entry }: Change): void {
     const key = parseKey(path);
     if (key === null || (entry !== null && this.#isEcho(key, entry.modified))) return;
-    const { book, engine } = this.#parts;
+    const { book, engine, bgp } = this.#parts;
     switch (key.kind) {
       case 'pool': {
         const pool = this.#read(path, entry, poolSchema);
         book.onPool(key.pool, pool);
         engine.onPool(key.pool, pool?.value ?? null);
+        bgp?.onPool(key.pool, pool?.value ?? null);
         if (pool !== null) this.#parts.onFamily(familyOf(pool.value.cidr));
         return;
       }
@@ -110,11 +117,10 @@ export class Picture {
         return;
       }
       case 'address': {
-        const before = book.address(key.address)?.value;
         book.onAddress(key.address, this.#read(path, entry, addressSchema));
-        const isTaken = before?.endpoint !== book.address(key.address)?.value.endpoint;
-        if (before?.node === this.#parts.node && before.endpoint !== null && isTaken)
-          this.#parts.onAddressTaken?.(before.endpoint);
+        const user = this.#parts.endpoints.userOf(key.address);
+        if (user !== undefined && book.address(key.address)?.value.endpoint !== user)
+          this.#parts.onAddressMoved(key.address, user);
         return;
       }
       case 'endpoint': {
@@ -143,9 +149,12 @@ export class Picture {
         if (key.node === this.#parts.node) engine.onHostEndpoint(key.name, host);
         return;
       }
-      case 'node':
-        book.onNode(key.node, this.#read(path, entry, nodeSchema)?.value.labels ?? null);
+      case 'node': {
+        const node = this.#read(path, entry, nodeSchema)?.value ?? null;
+        book.onNode(key.node, node?.labels ?? null);
+        bgp?.onNode(key.node, node);
         return;
+      }
       case 'node-state':
         book.onNodeState(key.node, this.#read(path, entry, nodeStateSchema)?.value ?? null);
         return;
@@ -158,11 +167,24 @@ export class Picture {
       case 'tenant-use':
         book.onTenantUse(key.tenant, this.#read(path, entry, tenantUseSchema));
         return;
-      case 'settings':
-        book.onSettings(this.#read(path, entry, settingsSchema)?.value ?? null);
+      case 'bgp-peer':
+        bgp?.onPeer(key.peer, this.#read(path, entry, bgpPeerSchema)?.value ?? null);
         return;
+      case 'bgp-filter': {
+        const filter = this.#read(path, entry, bgpFilterSchema)?.value ?? null;
+        // Sessions that use a broken one pass nothing.
+        bgp?.onFilter(key.filter, filter ?? (entry === null ? null : 'broken'));
+        return;
+      }
+      case 'settings': {
+        const settings = this.#read(path, entry, settingsSchema)?.value ?? null;
+        book.onSettings(settings);
+        bgp?.onSettings(settings?.bgp ?? null);
+        return;
+      }
       case 'owner':
       case 'status':
+      case 'connection-flush':
         return;
     }
   }

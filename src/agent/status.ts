@@ -26,13 +26,17 @@ interface Facts {
   readonly revision: Revision;
   /** null for a host alone. */
   readonly replication: Replication | null;
-  readonly policy: PolicyStatus;
+  readonly policy: PolicyStatus & { readonly reason: string | null };
+  /** The variant of iptables on this host. */
+  readonly iptables: 'nft' | 'legacy';
   readonly endpoints: number;
   /** Endpoints that could not be repaired, with the reason. */
   readonly missing: ReadonlyMap<string, string>;
   /** Records that cannot be read, with the reason. */
   readonly broken: ReadonlyMap<string, string>;
   readonly heldLinks: readonly string[];
+  /** That changes of policy have cut. */
+  readonly flushedConnections: number;
 }
 
 export function agentStatus(facts: Facts) {
@@ -49,9 +53,16 @@ export function agentStatus(facts: Facts) {
     },
     policy: {
       backend: policy.backend,
+      reason: policy.reason,
+      iptables: facts.iptables,
       inSync: policy.inSync,
       error: policy.lastError,
-      counters: policy.writes,
+      notices: policy.notices,
+      lastRepair: policy.lastRepair && {
+        at: new Date(policy.lastRepair.at).toISOString(),
+        what: policy.lastRepair.what,
+      },
+      counters: { ...policy.writes, flushedConnections: facts.flushedConnections },
     },
     endpoints: {
       total: facts.endpoints,

@@ -2,11 +2,11 @@
  * Keeps links and routes of this node's endpoints right between requests: what is missing is made anew, what nobody knows is
  * removed, what has lost its address gives way.
  *
- * In: the endpoints as the store has them, the kernel's links. Out: repairs through Attachments and EndpointWiring; what could not
+ * In: the endpoints as the store has them, the kernel's links. Out: repairs through Attachments and the wirings; what could not
  * be repaired or is held back, for the status. Never: an endpoint touched that a request is working on; most of a host's links
  * removed because the store looks empty, unless an operator said so.
  */
-import type { EndpointWiring } from '../dataplane/endpoint-wiring.ts';
+import type { Wirings } from '../dataplane/wirings.ts';
 import type { AddressBook } from '../ipam/address-book.ts';
 import { lostEndpoints } from '../ipam/lost.ts';
 import type { Clock, Timer } from '../lib/clock.ts';
@@ -24,7 +24,7 @@ export interface UpkeepParts {
   readonly book: AddressBook;
   readonly endpoints: EndpointTable;
   readonly attachments: Attachments;
-  readonly wiring: EndpointWiring;
+  readonly wirings: Wirings;
   readonly linux: Linux;
   readonly clock: Clock;
   readonly logger: Logger;
@@ -87,8 +87,8 @@ export class Upkeep {
 
   /** Links with our name that no endpoint has: left by a crash, or a sign that the store is not the one it was. */
   async #removeUnknownLinks(): Promise<void> {
-    const { endpoints, attachments, wiring, linux, logger, confirmMassDeletion } = this.#parts;
-    const links = await wiring.links();
+    const { endpoints, attachments, wirings, linux, logger, confirmMassDeletion } = this.#parts;
+    const links = await wirings.routed.links();
     const unknown = [...links.keys()].filter(
       (name) => !endpoints.hasLink(name) && !attachments.isBusyLink(name),
     );
@@ -103,15 +103,20 @@ export class Upkeep {
 
   /** Endpoints without a link get it anew where their namespace lives, and are released where it does not. */
   async #repair(): Promise<void> {
-    const { endpoints, attachments, wiring, logger } = this.#parts;
+    const { endpoints, attachments, wirings, logger } = this.#parts;
     await this.#giveWay();
-    const links = await wiring.links();
+    const links = await wirings.routed.links();
     this.#missing = new Map();
     for (const [id, { value }] of [...endpoints.all()]) {
-      if (!links.has(value.hostInterface) && !attachments.isBusy(id))
-        await this.#remake(id, value.containerId);
+      // Of the other kinds, the host has no link that would tell.
+      const hasLink = value.kind === 'routed' && links.has(value.hostInterface);
+      if (!hasLink && !attachments.isBusy(id)) await this.#remake(id, value.containerId);
     }
-    const changed = await wiring.reconcileRoutes(this.#settled(), await wiring.links(), this.#ownBlocks());
+    const changed = await wirings.routed.reconcileRoutes(
+      this.#settled(),
+      await wirings.routed.links(),
+      this.#ownBlocks(),
+    );
     if (changed.length > 0) logger.warn({ changed }, 'repaired links and routes');
   }
 

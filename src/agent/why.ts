@@ -6,9 +6,7 @@
  * In: two parties (an endpoint, an address, `host`), a protocol. Out: rules and verdict, host by host. Never: an answer from
  * what this host believes of another host's kernel: it is what the store says that should be there.
  */
-import { AddressBook } from '../ipam/address-book.ts';
 import { NetctlError } from '../lib/errors.ts';
-import type { Logger } from '../lib/logger.ts';
 import { type Address, families, familyOf, parseAddress } from '../model/ip.ts';
 import { parseKey } from '../model/keys.ts';
 import { ICMP, ICMPV6 } from '../model/protocol.ts';
@@ -18,14 +16,15 @@ import { PolicyEngine } from '../policy/engine.ts';
 import { Explainer, type Packet } from '../policy/explain.ts';
 import type { Failsafe } from '../policy/host-endpoints.ts';
 import type { Entry } from '../store/store.ts';
-import { EndpointTable } from './endpoint-table.ts';
-import { Picture } from './picture.ts';
+import { quietPicture } from './quiet-picture.ts';
 
 export interface WhyQuery {
   readonly source: string;
   readonly destination: string;
   /** `icmp`: an echo request. */
   readonly protocol: { readonly number: number; readonly port: number } | 'icmp';
+  /** From which the client speaks. */
+  readonly sourcePort?: number;
 }
 
 export interface WhyAnswer {
@@ -65,7 +64,7 @@ interface Found extends Party {
 /** An interface that is none of ours, and that no host endpoint names. */
 const ELSEWHERE = 'elsewhere';
 /** Somewhere in the range that clients take their ports from. */
-const CLIENT_PORT = 50_000;
+export const clientPort = 50_000;
 const ECHO_REQUEST = { 4: 8, 6: 128 } as const;
 
 export class Why {
@@ -85,7 +84,7 @@ export class Why {
   }
 
   /** @throws NOT_FOUND, CONFLICT, INVALID */
-  answer({ source: from, destination: to, protocol }: WhyQuery): WhyAnswer {
+  answer({ source: from, destination: to, protocol, sourcePort = clientPort }: WhyQuery): WhyAnswer {
     const [source, destination] = sameFamily(from, this.#find(from), to, this.#find(to));
     const nodes = [...new Set([source.node, destination.node])].filter((node) => node !== null);
     if (nodes.length === 0)
@@ -95,7 +94,7 @@ export class Why {
       );
     const hosts: HostAnswer[] = [];
     for (const node of nodes) {
-      const answer = this.#judge(node, source, destination, protocol);
+      const answer = this.#judge(node, source, destination, { protocol, sourcePort });
       hosts.push(answer);
       if (answer.verdict === 'drop') break;
     }
@@ -107,15 +106,18 @@ export class Why {
     };
   }
 
-  #judge(node: string, source: Found, destination: Found, protocol: WhyQuery['protocol']): HostAnswer {
+  #judge(
+    node: string,
+    source: Found,
+    destination: Found,
+    { protocol, sourcePort }: Required<Pick<WhyQuery, 'protocol' | 'sourcePort'>>,
+  ): HostAnswer {
     const interfaceAt = (party: Found): string =>
       party.node === node && party.hostInterface !== null ? party.hostInterface : ELSEWHERE;
     const packet: Packet = {
-      source: source.address,
-      destination: destination.address,
+      ...packetOf(source.address, destination.address, protocol, sourcePort),
       inInterface: interfaceAt(source),
       outInterface: interfaceAt(destination),
-      ...protocolOf(protocol, source.address),
     };
     const builtin = packet.inInterface === '' ? 'OUTPUT' : packet.outInterface === '' ? 'INPUT' : 'FORWARD';
     const { verdict, steps } = this.#explainer(node).judge(builtin, packet);
@@ -135,16 +137,7 @@ export class Why {
   /** What the host's chains are to be. */
   #explainer(node: string): Explainer {
     const explainer = new Explainer();
-    const picture = new Picture({
-      node,
-      book: new AddressBook(),
-      endpoints: new EndpointTable(),
-      engine: new PolicyEngine(this.#options, explainer),
-      logger: silent,
-      onFamily: () => undefined,
-      onOwnBlock: () => undefined,
-      onOwnEndpoint: () => undefined,
-    });
+    const picture = quietPicture(node, new PolicyEngine(this.#options, explainer));
     picture.apply(this.#entries.map((entry) => ({ key: entry.key, entry })));
     return explainer;
   }
@@ -244,19 +237,22 @@ function sameFamily(
   throw new NetctlError('INVALID', `${from} and ${to} have no addresses of the same family`);
 }
 
-function protocolOf(
-  protocol: WhyQuery['protocol'],
+/** The first packet of a connection, as far as it does not depend on the host. */
+export function packetOf(
   source: Address,
-): Pick<Packet, 'protocol' | 'sourcePort' | 'destinationPort' | 'icmp'> {
+  destination: Address,
+  protocol: WhyQuery['protocol'],
+  sourcePort: number,
+): Omit<Packet, 'inInterface' | 'outInterface'> {
+  const ends = { source, destination };
   if (protocol !== 'icmp')
-    return { protocol: protocol.number, sourcePort: CLIENT_PORT, destinationPort: protocol.port, icmp: null };
+    return { ...ends, protocol: protocol.number, sourcePort, destinationPort: protocol.port, icmp: null };
   const family = familyOf(source);
   return {
+    ...ends,
     protocol: family === 4 ? ICMP : ICMPV6,
     sourcePort: null,
     destinationPort: null,
     icmp: { type: ECHO_REQUEST[family], code: 0 },
   };
 }
-
-const silent: Logger = { debug() {}, info() {}, warn() {}, error() {} };

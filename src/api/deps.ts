@@ -9,9 +9,10 @@ import type { Collected, CollectionRequest } from '../ipam/collection.ts';
 import type { Ipam } from '../ipam/ipam.ts';
 import type { Clock } from '../lib/clock.ts';
 import type { NetctlError } from '../lib/errors.ts';
-import type { Revision, Store } from '../store/store.ts';
+import type { Json, Revision, Store } from '../store/store.ts';
+import type { BgpStatus } from './bgp-schemas.ts';
 import type { Caller } from './caller.ts';
-import type { RuleCounts, WhyAnswer } from './schemas.ts';
+import type { Impact, RuleCounts, WhyAnswer } from './explain-schemas.ts';
 import type { AgentStatus, ConfigValue } from './status.ts';
 
 export interface WhyQuery {
@@ -34,12 +35,16 @@ export interface ApiDeps {
   readonly node: string;
   readonly version: string;
   status(): AgentStatus;
+  /** null where BGP is switched off. */
+  bgpStatus(): Promise<BgpStatus | null>;
   /** The effective configuration, in the order in which it is to be shown. */
   config(): readonly ConfigValue[];
   /** Resolves when this host's kernel reflects the revision; rejects when it does not within 5 s. */
   applied(revision: Revision): Promise<void>;
-  /** Which rule decides between two parties. @throws NOT_FOUND, CONFLICT, INVALID */
-  why(query: WhyQuery): Promise<WhyAnswer>;
+  /** Which rule decides between two parties, confirmed by a real packet if asked. @throws NOT_FOUND, CONFLICT, INVALID */
+  why(query: WhyQuery, isProbed: boolean): Promise<WhyAnswer>;
+  /** What would be answered otherwise if these records were written. */
+  impact(changes: ReadonlyMap<string, Json | null>): Promise<Impact>;
   /** How often each rule applied on this host. */
   ruleCounts(kind: 'profile' | 'policy', name: string): Promise<RuleCounts>;
   /** Who is at the other end, and what they may do. */

@@ -6,7 +6,8 @@
  */
 import { isDeepStrictEqual } from 'node:util';
 import type { FastifyInstance } from 'fastify';
-import { NetctlError } from '../lib/errors.ts';
+import { invalid, NetctlError } from '../lib/errors.ts';
+import { bgpPeerSchema, passwordIsSet } from '../model/bgp.ts';
 import {
   addressSetsOf,
   type Document,
@@ -18,13 +19,13 @@ import {
 } from '../model/document.ts';
 import { type Key, keyPrefix, parseKey } from '../model/keys.ts';
 import { type Pool, poolSchema } from '../model/records.ts';
-import type { Compare, Json, Revision, Store, Write } from '../store/store.ts';
+import type { Compare, Entry, Json, Revision, Store, Write } from '../store/store.ts';
 import type { ApiDeps } from './deps.ts';
 import { byName, isApplied, serialised, typed } from './http.ts';
 import { checkNewPool, checkPoolChange, removePool } from './pools.ts';
 import { removeProfile } from './profiles.ts';
 import { applied, documentApply, documentList, documentName, documentQuery, removed } from './schemas.ts';
-import { raced, readReadable, reasonOf } from './store-access.ts';
+import { flushRequest, raced, readReadable, reasonOf } from './store-access.ts';
 
 type Action = 'created' | 'changed' | 'unchanged';
 
@@ -49,19 +50,23 @@ export function documentRoutes(instance: FastifyInstance, deps: ApiDeps): void {
 
   const applySchema = { body: documentApply, response: { 200: applied } };
   api.post('/v1/documents', { schema: applySchema }, async (request) => {
-    const { documents, dryRun } = request.body;
+    const { documents, dryRun, flushConnections } = request.body;
     const parsed = documents.map((json, i) => parseDocument(json, `documents[${i}]`));
     refuseRepeated(parsed);
-    const result = await oneAtATime(() => apply(store, parsed, dryRun === true));
-    const warnings = await missingSets(store, parsed);
+    const result = await oneAtATime(() => apply(store, parsed, dryRun === true, flushConnections === true));
+    const warnings = [...(await missingSets(store, parsed)), ...(await missingFilters(store, parsed))];
     const isInForce = dryRun === true || (await isApplied(deps, result.revision));
-    return { ...result, warnings, applied: isInForce };
+    const impact =
+      dryRun === true
+        ? await deps.impact(new Map(parsed.map(({ key, record }) => [key, record as Json])))
+        : null;
+    return { ...result, warnings, applied: isInForce, impact };
   });
 
   const deleteSchema = { querystring: documentName, response: { 200: removed } };
   api.delete('/v1/documents', { schema: deleteSchema }, async (request) => {
-    const { kind, name, force } = request.query;
-    const revision = await remove(store, kind, name, force === 'true');
+    const { kind, name, force, flushConnections } = request.query;
+    const revision = await remove(store, kind, name, force === 'true', flushConnections === 'true');
     return { revision, applied: await isApplied(deps, revision) };
   });
 }
@@ -91,6 +96,10 @@ function nameOf(key: Key): string {
       return key.set;
     case 'pool':
       return key.pool;
+    case 'bgp-peer':
+      return key.peer;
+    case 'bgp-filter':
+      return key.filter;
     case 'host-endpoint':
       return `${key.node}/${key.name}`;
     default:
@@ -102,14 +111,16 @@ async function apply(
   store: Store,
   documents: readonly Document[],
   dryRun: boolean,
+  flush: boolean,
 ): Promise<{ revision: Revision; items: { kind: DocumentKind; name: string; action: Action }[] }> {
   const compares: Compare[] = [];
   const writes: Write[] = [];
   const items: { kind: DocumentKind; name: string; action: Action }[] = [];
   let revision = 0;
   await checkPools(store, documents);
-  for (const { kind, name, key, record } of documents) {
+  for (const { kind, name, key, record: given } of documents) {
     const entry = await store.get(key);
+    const record = kind === 'bgp-peer' ? withPassword(name, given, entry) : given;
     const action =
       entry === null ? 'created' : isDeepStrictEqual(entry.value, record) ? 'unchanged' : 'changed';
     items.push({ kind, name, action });
@@ -121,7 +132,7 @@ async function apply(
     writes.push({ kind: 'put', key, value: record as Json });
   }
   if (dryRun || writes.length === 0) return { revision, items };
-  const result = await store.transact(compares, writes);
+  const result = await store.transact(compares, [...writes, ...flushRequest(flush)]);
   if (!result.committed) throw raced('one of the documents');
   return { revision: result.revision, items };
 }
@@ -154,37 +165,82 @@ async function missingSets(store: Store, documents: readonly Document[]): Promis
   return warnings;
 }
 
-async function remove(store: Store, kind: DocumentKind, name: string, force: boolean): Promise<Revision> {
-  if (kind === 'profile') return removeProfile(store, name, force, undefined);
+/** A record that was shown and is applied again keeps its password. */
+function withPassword(name: string, record: Document['record'], entry: Entry | null): Document['record'] {
+  if (record['password'] !== passwordIsSet) return record;
+  const { password } = (entry?.value ?? {}) as { password?: unknown };
+  if (typeof password === 'string') return { ...record, password };
+  throw invalid(
+    'password',
+    passwordIsSet,
+    `the password of bgp-peer ${name} itself: it has none that could be kept`,
+  );
+}
+
+/** A session whose filter is not there passes nothing; that is worth a word too. */
+async function missingFilters(store: Store, documents: readonly Document[]): Promise<string[]> {
+  const warnings: string[] = [];
+  for (const { kind, name, record } of documents) {
+    for (const filter of filtersOf(kind, record)) {
+      if (documents.some((other) => other.kind === 'bgp-filter' && other.name === filter)) continue;
+      if ((await store.get(documentKey('bgp-filter', filter))) !== null) continue;
+      warnings.push(`${kind} ${name}: there is no bgp-filter ${filter}: its sessions pass nothing`);
+    }
+  }
+  return warnings;
+}
+
+/** The filters that a peer names. */
+function filtersOf(kind: DocumentKind, record: unknown): Set<string> {
+  if (kind !== 'bgp-peer') return new Set();
+  const { importFilters, exportFilters } = bgpPeerSchema.parse(record);
+  return new Set([...importFilters, ...exportFilters]);
+}
+
+async function remove(
+  store: Store,
+  kind: DocumentKind,
+  name: string,
+  force: boolean,
+  flush: boolean,
+): Promise<Revision> {
+  if (kind === 'profile') return removeProfile(store, name, force, undefined, flush);
   if (kind === 'pool') return removePool(store, name, undefined);
   const key = documentKey(kind, name);
   const entry = await store.get(key);
   if (entry === null) throw noDocument(kind, name);
-  if (kind === 'address-set' && !force) await refuseInUse(store, name);
+  if (kind === 'address-set' && !force) await refuseInUse(store, kind, name);
+  if (kind === 'bgp-filter' && !force) await refuseInUse(store, kind, name);
   const result = await store.transact(
     [{ kind: 'modified', key, revision: entry.modified }],
-    [{ kind: 'delete', key }],
+    [{ kind: 'delete', key }, ...flushRequest(flush)],
   );
   if (!result.committed) throw raced(`${kind} ${name}`);
   return result.revision;
 }
 
-async function refuseInUse(store: Store, set: string): Promise<void> {
+/** Who names the address set or filter would deny, or pass nothing, without it. */
+async function refuseInUse(store: Store, kind: 'address-set' | 'bgp-filter', name: string): Promise<void> {
   const users: string[] = [];
-  for (const kind of ['profile', 'policy'] as const) {
-    for (const { key, value } of await entriesOf(store, keyPrefix[kind])) {
+  for (const user of kind === 'address-set' ? (['profile', 'policy'] as const) : (['bgp-peer'] as const)) {
+    for (const { key, value } of await entriesOf(store, keyPrefix[user])) {
       try {
-        if (addressSetsOf(kind, value).has(set)) users.push(`${kind} ${key.slice(keyPrefix[kind].length)}`);
+        const named = kind === 'address-set' ? addressSetsOf(user, value) : filtersOf(user, value);
+        if (named.has(name)) users.push(`${user} ${key.slice(keyPrefix[user].length)}`);
       } catch {
         // A broken record names nothing: it denies as a whole.
       }
     }
   }
   if (users.length === 0) return;
+  const [what, then] =
+    kind === 'address-set'
+      ? [`address set ${name} is used by rules of`, 'these rules then deny']
+      : [`bgp-filter ${name} is used by`, 'its sessions then pass nothing'];
   throw new NetctlError(
     'IN_USE',
-    `address set ${set} is used by rules of ${users.join(', ')}: change them first, or use --force: these rules then deny`,
-    { set, users },
+    `${what} ${users.join(', ')}: change them first, or use --force: ${then}`,
+    kind === 'address-set' ? { set: name, users } : { filter: name, users },
   );
 }
 

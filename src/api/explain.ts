@@ -7,15 +7,15 @@
 import type { FastifyInstance } from 'fastify';
 import { parseProtocolPort } from '../model/protocol-port.ts';
 import type { ApiDeps, WhyQuery } from './deps.ts';
+import { ruleCounts, ruleCountsQuery, whyAnswer, whyQuery } from './explain-schemas.ts';
 import { typed } from './http.ts';
-import { ruleCounts, ruleCountsQuery, whyAnswer, whyQuery } from './schemas.ts';
 
 export function explainRoutes(instance: FastifyInstance, deps: ApiDeps): void {
   const api = typed(instance);
 
   api.get('/v1/why', { schema: { querystring: whyQuery, response: { 200: whyAnswer } } }, (request) => {
-    const { source, destination, protocol } = request.query;
-    return deps.why({ source, destination, protocol: protocolOf(protocol) });
+    const { source, destination, protocol, probe } = request.query;
+    return deps.why({ source, destination, protocol: protocolOf(protocol) }, probe === 'true');
   });
 
   const countsSchema = { querystring: ruleCountsQuery, response: { 200: ruleCounts } };

@@ -23,6 +23,7 @@ import type { ApiDeps } from './deps.ts';
 import { listEndpoints, shortList } from './endpoints.ts';
 import { byName, changedAnswer, ifMatch, isApplied, setRevision, typed } from './http.ts';
 import {
+  flushQuery,
   forceQuery,
   type ProfileItem,
   profileAdd,
@@ -37,7 +38,7 @@ import {
   ruleRemove,
   tagParams,
 } from './schemas.ts';
-import { create, raced, readOne, readReadable, rewrite } from './store-access.ts';
+import { create, flushRequest, raced, readOne, readReadable, rewrite } from './store-access.ts';
 
 /** Words that stand where a profile's name may stand: `netctl profile show`. */
 const RESERVED = ['add', 'remove', 'show'];
@@ -81,14 +82,28 @@ export function profileRoutes(instance: FastifyInstance, deps: ApiDeps): void {
     return { revision, applied: await isApplied(deps, revision) };
   });
 
-  const rulesSchema = { params: profileParams, body: profileRules, response: { 200: profileChanged } };
+  const rulesSchema = {
+    params: profileParams,
+    querystring: flushQuery,
+    body: profileRules,
+    response: { 200: profileChanged },
+  };
   api.put('/v1/profiles/:profile/rules', { schema: rulesSchema }, async (request, reply) => {
     const { profile } = request.params;
     const change = (current: Profile) => profileFromJson(request.body, profile, current.tags);
-    return changedAnswer(deps, reply, await changeProfile(store, profile, change, ifMatch(request)));
+    const item = await changeProfile(store, profile, change, {
+      ifMatch: ifMatch(request),
+      flush: request.query.flushConnections === 'true',
+    });
+    return changedAnswer(deps, reply, item);
   });
 
-  const ruleAddSchema = { params: profileParams, body: ruleAdd, response: { 200: profileChanged } };
+  const ruleAddSchema = {
+    params: profileParams,
+    querystring: flushQuery,
+    body: ruleAdd,
+    response: { 200: profileChanged },
+  };
   api.post('/v1/profiles/:profile/rules', { schema: ruleAddSchema }, async (request, reply) => {
     const { direction, at, rule, text } = request.body;
     if ((rule === undefined) === (text === undefined))
@@ -98,13 +113,11 @@ export function profileRoutes(instance: FastifyInstance, deps: ApiDeps): void {
       ...current,
       [direction]: inserted(current[direction], added, at),
     });
-    const item = await changeProfile(
-      store,
-      request.params.profile,
-      change,
-      ifMatch(request),
-      at === undefined,
-    );
+    const item = await changeProfile(store, request.params.profile, change, {
+      ifMatch: ifMatch(request),
+      retry: at === undefined,
+      flush: request.query.flushConnections === 'true',
+    });
     return changedAnswer(deps, reply, item);
   });
 
@@ -114,7 +127,7 @@ export function profileRoutes(instance: FastifyInstance, deps: ApiDeps): void {
     { schema: ruleRemoveSchema },
     async (request, reply) => {
       const { profile, direction } = request.params;
-      const { at, text } = request.query;
+      const { at, text, flushConnections } = request.query;
       if ((at === undefined) === (text === undefined)) throw invalid('at', at ?? null, 'either at or text');
       const wanted = text === undefined ? null : readText(text);
       const change = (current: Profile) => {
@@ -123,7 +136,11 @@ export function profileRoutes(instance: FastifyInstance, deps: ApiDeps): void {
           throw noRule(profile, direction, text ?? `at ${at}`, current[direction].length);
         return { ...current, [direction]: current[direction].toSpliced(index, 1) };
       };
-      const item = await changeProfile(store, profile, change, ifMatch(request), at === undefined);
+      const item = await changeProfile(store, profile, change, {
+        ifMatch: ifMatch(request),
+        retry: at === undefined,
+        flush: flushConnections === 'true',
+      });
       return changedAnswer(deps, reply, item);
     },
   );
@@ -132,7 +149,11 @@ export function profileRoutes(instance: FastifyInstance, deps: ApiDeps): void {
   api.put('/v1/profiles/:profile/tags/:tag', { schema: tagSchema }, async (request, reply) => {
     const { profile, tag } = request.params;
     const change = (current: Profile) => ({ ...current, tags: [...new Set([...current.tags, tag])] });
-    return changedAnswer(deps, reply, await changeProfile(store, profile, change, ifMatch(request)));
+    return changedAnswer(
+      deps,
+      reply,
+      await changeProfile(store, profile, change, { ifMatch: ifMatch(request) }),
+    );
   });
 
   api.delete('/v1/profiles/:profile/tags/:tag', { schema: tagSchema }, async (request, reply) => {
@@ -147,7 +168,11 @@ export function profileRoutes(instance: FastifyInstance, deps: ApiDeps): void {
       }
       return { ...current, tags: current.tags.filter((other) => other !== tag) };
     };
-    return changedAnswer(deps, reply, await changeProfile(store, profile, change, ifMatch(request)));
+    return changedAnswer(
+      deps,
+      reply,
+      await changeProfile(store, profile, change, { ifMatch: ifMatch(request) }),
+    );
   });
 }
 
@@ -170,6 +195,7 @@ export async function removeProfile(
   name: string,
   force: boolean,
   ifMatch: Revision | undefined,
+  flush = false,
 ): Promise<Revision> {
   const key = profileKey(name);
   const entry = await store.get(key);
@@ -178,7 +204,7 @@ export async function removeProfile(
   if (!force) await refuseInUse(store, name);
   const result = await store.transact(
     [{ kind: 'modified', key, revision: entry.modified }],
-    [{ kind: 'delete', key }],
+    [{ kind: 'delete', key }, ...flushRequest(flush)],
   );
   if (!result.committed) throw raced(`profile ${name}`);
   return result.revision;
@@ -197,13 +223,19 @@ async function refuseInUse(store: Store, name: string): Promise<void> {
   );
 }
 
-/** @param retry false when the change names a position, which means something only in the list that the caller saw */
+/**
+ * @param options `retry`: false when the change names a position, which means something only in the list that the caller saw;
+ * `flush`: connections that the change denies are cut
+ */
 async function changeProfile(
   store: Store,
   name: string,
   change: (current: Profile) => Profile,
-  ifMatch: Revision | undefined,
-  retry = true,
+  {
+    ifMatch,
+    retry = true,
+    flush = false,
+  }: { ifMatch: Revision | undefined; retry?: boolean; flush?: boolean },
 ): Promise<ProfileItem> {
   const { value, revision } = await rewrite(store, {
     key: profileKey(name),
@@ -211,6 +243,7 @@ async function changeProfile(
     parse: parseProfileRecord,
     serialise: toJson,
     change,
+    writes: flushRequest(flush),
     missing: () => noProfile(name),
     ifMatch,
     retry,

@@ -27,6 +27,8 @@ import {
 } from '../model/records.ts';
 import { ruleSchema } from '../model/rule.ts';
 import { parseSelector } from '../model/selector.ts';
+import { bgpStatus } from './bgp-schemas.ts';
+import { impact } from './explain-schemas.ts';
 
 export const revision = z.int().min(0).meta({ description: 'Store revision that last wrote it' });
 export const count = z.int().min(0);
@@ -42,7 +44,7 @@ export const errorBody = z.object({
 });
 
 /** Every change: what stands there now, and whether this host's kernel has it already. */
-function changed<T extends z.ZodType>(item: T) {
+export function changed<T extends z.ZodType>(item: T) {
   return z.object({ revision, applied: inForce, item });
 }
 const inForce = z.boolean().meta({ description: 'In force on this host when the answer was sent' });
@@ -168,9 +170,15 @@ export const ruleAdd = exactObject({
     .meta({ example: 'allow tcp from tag web to ports 80,443' }),
 });
 export type RuleAdd = z.input<typeof ruleAdd>;
+const flushConnections = z
+  .enum(['true', 'false'], SWITCH)
+  .optional()
+  .meta({ description: 'Cut connections that this change denies, on every host' });
+export const flushQuery = exactObject({ flushConnections });
 export const ruleRemove = exactObject({
   at: z.coerce.number(AT).int(AT).min(1, AT).optional(),
   text: z.string('a rule').max(4096, 'at most 4096 characters').optional(),
+  flushConnections,
 });
 
 // documents
@@ -183,11 +191,16 @@ export const documentName = exactObject({
   kind,
   name: documentNameText,
   force: z.enum(['true', 'false'], 'true or false').optional(),
+  flushConnections,
 });
 const document = z.record(z.string(), z.unknown(), 'a document with kind and name');
 export const documentApply = exactObject({
   documents: z.array(document, 'a list of documents').min(1, 'at least one').max(10_000, 'at most 10000'),
   dryRun: z.boolean('true or false').optional(),
+  flushConnections: z
+    .boolean('true or false')
+    .optional()
+    .meta({ description: 'Cut connections that this change denies, on every host' }),
 });
 export type DocumentApply = z.input<typeof documentApply>;
 const ruleTexts = z.array(z.string()).nullable();
@@ -208,6 +221,7 @@ export const applied = z.object({
   applied: inForce,
   items: z.array(z.object({ kind, name: z.string(), action: z.enum(['created', 'changed', 'unchanged']) })),
   warnings: z.array(z.string()),
+  impact: impact.nullable().meta({ description: 'Of a dry run: pairs that would get another answer' }),
 });
 export type Applied = z.output<typeof applied>;
 
@@ -321,7 +335,11 @@ export const statusItem = z.object({
   }),
   policy: z.object({
     backend: z.string(),
+    reason: z.string().nullable(),
+    iptables: z.string(),
     inSync: z.boolean(),
+    notices: z.array(z.string()),
+    lastRepair: z.object({ at: z.string(), what: z.array(z.string()) }).nullable(),
     error: z.string().nullable(),
     counters: z.record(z.string(), z.number()),
   }),
@@ -331,50 +349,9 @@ export const statusItem = z.object({
   }),
   records: z.object({ broken }),
   guard: z.object({ held: z.array(z.object({ what: z.string(), reason: z.string() })) }),
+  bgp: bgpStatus.nullable().meta({ description: 'null where it is switched off' }),
 });
 export type StatusItem = z.output<typeof statusItem>;
-
-// policy, explained
-
-const party = z.object({ address, node: z.string().nullable(), endpoint: z.string().nullable() });
-const ruleOrigin = z.object({ kind: z.string(), name: z.string(), direction: z.string(), position: z.int() });
-export const whyAnswer = z.object({
-  allowed: z.boolean(),
-  source: party,
-  destination: party,
-  hosts: z.array(
-    z.object({
-      node: z.string(),
-      verdict: z.enum(['accept', 'drop', 'left']).meta({ description: 'left: to the own rules of the host' }),
-      rules: z.array(
-        z.object({
-          chain: z.string(),
-          position: z.int(),
-          text: z.string(),
-          verdict: z.string(),
-          origin: ruleOrigin.nullable(),
-        }),
-      ),
-    }),
-  ),
-});
-export type WhyAnswer = z.output<typeof whyAnswer>;
-const PARTY = 'an endpoint, a node, an address, or host';
-const partyText = z.string(PARTY).min(1, PARTY).max(1024, PARTY);
-export const whyQuery = exactObject({
-  source: partyText,
-  destination: partyText,
-  protocol: z.string('icmp, tcp:PORT, udp:PORT or sctp:PORT').default('icmp'),
-});
-const ruleCount = z.object({ packets: count, bytes: count });
-/** One for each rule that has been compiled for this host; a rule beyond the end has not applied. */
-export const ruleCounts = z.object({ inbound: z.array(ruleCount), outbound: z.array(ruleCount) });
-export type RuleCounts = z.output<typeof ruleCounts>;
-
-export const ruleCountsQuery = exactObject({
-  kind: z.enum(['profile', 'policy'], 'profile or policy'),
-  name: nameText,
-});
 
 // parameters
 

@@ -12,6 +12,7 @@ import { NetctlError } from '../lib/errors.ts';
 import { checkJson } from '../model/check.ts';
 import { allocationRoutes } from './allocations.ts';
 import { batchRoutes } from './batch.ts';
+import { bgpRoutes } from './bgp.ts';
 import { keepBudgets } from './budget.ts';
 import { admit, type Caller } from './caller.ts';
 import { capacityRoutes } from './capacity.ts';
@@ -87,6 +88,7 @@ export function buildApi(deps: ApiDeps, metrics = new Metrics(deps)): FastifyIns
       documentRoutes,
       endpointRoutes,
       explainRoutes,
+      bgpRoutes,
     ];
     for (const routes of [
       ...areas,

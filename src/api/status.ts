@@ -5,6 +5,8 @@
  * as a sentence. Never: a decision about traffic taken from it.
  */
 
+import type { BgpStatus } from './bgp-schemas.ts';
+
 export interface AgentStatus {
   readonly agent: { readonly version: string; readonly startedAt: string; readonly pid: number };
   readonly store: {
@@ -33,7 +35,15 @@ export interface AgentStatus {
   readonly policy: {
     /** `nftables`, `iptables-nft` or `iptables-legacy`. */
     readonly backend: string;
+    /** Why it is that one. */
+    readonly reason: string | null;
+    /** The variant of iptables on this host: `nft` or `legacy`. */
+    readonly iptables: string;
     readonly inSync: boolean;
+    /** What of others stands before ours or drops what we accept; not a fault of this host's agent. */
+    readonly notices: readonly string[];
+    /** What others had changed of ours, the last time that it was put right. */
+    readonly lastRepair: { readonly at: string; readonly what: readonly string[] } | null;
     readonly error: string | null;
     readonly counters: Readonly<Record<string, number>>;
   };
@@ -45,6 +55,23 @@ export interface AgentStatus {
   readonly records: { readonly broken: readonly { readonly key: string; readonly reason: string }[] };
   /** What the agent would delete if it believed the store, and holds until an operator confirms. */
   readonly guard: { readonly held: readonly { readonly what: string; readonly reason: string }[] };
+}
+
+/** Why BGP is not as it should be. */
+export function bgpProblems({ error, inSync, differences, problems, sessions }: BgpStatus): string[] {
+  const isUnexplained = !inSync && error === null && differences.length === 0;
+  return [
+    ...(isUnexplained ? ['bgp: BIRD does not have its configuration yet'] : []),
+    ...(error === null ? [] : [`bgp: ${error}`]),
+    ...differences.map((difference) => `bgp: ${difference}`),
+    ...problems.map((problem) => `bgp: ${problem}`),
+    ...sessions
+      .filter(({ state }) => state !== 'Established')
+      .map(
+        ({ name, peer, state, since, lastError }) =>
+          `bgp: session with ${name} (${peer}) is ${state}${since === null ? '' : ` since ${since}`}${because(lastError)}`,
+      ),
+  ];
 }
 
 /** One effective setting and where it came from (`flag`, `environment`, `file`, `default`). */

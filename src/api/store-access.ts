@@ -5,12 +5,13 @@
  * Never: a write without a compare on what was read; a change carried out twice because its answer was lost (an error of
  * the store is passed on, not repeated).
  */
+import { randomUUID } from 'node:crypto';
 import { isDeepStrictEqual } from 'node:util';
 import { ZodError, type z } from 'zod';
 import { refuseChanged } from '../ipam/fenced.ts';
 import { NetctlError } from '../lib/errors.ts';
-import { type Key, type KeyKind, keyPrefix, parseKey } from '../model/keys.ts';
-import type { Compare, Entry, Json, Revision, Store } from '../store/store.ts';
+import { connectionFlushKey, type Key, type KeyKind, keyPrefix, parseKey } from '../model/keys.ts';
+import type { Compare, Entry, Json, Revision, Store, Write } from '../store/store.ts';
 
 /** How often a change looks again when other writers keep being quicker. */
 const MAX_ATTEMPTS = 8;
@@ -95,6 +96,8 @@ export interface Rewrite<T> {
   readonly change: (current: T) => T | Promise<T>;
   /** What else must hold when it is written; `change` has looked at it too. */
   readonly compares?: readonly Compare[];
+  /** What else is written with it. */
+  readonly writes?: readonly Write[];
   readonly missing: () => NetctlError;
   readonly ifMatch: Revision | undefined;
   /** False for a change that means what it means only on the value that the caller saw (positions in a list). */
@@ -117,12 +120,17 @@ export async function rewrite<T>(
     const unchanged: Compare = { kind: 'modified', key, revision: entry.modified };
     const result = await store.transact(
       [unchanged, ...(request.compares ?? [])],
-      [{ kind: 'put', key, value: json }],
+      [{ kind: 'put', key, value: json }, ...(request.writes ?? [])],
     );
     if (result.committed) return { value, revision: result.revision };
     if (request.retry === false) break;
   }
   throw raced(what);
+}
+
+/** With a change of policy, to cut the connections that it denies: on every host, once it has the change. */
+export function flushRequest(isAsked: boolean): Write[] {
+  return isAsked ? [{ kind: 'put', key: connectionFlushKey, value: { id: randomUUID() } }] : [];
 }
 
 export function raced(what: string): NetctlError {

@@ -8,7 +8,7 @@ import type { FastifyInstance } from 'fastify';
 import type { ApiDeps } from './deps.ts';
 import { typed } from './http.ts';
 import { configList, statusItem, versionItem } from './schemas.ts';
-import { problemsOf } from './status.ts';
+import { bgpProblems, problemsOf } from './status.ts';
 
 export function systemRoutes(instance: FastifyInstance, deps: ApiDeps): void {
   const api = typed(instance);
@@ -21,9 +21,10 @@ export function systemRoutes(instance: FastifyInstance, deps: ApiDeps): void {
     node: deps.node,
   }));
 
-  api.get('/v1/status', { schema: { response: { 200: statusItem } } }, () => {
+  api.get('/v1/status', { schema: { response: { 200: statusItem } } }, async () => {
     const status = deps.status();
-    const problems = problemsOf(status);
+    const bgp = await deps.bgpStatus();
+    const problems = [...problemsOf(status), ...(bgp === null ? [] : bgpProblems(bgp))];
     const { agent, store, policy, endpoints, records, guard } = status;
     return {
       node: deps.node,
@@ -31,10 +32,16 @@ export function systemRoutes(instance: FastifyInstance, deps: ApiDeps): void {
       problems,
       agent,
       store,
-      policy: { ...policy, counters: { ...policy.counters } },
+      policy: {
+        ...policy,
+        counters: { ...policy.counters },
+        notices: [...policy.notices],
+        lastRepair: policy.lastRepair && { at: policy.lastRepair.at, what: [...policy.lastRepair.what] },
+      },
       endpoints: { total: endpoints.total, unhealthy: [...endpoints.unhealthy] },
       records: { broken: [...records.broken] },
       guard: { held: [...guard.held] },
+      bgp,
     };
   });
 

@@ -1,10 +1,11 @@
 /**
- * Commands about the agent itself: `node status`, `config show`, `version`.
+ * Commands about the agent itself: `node status`, `check`, `config show`, `version`.
  *
  * In: arguments. Out: what the agent reports; `node status` also as an exit code. Never: "healthy" while the agent names a
  * problem.
  */
 import type { StatusItem, VersionItem } from '../api/schemas.ts';
+import { printBgp } from './bgp-status.ts';
 import type { Command } from './command.ts';
 import { CliError, exitCodes } from './exit.ts';
 import type { Output, View } from './output.ts';
@@ -37,6 +38,24 @@ export const agentCommands: readonly Command[] = [
     },
   },
   {
+    words: 'check',
+    help: 'Say what enforces policy on this host and why, which iptables it has, and what of others stands in the way; exit code 4 when not healthy.',
+    async run({ api, output }) {
+      const { node, healthy, problems, policy } = await api().send<StatusItem>('GET', '/v1/status');
+      const { backend, reason, iptables, inSync, notices, lastRepair } = policy;
+      const item = { node, healthy, backend, reason, iptables, inSync, notices, lastRepair, problems };
+      await output.one('check', node, item, [
+        ['Policy', `${backend}, ${inSync ? 'in sync' : 'not in sync'}`],
+        ['Because', reason],
+        ['iptables', `iptables-${iptables}`],
+        ['Last repair', lastRepair === null ? 'none' : `${lastRepair.at}: ${lastRepair.what.join('; ')}`],
+        ...notices.map((notice): [string, string] => ['Others', notice]),
+        ...problems.map((problem): [string, string] => ['Problem', problem]),
+      ]);
+      return healthy ? exitCodes.done : exitCodes.unhealthy;
+    },
+  },
+  {
     words: 'config show',
     help: 'Show the effective configuration of the agent and where each value came from.',
     async run({ api, output }) {
@@ -66,7 +85,7 @@ async function agentVersion(ask: () => Promise<VersionItem>): Promise<string | n
 }
 
 function printStatus(output: Output, status: StatusItem): void {
-  const { agent, store, policy, endpoints, guard, problems } = status;
+  const { agent, store, policy, endpoints, guard, bgp, problems } = status;
   const good = (ok: boolean, yes: string, no: string): string =>
     ok ? output.paint('green', yes) : output.paint('red', no);
   const since = store.since === null ? '' : ` since ${store.since}`;
@@ -83,10 +102,12 @@ function printStatus(output: Output, status: StatusItem): void {
       'Policy',
       [`${policy.backend}, ${good(policy.inSync, 'in sync', 'not in sync')}`, ...counters].join(', '),
     ],
+    ...policy.notices.map((notice): [string, string] => ['Others', notice]),
     ['Endpoints', `${endpoints.total}, ${endpoints.unhealthy.length} unhealthy`],
     ['Held back', guard.held.length === 0 ? 'nothing' : `${guard.held.length}`],
   ];
   for (const [key, value] of lines) output.line(`${`${key}:`.padEnd(11)} ${value}`);
+  if (bgp !== null) printBgp(output, bgp);
   if (problems.length === 0) return;
   output.line('');
   output.line(output.paint('bold', 'Problems:'));

@@ -4,11 +4,13 @@
  * In: the tables of each area. Out: one list. Never: two commands of the same words.
  */
 import { agentCommands } from './agent-commands.ts';
+import { bgpCommands } from './bgp-commands.ts';
 import type { Command } from './command.ts';
 import { completionCommands } from './completion.ts';
 import { documentCommands } from './document-commands.ts';
 import { endpointCommands } from './endpoint-commands.ts';
 import { ipamCommands } from './ipam-commands.ts';
+import { labCommands } from './lab-commands.ts';
 import { nodeCommands } from './node-commands.ts';
 import { poolCommands } from './pool-commands.ts';
 import { profileCommands } from './profile-commands.ts';
@@ -27,5 +29,7 @@ export const commands: readonly Command[] = [
   ...whyCommands,
   ...agentCommands,
   ...nodeCommands,
+  ...bgpCommands,
+  ...labCommands,
   ...completionCommands,
 ];

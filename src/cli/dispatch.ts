@@ -35,7 +35,13 @@ export function parseCall(argv: readonly string[], commands: readonly Command[])
   const command = matchCommand(words, commands);
   if (command === undefined) throw unknownCommand(words, commands);
   const rest = withoutLiterals(argv, command, commands);
-  return { command, args: new Arguments(unshielded(parseArguments(command, shielded(rest)))) };
+  const values = unshielded(parseArguments(command, shielded(rest)));
+  return { command, args: new Arguments({ ...values, ...spelledOut(values['NAME']) }) };
+}
+
+/** `name:add` is what is called add: the one spelling of a name that is never taken for a word of a command (names have no colon). */
+function spelledOut(name: unknown): { NAME?: string } {
+  return typeof name === 'string' && name.startsWith('name:') ? { NAME: name.slice('name:'.length) } : {};
 }
 
 /** What is asked for with `--help` (or `help`): the commands that begin with the words given. */

@@ -10,11 +10,14 @@ import type { Applied, Broken, DocumentApply, DocumentItem, Removed } from '../a
 import { printChange } from './change.ts';
 import type { Command, Context } from './command.ts';
 import { CliError } from './exit.ts';
+import { impactLines } from './impact-lines.ts';
 import type { View } from './output.ts';
 import { readCounts, ruleLines } from './rule-lines.ts';
 import { type Column, joined } from './table.ts';
 
-const KINDS = { KIND: ['profile', 'policy', 'address-set', 'host-endpoint', 'pool'] };
+const KINDS = {
+  KIND: ['profile', 'policy', 'address-set', 'host-endpoint', 'pool', 'bgp-peer', 'bgp-filter'],
+};
 
 const base: readonly Column<DocumentItem>[] = [
   { header: 'NAME', value: ({ name }) => name },
@@ -47,6 +50,22 @@ const columns: Readonly<Record<string, readonly Column<DocumentItem>[]>> = {
     field('PROFILES', 'profiles'),
     field('LABELS', 'labels'),
   ],
+  'bgp-peer': [
+    ...base,
+    field('ADDRESS', 'address'),
+    field('AS', 'asNumber'),
+    field('NODE', 'node'),
+    field('NODE-SELECTOR', 'nodeSelector'),
+    field('PEER-SELECTOR', 'peerSelector'),
+  ],
+  'bgp-filter': [
+    ...base,
+    {
+      header: 'RULES',
+      value: ({ document }) => (document['rules'] as unknown[]).length,
+      alignRight: true,
+    },
+  ],
   pool: [...base, field('CIDR', 'cidr'), field('KIND', 'poolKind'), field('NAT', 'natOutgoing')],
 };
 
@@ -59,6 +78,7 @@ export const documentCommands: readonly Command[] = [
         value: 'FILE|DIR|-',
         help: 'YAML or JSON; a directory: all of it; - reads standard input',
       },
+      'flush-connections': { type: 'flag', help: 'cut connections that this change denies, on every host' },
       'dry-run': { type: 'flag', help: 'say what would change, and change nothing' },
     },
     help: 'Make the records of the files what the files say, all at once.',
@@ -73,12 +93,17 @@ export const documentCommands: readonly Command[] = [
   {
     words: 'delete KIND NAME',
     choices: KINDS,
-    options: { force: { type: 'flag', help: 'also while it is in use: what needs it is then denied' } },
+    options: {
+      force: { type: 'flag', help: 'also while it is in use: what needs it is then denied' },
+      'flush-connections': { type: 'flag', help: 'cut connections that this change denies, on every host' },
+    },
     help: 'Delete a record. A host endpoint is called NODE/NAME.',
     async run({ args, api, output }) {
       const kind = args.text('KIND');
       const name = args.text('NAME');
-      const query = new URLSearchParams({ kind, name, ...(args.flag('force') ? { force: 'true' } : {}) });
+      const query = new URLSearchParams({ kind, name });
+      if (args.flag('force')) query.set('force', 'true');
+      if (args.flag('flush-connections')) query.set('flushConnections', 'true');
       const changed = await api().send<Removed>('DELETE', `/v1/documents?${query}`);
       await printChange(output, kind, name, `${kind} ${name} deleted`, changed);
     },
@@ -114,11 +139,16 @@ async function apply(context: Context): Promise<void> {
   for (const file of files) documents.push(...(await readDocuments(context, file)));
   if (documents.length === 0) throw new CliError(`${files.join(', ')}: there is no document in it`);
   const dryRun = args.flag('dry-run') === true;
-  const body: DocumentApply = { documents: documents as DocumentApply['documents'], dryRun };
+  const body: DocumentApply = {
+    documents: documents as DocumentApply['documents'],
+    dryRun,
+    ...(args.flag('flush-connections') ? { flushConnections: true } : {}),
+  };
   const result = await api().send<Applied>('POST', '/v1/documents', body);
   if (output.forPeople) {
     for (const { kind, name, action } of result.items)
       output.line(`${kind} ${name} ${action}${dryRun ? ' (dry run)' : ''}`);
+    if (result.impact !== null) for (const line of impactLines(result.impact, output)) output.line(line);
   } else if (output.format === 'name') {
     for (const { kind, name } of result.items) output.line(`${kind}/${name}`);
   } else {

@@ -23,6 +23,7 @@ const nodeView: View<NodeItem> = {
     { header: 'ADDRESS4', value: ({ address4 }) => address4 },
     { header: 'ADDRESS6', value: ({ address6 }) => address6 },
     { header: 'AS', value: ({ asNumber }) => asNumber, alignRight: true },
+    { header: 'REFLECTOR', value: (node) => node.routeReflectorClusterId },
     { header: 'VERSION', value: ({ version }) => version },
     { header: 'INTERFACE', value: (node) => node.interface, wide: true },
     {

@@ -15,6 +15,19 @@ import { type Column, formatTable, joined } from './table.ts';
 
 const DIRECTION = { DIRECTION: ['inbound', 'outbound'] };
 
+/** Of commands that may deny what was allowed. */
+const FLUSH = {
+  'flush-connections': { type: 'flag', help: 'cut connections that this change denies, on every host' },
+} as const;
+
+function flushQuery({ args }: Pick<Context, 'args'>, more: Record<string, string> = {}): string {
+  const query = new URLSearchParams({
+    ...more,
+    ...(args.flag('flush-connections') ? { flushConnections: 'true' } : {}),
+  }).toString();
+  return query === '' ? '' : `?${query}`;
+}
+
 const profileView: View<ProfileItem> = {
   kind: 'profile',
   name: ({ name }) => name,
@@ -124,13 +137,14 @@ export const profileCommands: readonly Command[] = [
   },
   {
     words: 'profile NAME rule update',
+    options: FLUSH,
     help: 'Replace all rules by the JSON on standard input: netctl profile NAME rule update < FILE',
     async run({ args, api, output, readStdin }) {
       const name = args.text('NAME');
       const text = await readStdin(`redirect a file: netctl profile ${name} rule update < FILE`);
       const changed = await api().send<Changed<ProfileItem>>(
         'PUT',
-        `${profilePath(name)}/rules`,
+        `${profilePath(name)}/rules${flushQuery({ args })}`,
         parseJson(text),
       );
       const { inbound_rules, outbound_rules } = changed.item;
@@ -143,13 +157,18 @@ export const profileCommands: readonly Command[] = [
     choices: DIRECTION,
     options: {
       at: { type: 'number', value: 'N', help: 'position that it is to have, from 1 (default: at the end)' },
+      ...FLUSH,
     },
     help: 'Add a rule: (allow|deny|log) [PROTOCOL] [from [ports P] [tag T] [cidr C]] [to [ports P] [tag T] [cidr C]] [type N [code N]]',
     async run({ args, api, output }) {
       const name = args.text('NAME');
       const direction = args.text('DIRECTION') as RuleAdd['direction'];
       const body: RuleAdd = { direction, at: args.number('at'), text: ruleWords(args.list('RULE')) };
-      const changed = await api().send<Changed<ProfileItem>>('POST', `${profilePath(name)}/rules`, body);
+      const changed = await api().send<Changed<ProfileItem>>(
+        'POST',
+        `${profilePath(name)}/rules${flushQuery({ args })}`,
+        body,
+      );
       await printChange(output, 'profile', name, rulesNow(changed.item, direction), changed);
     },
   },
@@ -158,6 +177,7 @@ export const profileCommands: readonly Command[] = [
     choices: DIRECTION,
     options: {
       at: { type: 'number', value: 'N', help: 'position of the rule, as `rule show` numbers them' },
+      ...FLUSH,
     },
     help: 'Remove a rule, named by its position or by its words.',
     async run({ args, api, output }) {
@@ -167,8 +187,8 @@ export const profileCommands: readonly Command[] = [
       const words = ruleWords(args.list('RULE'));
       if ((at === undefined) === (words === ''))
         throw new UsageError('name the rule by --at N or by its words, one of the two');
-      const query = at === undefined ? `text=${encodeURIComponent(words)}` : `at=${at}`;
-      const path = `${profilePath(name)}/rules/${direction}?${query}`;
+      const rule: Record<string, string> = at === undefined ? { text: words } : { at: String(at) };
+      const path = `${profilePath(name)}/rules/${direction}${flushQuery({ args }, rule)}`;
       const changed = await api().send<Changed<ProfileItem>>('DELETE', path);
       await printChange(output, 'profile', name, rulesNow(changed.item, direction), changed);
     },

@@ -3,7 +3,7 @@
  *
  * In: rules in words, counters. Out: lines. Never: a counter next to another rule than its own.
  */
-import type { RuleCounts } from '../api/schemas.ts';
+import type { RuleCounts } from '../api/explain-schemas.ts';
 import type { Context } from './command.ts';
 
 export function readCounts(

@@ -3,12 +3,14 @@
  *
  * In: two parties and a protocol. Out: a sentence and the rules on the way. Never: a judgement of its own.
  */
-import type { WhyAnswer } from '../api/schemas.ts';
+import type { WhyAnswer } from '../api/explain-schemas.ts';
 import type { Command, Context } from './command.ts';
+import type { Output } from './output.ts';
 
 export const whyCommands: readonly Command[] = [
   {
     words: 'why SOURCE DESTINATION [PROTOCOL]',
+    options: { probe: { type: 'flag', help: 'confirm it by a real packet from the source, on its host' } },
     help: 'Say which rule decides: parties are endpoints, nodes, addresses or `host`; PROTOCOL is tcp:PORT, udp:PORT, sctp:PORT or icmp (default).',
     run: why,
   },
@@ -20,6 +22,7 @@ async function why({ args, api, output }: Context): Promise<void> {
     source: args.text('SOURCE'),
     destination: args.text('DESTINATION'),
     protocol,
+    ...(args.flag('probe') ? { probe: 'true' } : {}),
   });
   const answer = await api().send<WhyAnswer>('GET', `/v1/why?${query}`);
   if (!output.forPeople) return output.data(answer);
@@ -33,6 +36,22 @@ async function why({ args, api, output }: Context): Promise<void> {
       output.line(`  ${chain} rule ${position}: ${text} (${verdict})`);
     if (verdict === 'left') output.line("  netctl does not decide here: the host's own rules do");
   }
+  if (answer.probe !== null) printProbe(answer.probe, output);
+}
+
+function printProbe(
+  { reason, verdict, agrees, steps }: NonNullable<WhyAnswer['probe']>,
+  output: Output,
+): void {
+  output.line('');
+  output.line(output.paint('bold', 'a real packet'));
+  for (const { family, table, chain, at, verdict } of steps)
+    output.line(`  ${family} ${table} ${chain} ${at}: ${verdict}`);
+  if (reason !== null) output.line(`  not sent: ${reason}`);
+  else if (verdict === 'lost') output.line('  no rule has seen it: it went astray before');
+  else if (agrees) output.line(`  ${output.paint('green', 'confirmed')}: ${verdict}`);
+  else
+    output.line(`  ${output.paint('red', 'not confirmed')}: the kernel did ${verdict}; see \`netctl check\``);
 }
 
 function partyText({ address, endpoint, node }: WhyAnswer['source']): string {

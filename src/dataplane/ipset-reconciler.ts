@@ -71,6 +71,11 @@ export class IpsetReconciler {
     return this.#sets.pendingDeletes;
   }
 
+  /** Sets that are there under a name of ours, but are of another type than they should be. */
+  get wrongTyped(): string[] {
+    return [...this.#sets.pendingUpdates.keys()].filter((name) => this.#sets.actual.has(name));
+  }
+
   /** What differs, in words for people. */
   differences(): string[] {
     const texts = Array.from(

@@ -26,13 +26,18 @@ export class IptablesBackend implements PolicyBackend {
   /** One for each family that the kernel has. */
   readonly #tables: ReadonlyMap<Family, IptablesReconciler>;
 
-  constructor(linux: Pick<Linux, 'families' | 'ipsets' | 'iptables'>, logger: Logger) {
+  /** @param options `keepFirst`: rules of others do not stay before our jumps */
+  constructor(
+    linux: Pick<Linux, 'families' | 'ipsets' | 'iptables'>,
+    logger: Logger,
+    options: { readonly keepFirst: boolean } = { keepFirst: true },
+  ) {
     this.#linux = linux;
     this.#logger = logger;
     this.name = `iptables-${linux.iptables.backend}`;
     this.#ipsets = new IpsetReconciler(linux.ipsets, logger);
     this.#tables = new Map(
-      linux.families.map((family) => [family, new IptablesReconciler(linux.iptables, family)]),
+      linux.families.map((family) => [family, new IptablesReconciler(linux.iptables, family, options)]),
     );
   }
 
@@ -68,7 +73,14 @@ export class IptablesBackend implements PolicyBackend {
     return differences.flat();
   }
 
+  get notices(): string[] {
+    return this.#allTables.flatMap((table) => table.notices);
+  }
+
   async write(): Promise<void> {
+    // A set cannot be changed, nor destroyed while rules name it: their chains drop everything until the right one is there.
+    const wrong = this.#ipsets.wrongTyped;
+    if (wrong.length > 0) await allDone(this.#allTables.map((table) => table.close(wrong)));
     this.#ipsets.write();
     await allDone(this.#allTables.map((table) => table.write()));
     this.#ipsets.destroyUnwanted((set) => this.#allTables.some((table) => table.namesSet(set)));
@@ -82,7 +94,7 @@ export class IptablesBackend implements PolicyBackend {
     return new Map((await allDone(this.#allTables.map((table) => table.counts()))).flat());
   }
 
-  /** The kernel tells nobody. */
+  /** Of sets and of the legacy variant the kernel tells nobody; of the other one `Linux.watchForeignRules` does. */
   watch(): () => void {
     return () => {};
   }
@@ -92,12 +104,16 @@ export class IptablesBackend implements PolicyBackend {
    * object, so that everything which it finds is to go.
    */
   async removeAll(): Promise<boolean> {
-    const lists = await Promise.all(setPrefixes.map((prefix) => this.#linux.ipsets.list(prefix)));
-    if (lists.flat().length === 0) return false;
+    if (!(await this.isThere())) return false;
     const leftOver = new IptablesBackend(this.#linux, this.#logger);
     await leftOver.read();
     await leftOver.write();
     return true;
+  }
+
+  async isThere(): Promise<boolean> {
+    const lists = await Promise.all(setPrefixes.map((prefix) => this.#linux.ipsets.list(prefix)));
+    return lists.flat().length > 0;
   }
 
   get #allTables(): IptablesReconciler[] {

@@ -4,23 +4,24 @@
  * In: which chains should be. Out: one run of iptables-restore per write, all or nothing for each table. Never: a foreign rule touched;
  * a chain rewritten that is right (its packet counters survive).
  */
-import type { Iptables } from '../linux/ports.ts';
+import type { Iptables, IptablesTable } from '../linux/ports.ts';
 import type { Family } from '../model/ip.ts';
 import type { Chain } from '../policy/chain.ts';
 import type { Count } from '../policy/rule-counts.ts';
 import { parseCounts } from './iptables-save.ts';
-import { TableState } from './iptables-table.ts';
+import { TableState, type TableWrite } from './iptables-table.ts';
 
 export class IptablesReconciler {
   readonly #iptables: Iptables;
   readonly #family: Family;
-  readonly #tables = { filter: new TableState('filter'), nat: new TableState('nat') };
+  readonly #tables: { readonly filter: TableState; readonly nat: TableState };
   #isKnown = false;
   #writes = 0;
 
-  constructor(iptables: Iptables, family: Family) {
+  constructor(iptables: Iptables, family: Family, options: { readonly keepFirst: boolean }) {
     this.#iptables = iptables;
     this.#family = family;
+    this.#tables = { filter: new TableState('filter', options), nat: new TableState('nat', options) };
   }
 
   /** Runs of iptables-restore, since the start. */
@@ -29,7 +30,7 @@ export class IptablesReconciler {
   }
 
   chain(name: string, chain: Chain | null): void {
-    if (chain === null) for (const table of this.#all) table.chain(name, null);
+    if (chain === null) for (const table of Object.values(this.#tables)) table.chain(name, null);
     else this.#tables[chain.table ?? 'filter'].chain(name, chain);
   }
 
@@ -41,6 +42,11 @@ export class IptablesReconciler {
   /** What differs, in words for people. */
   differences(): string[] {
     return this.#all.flatMap((table) => table.differences(`IPv${this.#family}`));
+  }
+
+  /** Rules of others that stand before ours, in words. */
+  get notices(): string[] {
+    return this.#all.flatMap((table) => table.notices(`IPv${this.#family}`));
   }
 
   /** Returns the differences that we did not know of, in words. */
@@ -56,9 +62,17 @@ export class IptablesReconciler {
 
   /** @throws KernelError; then what is there must be read again */
   async write(): Promise<void> {
-    const plans = this.#all
-      .filter((table) => !table.isClean)
-      .map((table) => ({ name: table.name, ...table.plan() }));
+    const dirty = this.#all.filter((table) => !table.isClean);
+    await this.#restore(dirty.map((table) => ({ name: table.name, ...table.plan() })));
+  }
+
+  /** Takes the sets out of our rules: what they decided is dropped until the next write. @throws KernelError */
+  async close(sets: readonly string[]): Promise<void> {
+    const plans = this.#all.map((table) => ({ name: table.name, ...table.planWithout(sets) }));
+    await this.#restore(plans.filter(({ lines }) => lines.length > 0));
+  }
+
+  async #restore(plans: readonly (TableWrite & { readonly name: IptablesTable })[]): Promise<void> {
     if (plans.length === 0) return;
     this.#isKnown = false;
     this.#writes++;
@@ -80,6 +94,8 @@ export class IptablesReconciler {
   }
 
   get #all(): TableState[] {
-    return Object.values(this.#tables);
+    const tables = Object.values(this.#tables);
+    for (const table of tables) table.settle();
+    return tables;
   }
 }

@@ -13,6 +13,8 @@ export interface SavedTable {
   readonly chains: ReadonlyMap<string, SavedChain>;
   /** Per built-in chain: the rules with our mark, and at which position (from 1) each stands. */
   readonly jumps: ReadonlyMap<string, readonly SavedJump[]>;
+  /** Per built-in chain with a rule of ours: those of others before the last of ours. */
+  readonly before: ReadonlyMap<string, readonly string[]>;
   /** Chains of ours that a foreign rule leads to. */
   readonly foreignTargets: ReadonlySet<string>;
 }
@@ -44,6 +46,8 @@ export function parseSave(text: string): SavedTable {
   const jumps = new Map<string, SavedJump[]>();
   const foreignTargets = new Set<string>();
   const lengths = new Map<string, number>();
+  const foreign = new Map<string, string[]>();
+  const before = new Map<string, readonly string[]>();
   for (const line of text.split('\n')) {
     const declared = /^:(\S+) /.exec(line)?.[1];
     if (declared?.startsWith(chainPrefix)) chains.set(declared, { hashes: [], sets: new Set() });
@@ -58,10 +62,12 @@ export function parseSave(text: string): SavedTable {
       for (const [, set] of line.matchAll(/--match-set (\S+) /g)) ours.sets.add(set!);
     } else if (hash !== null) {
       jumps.set(chain, [...(jumps.get(chain) ?? []), { hash, position }]);
+      before.set(chain, [...(foreign.get(chain) ?? [])]);
     } else {
+      foreign.set(chain, [...(foreign.get(chain) ?? []), line]);
       const target = / -[jg] (\S+)$/.exec(line)?.[1];
       if (target?.startsWith(chainPrefix)) foreignTargets.add(target);
     }
   }
-  return { chains, jumps, foreignTargets };
+  return { chains, jumps, before, foreignTargets };
 }

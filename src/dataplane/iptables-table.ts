@@ -34,11 +34,17 @@ export class TableState {
   /** By built-in chain, in their order. */
   readonly #allJumps: ReadonlyMap<string, readonly DesiredJump[]>;
   readonly #chains = new Deltas<string, SavedChain>((a, b) => isSameList(a.hashes, b.hashes));
-  #jumps: ReadonlyMap<string, readonly SavedJump[]> = new Map();
+  /** Not rendered yet: while many lists come, the chains that dispatch are told with each. */
+  readonly #told = new Map<string, Chain | null>();
+  #jumps = new Map<string, readonly SavedJump[]>();
   #foreignTargets: ReadonlySet<string> = new Set();
+  /** Rules of others before ours, per built-in chain. */
+  #before = new Map<string, readonly string[]>();
+  readonly #keepFirst: boolean;
 
-  constructor(name: IptablesTable) {
+  constructor(name: IptablesTable, { keepFirst }: { readonly keepFirst: boolean }) {
     this.name = name;
+    this.#keepFirst = keepFirst;
     this.#allJumps = Map.groupBy(
       jumps.filter(({ table }) => table === name).map(renderJump),
       ({ builtin }) => builtin,
@@ -46,20 +52,36 @@ export class TableState {
   }
 
   chain(name: string, chain: Chain | null): void {
-    if (chain === null) {
-      this.#chains.unwant(name);
-      return;
+    this.#told.set(name, chain);
+  }
+
+  /** To be called before anything is asked. */
+  settle(): void {
+    for (const [name, chain] of this.#told) {
+      if (chain === null) {
+        this.#chains.unwant(name);
+        continue;
+      }
+      const rendered = renderChain(chain);
+      const desired: DesiredChain = { rendered, hashes: rendered.hashes, sets: setsOfChain(chain) };
+      this.#chains.want(name, desired);
     }
-    const rendered = renderChain(chain);
-    const desired: DesiredChain = { rendered, hashes: rendered.hashes, sets: setsOfChain(chain) };
-    this.#chains.want(name, desired);
+    this.#told.clear();
   }
 
   observe(saveOutput: string): void {
     const saved = parseSave(saveOutput);
     this.#chains.observe(saved.chains);
-    this.#jumps = saved.jumps;
+    this.#jumps = new Map(saved.jumps);
     this.#foreignTargets = saved.foreignTargets;
+    this.#before = new Map(saved.before);
+  }
+
+  /** Rules of others that stand before ours, in words. @param where `IPv4` */
+  notices(where: string): string[] {
+    return [...this.#before].flatMap(([builtin, rules]) =>
+      rules.map((rule) => `stands before the rules of netctl in ${builtin} (${where}): ${rule}`),
+    );
   }
 
   get isClean(): boolean {
@@ -78,7 +100,11 @@ export class TableState {
         (name) => `chain ${name} (${where}) missing or changed`,
       ),
       ...this.#removable().map((name) => `chain ${name} (${where}) left over`),
-      ...this.#wrongBuiltins().map((builtin) => `jump from ${builtin} (${where}) missing or not first`),
+      ...this.#wrongBuiltins().map((builtin) => {
+        const before = this.#before.get(builtin) ?? [];
+        const behind = before.length === 0 ? '' : `: behind ${before.join('; ')}`;
+        return `jump from ${builtin} (${where}) missing or not first${behind}`;
+      }),
     ];
   }
 
@@ -94,7 +120,8 @@ export class TableState {
     const removed = this.#removable();
     const lines = [...changed.map(([name]) => name), ...removed].map((name) => `:${name} - [0:0]`);
     for (const [, chain] of changed) lines.push(...chain.rendered.lines);
-    for (const builtin of this.#wrongBuiltins()) {
+    const wrong = this.#wrongBuiltins();
+    for (const builtin of wrong) {
       const old = (this.#jumps.get(builtin) ?? []).map(({ position }) => position);
       for (const position of old.reverse()) lines.push(`-D ${builtin} ${position}`);
       this.#wantedJumps(builtin).forEach(({ body }, i) => {
@@ -102,16 +129,28 @@ export class TableState {
       });
     }
     for (const name of removed) lines.push(`-X ${name}`);
-    const jumpsThen = new Map(
-      Array.from(this.#allJumps.keys(), (builtin) => [
-        builtin,
-        this.#wantedJumps(builtin).map(({ hash }, i) => ({ hash, position: i + 1 })),
-      ]),
-    );
+    const jumpsThen = (builtin: string): SavedJump[] =>
+      this.#wantedJumps(builtin).map(({ hash }, i) => ({ hash, position: i + 1 }));
     const done = (): void => {
       for (const [name, chain] of changed) this.#chains.wrote(name, chain);
       for (const name of removed) this.#chains.erased(name);
-      this.#jumps = jumpsThen;
+      for (const builtin of wrong) this.#before.delete(builtin);
+      for (const builtin of wrong) this.#jumps.set(builtin, jumpsThen(builtin));
+    };
+    return { lines, done };
+  }
+
+  /** Of chains that name one of the sets nothing is left but a drop (in nat, which cannot drop, nothing). */
+  planWithout(sets: readonly string[]): TableWrite {
+    const names = [...this.#chains.actual]
+      .filter(([, chain]) => sets.some((set) => chain.sets.has(set)))
+      .map(([name]) => name);
+    const lines = names.flatMap((name) => [
+      `:${name} - [0:0]`,
+      ...(this.name === 'filter' ? [`-A ${name} -j DROP`] : []),
+    ]);
+    const done = (): void => {
+      for (const name of names) this.#chains.wrote(name, { hashes: [null], sets: new Set() });
     };
     return { lines, done };
   }
@@ -121,14 +160,15 @@ export class TableState {
     return [...this.#chains.pendingDeletes].filter((name) => !this.#foreignTargets.has(name));
   }
 
-  /** Right is: exactly the wanted ones of ours, in the first places. */
+  /** Right is: exactly the wanted ones of ours, in order, and in the first places unless others may stand before them. */
   #wrongBuiltins(): string[] {
     return [...this.#allJumps.keys()].filter((builtin) => {
       const wanted = this.#wantedJumps(builtin);
       const actual = this.#jumps.get(builtin) ?? [];
       return (
         actual.length !== wanted.length ||
-        actual.some(({ hash, position }, i) => position !== i + 1 || hash !== wanted[i]!.hash)
+        actual.some(({ hash }, i) => hash !== wanted[i]!.hash) ||
+        (this.#keepFirst && actual.some(({ position }, i) => position !== i + 1))
       );
     });
   }

@@ -7,7 +7,9 @@
  * In: the calls of PolicyBackend. Out: transactions, each of both families. Never: a program executed, another table touched, a
  * moment between two states.
  */
-import { type IpSetMember, KernelError, type Linux, type Nftables, type NftRequest } from '../linux/ports.ts';
+
+import type { Nftables, NftRequest } from '../linux/nftables-port.ts';
+import { type IpSetMember, KernelError, type Linux } from '../linux/ports.ts';
 import type { Family } from '../model/ip.ts';
 import type { Chain, ChainRule } from '../policy/chain.ts';
 import { mergePorts } from '../policy/merge-ports.ts';
@@ -19,6 +21,8 @@ import type { PolicyBackend } from './policy-backend.ts';
 
 export class NftBackend implements PolicyBackend {
   readonly name = 'nftables';
+  /** Each base chain is asked: none stands before another. */
+  readonly notices: readonly string[] = [];
   readonly #nftables: Nftables;
   readonly #tables: ReadonlyMap<Family, NftTableOutput>;
   #transactions = 0;
@@ -90,14 +94,23 @@ export class NftBackend implements PolicyBackend {
     return this.#nftables.watch(nftTable, onForeignChange);
   }
 
+  async isThere(): Promise<boolean> {
+    return (await this.#familiesThere()).length > 0;
+  }
+
   async removeAll(): Promise<boolean> {
-    const there: NftRequest[] = [];
+    const there = await this.#familiesThere();
+    this.#nftables.transact(there.map((family) => ({ family, table: nftTable, kind: 'table-delete' })));
+    return there.length > 0;
+  }
+
+  async #familiesThere(): Promise<Family[]> {
+    const there: Family[] = [];
     for (const family of this.#tables.keys()) {
       const table = await this.#nftables.read(family, nftTable).catch(noneWithoutNftables);
-      if (table !== null) there.push({ family, table: nftTable, kind: 'table-delete' });
+      if (table !== null) there.push(family);
     }
-    if (there.length > 0) this.#nftables.transact(there);
-    return there.length > 0;
+    return there;
   }
 
   #transact(

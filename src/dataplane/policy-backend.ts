@@ -19,6 +19,10 @@ export interface PolicyBackend extends PolicyOutput {
   read(): Promise<string[]>;
   /** @throws KernelError; then it must read */
   write(): Promise<void>;
+  /** What of others stands before ours, in words. */
+  readonly notices: readonly string[];
+  /** Anything of ours is in the kernel. @throws KernelError */
+  isThere(): Promise<boolean>;
   /** The rules as the kernel has them: some of the chain's may be one there. */
   rulesOf(chain: Chain): readonly ChainRule[];
   /** The kernel's counters, for the rules that `rulesOf` tells of each chain. @throws KernelError */

@@ -19,6 +19,10 @@ import type { PolicyBackend } from './policy-backend.ts';
 export interface PolicyStatus {
   readonly backend: PolicyBackend['name'];
   readonly inSync: boolean;
+  /** What of others stands before ours, in words. */
+  readonly notices: readonly string[];
+  /** What others had changed and was put right again, last; `at` in milliseconds since 1970. */
+  readonly lastRepair: { readonly at: number; readonly what: readonly string[] } | null;
   /** Of the last attempt, if it failed. */
   readonly lastError: string | null;
   /** When to call resync() after a failure; null while there is none. Doubles from 1 s to 1 min. */
@@ -32,7 +36,7 @@ const LAST_RETRY_MS = 60_000;
 
 export class PolicyDataplane implements PolicyOutput {
   readonly #logger: Logger;
-  readonly #backend: PolicyBackend;
+  #backend: PolicyBackend;
   /** Until what it may have left is removed. */
   #other: PolicyBackend | null;
   #isStarted = false;
@@ -46,6 +50,9 @@ export class PolicyDataplane implements PolicyOutput {
   #failuresInARow = 0;
   #failures = 0;
   #repairs = 0;
+  #lastRepair: PolicyStatus['lastRepair'] = null;
+  #onForeignChange: (() => void) | null = null;
+  #stopWatching: () => void = () => undefined;
 
   /** @param parts `other`: what an agent before this one may have used */
   constructor({ backend, other }: { backend: PolicyBackend; other: PolicyBackend | null }, logger: Logger) {
@@ -85,7 +92,31 @@ export class PolicyDataplane implements PolicyOutput {
 
   /** Tells when somebody else has changed what is ours, where the kernel says so; resync() is to follow. */
   watch(onForeignChange: () => void): () => void {
-    return this.#backend.watch(onForeignChange);
+    this.#onForeignChange = onForeignChange;
+    this.#stopWatching = this.#backend.watch(onForeignChange);
+    return () => {
+      this.#onForeignChange = null;
+      this.#stopWatching();
+    };
+  }
+
+  /**
+   * Another back end takes over, on a live host too: it is complete before the rules of the one before go.
+   * @param tellAll tells the output everything that was told before @throws KernelError; resync() goes on with it
+   */
+  async switchTo(
+    { backend, other }: { backend: PolicyBackend; other: PolicyBackend },
+    tellAll: (output: PolicyOutput) => void,
+  ): Promise<void> {
+    while (this.#running !== null) await this.#running.catch(() => []);
+    this.#stopWatching();
+    this.#backend = backend;
+    this.#other = other;
+    this.#isTrusted = false;
+    this.#mustRead = true;
+    tellAll(this);
+    if (this.#onForeignChange !== null) this.#stopWatching = backend.watch(this.#onForeignChange);
+    if (this.#isStarted) await this.#run();
   }
 
   /** How often each rule of the profile or policy applied. @param chains as the engine tells them @throws KernelError */
@@ -106,6 +137,7 @@ export class PolicyDataplane implements PolicyOutput {
     const differences = await this.#run();
     if (!isRepair || differences.length === 0) return [];
     this.#repairs += differences.length;
+    this.#lastRepair = { at: Date.now(), what: differences };
     this.#logger.warn(
       { repaired: differences },
       'policy in the kernel was changed by others and is repaired',
@@ -118,6 +150,8 @@ export class PolicyDataplane implements PolicyOutput {
     return {
       backend: this.#backend.name,
       inSync: this.#isSettled,
+      notices: this.#backend.notices,
+      lastRepair: this.#lastRepair,
       lastError: this.#lastError,
       retryInMs: this.#failuresInARow > 0 ? retryMs : null,
       writes: { ...this.#backend.counters, repairs: this.#repairs, failures: this.#failures },

@@ -7,16 +7,17 @@
  * decide, the book only proposes.
  */
 import { type Address, type Cidr, cidrContains } from '../model/ip.ts';
-import type {
-  AddressRecord,
-  Block,
-  NodeState,
-  Owner,
-  Pool,
-  Reservation,
-  Settings,
-  Tenant,
-  TenantUse,
+import {
+  type AddressRecord,
+  type Block,
+  type NodeState,
+  type Owner,
+  type Pool,
+  type Reservation,
+  type Settings,
+  settingsSchema,
+  type Tenant,
+  type TenantUse,
 } from '../model/records.ts';
 import type { Labels } from '../model/selector.ts';
 import type { Revision } from '../store/store.ts';
@@ -30,7 +31,7 @@ export interface Known<T> {
   readonly modified: Revision;
 }
 
-const defaults: Settings = { strictAffinity: true };
+const defaults: Settings = settingsSchema.parse({});
 
 export class AddressBook {
   readonly counts = new AddressCounts();

@@ -227,8 +227,8 @@ export class Ipam {
     await this.#drain(() => planGiveBack(this.book, node));
   }
 
-  async #drain(plan: (now: Date) => Step | null): Promise<void> {
-    for (let steps = 0; steps < mostSteps; steps++) {
+  async #drain(plan: (now: Date) => Step | null, most = mostSteps): Promise<void> {
+    for (let steps = 0; steps < most; steps++) {
       const revision = await this.commit(() => plan(this.#now()) ?? { compares: [], writes: [] });
       if (revision === 0) return;
     }

@@ -22,6 +22,7 @@ export function lostEndpoints(
 ): LostEndpoint[] {
   const lost: LostEndpoint[] = [];
   for (const [id, { value }] of endpoints) {
+    if (value.foreignAddresses) continue;
     const address = value.addresses.find((each) => book.address(each)?.value.endpoint !== id);
     if (address === undefined) continue;
     const record = book.address(address)?.value;

@@ -158,9 +158,10 @@ function leave(
   known: Known<AddressRecord>,
   now: Date,
   used: boolean,
+  node = known.value.node,
 ): Outcome {
   const record = known.value;
-  const left = { ...record, endpoint: null, container: null, generation: record.generation + 1 };
+  const left = { ...record, node, endpoint: null, container: null, generation: record.generation + 1 };
   if (record.state === 'quarantined') {
     draft.setAddress(address, known, left);
     return 'quarantined';
@@ -169,7 +170,7 @@ function leave(
     draft.setAddress(address, known, { ...left, state: 'reserved' });
     return 'reserved';
   }
-  if (record.onRelease === 'delete') return cool(book, draft, address, known, now, used);
+  if (record.onRelease === 'delete') return cool(book, draft, address, known, now, used, node);
   const seconds = record.onRelease === 'ttl' ? (record.ttlSeconds ?? defaultRetainSeconds) : null;
   const expiresAt = seconds === null ? null : later(now, seconds);
   draft.setAddress(address, known, { ...left, state: 'retained', expiresAt });

@@ -30,6 +30,7 @@ const KINDS = {
   ADDRESS_EXCLUDED: 'conflict',
   ADDRESS_UNAVAILABLE: 'conflict',
   ADDRESS_QUARANTINED: 'conflict',
+  DUPLICATE_ADDRESS: 'conflict',
   AFFINITY_MISMATCH: 'conflict',
   NODE_LIMIT: 'exhausted',
   QUOTA_EXCEEDED: 'exhausted',

@@ -3,7 +3,8 @@
  * agent, then the delete queue, the CNI socket and the API; ends in the reverse order.
  *
  * In: argv, environment, configuration file. Out: a running agent; exit 0 after SIGTERM or SIGINT, 1 with one line on stderr
- * when it cannot start. Never: a second agent on the same directories.
+ * when it cannot start. With `--boot`: closes the host to containers' traffic until an agent is in sync, and ends. Never: a second
+ * agent on the same directories.
  */
 import { chmodSync, existsSync, mkdirSync, readFileSync, renameSync, rmSync, symlinkSync } from 'node:fs';
 import { createConnection, type Server, type Socket } from 'node:net';
@@ -11,17 +12,21 @@ import { join } from 'node:path';
 import { TLSSocket } from 'node:tls';
 import packageJson from '../../package.json' with { type: 'json' };
 import { Agent } from '../agent/agent.ts';
+import { closeUntilSync } from '../agent/boot.ts';
 import { type Config, defaultConfigPath, loadConfig, type Setting } from '../agent/config.ts';
 import { options } from '../agent/config-options.ts';
+import { PolicyQuestions } from '../agent/policy-questions.ts';
 import { type Caller, certificateCaller, localCaller } from '../api/caller.ts';
 import type { ApiDeps } from '../api/deps.ts';
 import { Metrics } from '../api/metrics.ts';
 import { buildApi } from '../api/server.ts';
+import { release } from '../cni/delegate.ts';
 import { DeleteQueue } from '../cni/delete-queue.ts';
 import { createCniServer } from '../cni/server.ts';
 import { systemClock } from '../lib/clock.ts';
 import { asNetctlError, NetctlError } from '../lib/errors.ts';
 import type { Logger } from '../lib/logger.ts';
+import { createBird } from '../linux/real/bird.ts';
 import { createLinux } from '../linux/real/linux.ts';
 import { native } from '../linux/real/native.ts';
 import { listenMetrics, listenTls } from './listeners.ts';
@@ -37,11 +42,23 @@ const answerMilliseconds = 1000;
 async function main(argv: readonly string[]): Promise<void> {
   if (argv.includes('--help') || argv.includes('-h')) return void process.stdout.write(help());
   if (argv.includes('--version')) return void process.stdout.write(`netctld ${packageJson.version}\n`);
-  const { config, settings } = loadConfig({ argv, env: process.env, readFile: textOrNull });
+  const isBoot = argv.includes('--boot');
+  const flags = argv.filter((flag) => flag !== '--boot');
+  const { config, settings } = loadConfig({ argv: flags, env: process.env, readFile: textOrNull });
   const logger = createLogger(config.log);
+  if (isBoot) return boot(config, logger);
   process.umask(0o077);
   await refuseSecondAgent(config);
   await run(config, settings, logger);
+}
+
+async function boot(config: Config, logger: Logger): Promise<void> {
+  const linux = await createLinux({ iptablesBackend: config.dataplane.iptablesBackend });
+  try {
+    await closeUntilSync(linux, config, logger);
+  } finally {
+    linux.close();
+  }
 }
 
 async function run(config: Config, settings: readonly Setting[], logger: Logger): Promise<void> {
@@ -59,8 +76,10 @@ async function run(config: Config, settings: readonly Setting[], logger: Logger)
     bootId,
     store,
     linux,
+    bird: createBird({ program: config.bgp.birdPath, directory: config.runDir }),
     clock: systemClock,
     logger,
+    releaseDelegate: (id, delegate) => release({ delegate, id, netnsPath: id.netns.path }),
   });
   const attachments = await agent.start();
 
@@ -70,6 +89,11 @@ async function run(config: Config, settings: readonly Setting[], logger: Logger)
   await queue.drain();
   const queueTimer = setInterval(() => void queue.drain(), queuePollMilliseconds);
 
+  const questions = new PolicyQuestions(store, config, {
+    linux,
+    bootId,
+    backend: () => agent.status().policy.backend,
+  });
   const deps: ApiDeps = {
     store,
     ipam: agent.ipam,
@@ -78,9 +102,11 @@ async function run(config: Config, settings: readonly Setting[], logger: Logger)
     node: config.node.name,
     version: packageJson.version,
     status: () => agent.status(replication()),
+    bgpStatus: () => agent.bgpStatus(),
     config: () => settings,
     applied: (revision) => agent.applied(revision),
-    why: (query) => agent.why(query),
+    why: (query, isProbed) => questions.why(query, isProbed),
+    impact: (changes) => questions.impact(changes),
     ruleCounts: (kind, name) => agent.ruleCounts(kind, name),
     callerOf,
     onForced: (change) => logger.warn({ ...change }, 'forced change of an address'),
@@ -196,6 +222,7 @@ function help(): string {
 
 The agent: one on each host, as root. Every flag is also a key of the file (default ${defaultConfigPath})
 and an environment variable: --run-dir is NETCTL_RUN_DIR.
+With --boot: drops all traffic of containers until an agent is in sync, and ends; does nothing where rules of netctl are.
 
 ${lines.join('\n')}
 `;

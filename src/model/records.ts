@@ -6,6 +6,8 @@
  */
 import { z } from 'zod';
 import { type AddressRange, parseAddressRange, rangeEnds } from './address-range.ts';
+import { bgpSettingsSchema, port } from './bgp.ts';
+import { delegateSchema } from './delegate.ts';
 import {
   type Address,
   addressBits,
@@ -17,6 +19,7 @@ import {
   prefixLength,
 } from './ip.ts';
 import { type Mac, parseMac } from './mac.ts';
+import { macvlanSchema } from './macvlan.ts';
 import { parseInterfaceName, parseName, parseNodeName } from './names.ts';
 import { parseSelector } from './selector.ts';
 
@@ -194,6 +197,7 @@ export type TenantUse = z.infer<typeof tenantUseSchema>;
 export const settingsSchema = z.strictObject({
   /** True: a node takes addresses of its own blocks only. False: blocks are shared, and a node without room borrows from others'. */
   strictAffinity: z.boolean().default(true),
+  bgp: bgpSettingsSchema.prefault({}),
 });
 export type Settings = z.infer<typeof settingsSchema>;
 
@@ -203,7 +207,14 @@ export const endpointSchema = z.strictObject({
   containerId: z.string().max(1024),
   /** Name inside the container. */
   interface: interfaceName,
-  kind: z.enum(['routed', 'macvlan']),
+  /** `foreign`: another plugin has made the interface; policy holds where `hostInterface` is its host's end. */
+  kind: z.enum(['routed', 'macvlan', 'foreign']),
+  /** Set with kind macvlan. */
+  macvlan: macvlanSchema.nullable().default(null),
+  /** The addresses are not of our pools: another plugin chose them. */
+  foreignAddresses: z.boolean().default(false),
+  /** Who must be told when those are free again. */
+  delegate: delegateSchema.nullable().default(null),
   hostInterface: interfaceName,
   mac,
   mtuBytes: z.int().min(68).max(65535),
@@ -230,6 +241,10 @@ export const nodeSchema = z.strictObject({
   /** That leads to the other hosts, where it is configured. */
   interface: interfaceName.nullable().default(null),
   labels: z.record(z.string(), z.string()).default({}),
+  /** Where its BIRD listens; null: it does not speak BGP. */
+  bgpPort: port.nullable().default(null),
+  /** Set by an operator: it is a route reflector of this cluster id (RFC 4456). The agent leaves it as it is. */
+  routeReflectorClusterId: address.nullable().default(null),
   version: z.string(),
   startedAt: time,
 });

@@ -1,7 +1,7 @@
 /**
  * Rules as the command line takes and shows them.
  *
- *     (allow|deny|log) [ipv4|ipv6] [PROTOCOL] [from ENDS] [to ENDS] [type N [code N]] [comment WORDS…]
+ *     (allow|deny|log) [ipv4|ipv6] [PROTOCOL] [from ENDS] [to ENDS] [type N|NAME [code N]] [comment WORDS…]
  *     PROTOCOL = tcp|udp|sctp|icmp|icmpv6|NUMBER      P = 80,443,1000:2000
  *     ENDS = [ports P] [tag T] [cidr C] [set S] [selector (E)]
  *
@@ -65,6 +65,11 @@ function not(match: Match): string[] {
   return match.negated ? ['not'] : [];
 }
 
+/** Types of ICMP have names besides. */
+function numeric(word: string): number | string {
+  return /^\d+$/.test(word) ? Number(word) : word;
+}
+
 /** Walks through the words after the action; collects the keys of the JSON form. */
 class ClauseReader {
   readonly #words: readonly string[];
@@ -94,7 +99,8 @@ class ClauseReader {
     else if (word === 'cidr') this.#set(`${mark}${this.#sideFor(word)}_net`, this.#next('a prefix'));
     else if (word === 'set') this.#set(`${mark}${this.#sideFor(word)}_set`, this.#next('an address set'));
     else if (word === 'selector') this.#set(`${mark}${this.#sideFor(word)}_selector`, this.#takeSelector());
-    else if (word === 'type' || word === 'code') this.#set(`${mark}icmp_${word}`, this.#nextNumber(word));
+    else if (word === 'type') this.#set(`${mark}icmp_type`, numeric(this.#next('a type of ICMP')));
+    else if (word === 'code') this.#set(`${mark}icmp_code`, this.#nextNumber(word));
     else if (negated) this.#set('!protocol', word);
     else if (word === 'from' || word === 'to') this.#side = word === 'from' ? 'src' : 'dst';
     else if (word === 'ipv4' || word === 'ipv6') this.#set('ip_version', word === 'ipv4' ? 4 : 6);

@@ -7,6 +7,7 @@
  */
 import { z } from 'zod';
 import { checkJson, exactObject, textOf } from './check.ts';
+import { icmpTypeNames, icmpTypeNumber, icmpTypeSchema } from './icmp-type.ts';
 import { type Cidr, type Family, familyOf, parseAddressOrCidr } from './ip.ts';
 import { parseName } from './names.ts';
 import { type PortRange, parsePorts, portJson, portsSchema } from './port-range.ts';
@@ -47,8 +48,6 @@ export interface Rule {
 const name = textOf<string>(parseName, 'web');
 const selector = textOf<string>(canonicalSelector, 'role == "db"');
 const net = textOf<Cidr>(parseAddressOrCidr, '10.0.0.0/8');
-/** iptables reads ICMP type 255 as "any", so it is not a type here. */
-const icmpType = z.int('0 to 254').min(0, '0 to 254').max(254, '0 to 254');
 const icmpCode = z.int('0 to 255').min(0, '0 to 255').max(255, '0 to 255');
 const COMMENT = '1 to 256 printable characters without " \' ` \\, words separated by single spaces';
 const comment = z
@@ -81,8 +80,8 @@ const shape = {
   '!dst_set': name.nullish(),
   dst_ports: portsSchema.nullish(),
   '!dst_ports': portsSchema.nullish(),
-  icmp_type: icmpType.nullish(),
-  '!icmp_type': icmpType.nullish(),
+  icmp_type: icmpTypeSchema.nullish(),
+  '!icmp_type': icmpTypeSchema.nullish(),
   icmp_code: icmpCode.nullish(),
   '!icmp_code': icmpCode.nullish(),
   comment: comment.nullish(),
@@ -189,14 +188,22 @@ export function ruleFamily(rule: Rule): Family | null {
 /** `"!icmp_code"` without `"!icmp_type"` excepts a code of the type that the rule asks for. */
 function icmpMatches(json: RuleShape): Match[] {
   const matches: Match[] = [];
+  const numberOf = (value: number | string): number => icmpTypeNumber(value, icmpFamily(json))!;
   if (json.icmp_type != null) {
-    matches.push({ kind: 'icmp', type: json.icmp_type, code: json.icmp_code ?? null, negated: false });
+    const type = numberOf(json.icmp_type);
+    matches.push({ kind: 'icmp', type, code: json.icmp_code ?? null, negated: false });
   }
   const exceptType = json['!icmp_type'] ?? (json['!icmp_code'] != null ? json.icmp_type : null);
   if (exceptType != null) {
-    matches.push({ kind: 'icmp', type: exceptType, code: json['!icmp_code'] ?? null, negated: true });
+    const type = numberOf(exceptType);
+    matches.push({ kind: 'icmp', type, code: json['!icmp_code'] ?? null, negated: true });
   }
   return matches;
+}
+
+/** Of a rule with an ICMP type, which has one of the two protocols. */
+function icmpFamily(rule: RuleShape): Family {
+  return rule.protocol != null && parseProtocol(rule.protocol) === ICMPV6 ? 6 : 4;
 }
 
 interface Fault {
@@ -225,6 +232,11 @@ function protocolFault(rule: RuleShape): Fault | null {
 function icmpCodeFault(rule: RuleShape): Fault | null {
   if (rule.icmp_code != null && rule.icmp_type == null) {
     return { key: 'icmp_code', accepted: 'icmp_code only together with icmp_type' };
+  }
+  for (const key of ['icmp_type', '!icmp_type'] as const) {
+    const family = icmpFamily(rule);
+    if (rule[key] != null && icmpTypeNumber(rule[key], family) === null)
+      return { key, accepted: `a number, or one of ${icmpTypeNames(family)}` };
   }
   if (rule['!icmp_code'] != null && rule.icmp_type == null && rule['!icmp_type'] == null) {
     return { key: '!icmp_code', accepted: '"!icmp_code" only together with icmp_type or "!icmp_type"' };

@@ -73,10 +73,21 @@ export function compileList(
   return [
     ...compiler.chains('inbound', listChains.inbound(list), listChains.inboundPassed(list), ACCEPT),
     ...compiler.chains('outbound', listChains.outbound(list), listChains.outboundPassed(list), allowed),
-    ...compiler.chains('outbound', listChains.host(list), listChains.hostPassed(list), {
-      kind: endpointToHost,
-    }),
+    ...(isDroppedAnyhow(parts, definitions, endpointToHost)
+      ? [{ name: listChains.host(list), rules: [rule([], DROP, 'this host takes nothing from endpoints')] }]
+      : compiler.chains('outbound', listChains.host(list), listChains.hostPassed(list), {
+          kind: endpointToHost,
+        })),
   ];
+}
+
+/** What is sent to this host: then no rule has to be asked, unless one is there to log. */
+function isDroppedAnyhow(
+  parts: ListParts,
+  definitions: Definitions,
+  endpointToHost: EndpointToHost,
+): boolean {
+  return endpointToHost === 'drop' && rulesOfList(parts, definitions).every(({ action }) => action !== 'log');
 }
 
 /** All rules that the list's parts have now, for the sets that they need. */

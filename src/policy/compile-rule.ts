@@ -16,7 +16,26 @@ export function compileRule(rule: Rule, family: Family, verdict: Verdict, commen
   const common = rule.matches
     .filter((match) => !isRedundant(match, rule))
     .flatMap((match) => conditions(match, family));
-  return portChoices(rule).map((ports) => ({ conditions: [...common, ...ports], verdict, comment }));
+  return portChoices(rule).map((ports) => ({
+    conditions: cheapestFirst([...common, ...ports]),
+    verdict,
+    comment,
+  }));
+}
+
+/** What a packet is asked first: most rules are left at the first condition that does not hold, and a look-up costs most. */
+const COST: Readonly<Record<Condition['kind'], number>> = {
+  interface: 0,
+  connection: 0,
+  protocol: 0,
+  icmp: 1,
+  ports: 1,
+  net: 1,
+  set: 2,
+};
+
+function cheapestFirst(conditions: readonly Condition[]): Condition[] {
+  return conditions.toSorted((a, b) => COST[a.kind] - COST[b.kind]);
 }
 
 /** Not from anywhere, or a protocol that is excluded at once. */

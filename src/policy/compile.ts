@@ -1,9 +1,9 @@
 /**
  * The chains around the lists (pure): entry, spoof guard, which list an endpoint has. The lists' own: compile-list.ts.
  *
- *     FORWARD ─► nctl-FORWARD ─┬─► nctl-from ─► nctl-out-<list> ─► nctl-allowed ─┬─► elsewhere
- *                              └─► nctl-to ◄──────── to an endpoint of this host ┘
- *                                     └─► nctl-in-<list>
+ *     FORWARD ─┬─► nctl-FORWARD ─► nctl-from ─► nctl-out-<list> ─► nctl-allowed ─┬─► elsewhere
+ *              └─► nctl-FORWARD-to ─► nctl-to ◄──── to an endpoint of this host ─┘
+ *                                        └─► nctl-in-<list>
  *     INPUT ───► nctl-INPUT ─────► nctl-host ─► nctl-host-<list>     (outbound rules, then endpointToHost)
  *     INPUT, OUTPUT ─► nctl-host-in, nctl-host-out                   (host-endpoints.ts; only while there is a host endpoint)
  *     POSTROUTING ─► nctl-nat                                        (only while a pool asks for NAT)
@@ -41,7 +41,9 @@ export interface Jump {
 
 /** At the top of the kernel's chains, in this order. */
 export const jumps: readonly Jump[] = [
-  jump('filter', 'FORWARD', chains.forward, [], 'policy of endpoints'),
+  jump('filter', 'FORWARD', chains.forward, [fromEndpoint()], 'from endpoints'),
+  // Of those from endpoints none gets here: what it leads to decides all of them.
+  jump('filter', 'FORWARD', chains.forwardTo, [interfaceIs('dst', false)], 'to endpoints'),
   jump('filter', 'INPUT', chains.input, [fromEndpoint()], 'policy of endpoints'),
   jump('filter', 'INPUT', chains.hostIn, [interfaceIs('src', true)], 'policy of host interfaces'),
   jump('filter', 'OUTPUT', chains.hostOut, [interfaceIs('dst', true)], 'policy of host interfaces'),
@@ -67,20 +69,22 @@ export function compileNat(family: Family): Chain {
  */
 export function compileBase(family: Family, hasExtraSources: boolean): Chain[] {
   const extra = hasExtraSources ? [fromExtraSource(family)] : [];
-  return [compileForward(family, extra), compileInput(family), compileAllowed()];
+  return [compileForward(family, extra), compileForwardTo(), compileInput(family), compileAllowed()];
 }
 
-/** nctl-from, nctl-host and nctl-to: which list of profiles a packet's endpoint has. @param lists ids, sorted */
+/**
+ * nctl-from, nctl-host and nctl-to: which list of profiles a packet's endpoint has. While a thousand lists come, each tells these
+ * chains anew: their rules are made when they are first asked for.
+ * @param lists ids, sorted
+ */
 export function compileDispatch(family: Family, lists: readonly string[]): Chain[] {
-  const dispatch = (name: string, side: Side, chain: (list: string) => string): Chain => ({
-    name,
-    rules: [
+  const dispatch = (name: string, side: Side, chain: (list: string) => string): Chain =>
+    lazyChain(name, () => [
       ...lists.map((list) =>
         rule([inSet(listSet(family, list), side)], goto(chain(list)), `endpoints with ${list}`),
       ),
       rule([], DROP, 'unknown endpoint'),
-    ],
-  });
+    ]);
   return [
     dispatch(chains.from, 'src', listChains.outbound),
     dispatch(chains.host, 'src', listChains.host),
@@ -88,19 +92,35 @@ export function compileDispatch(family: Family, lists: readonly string[]): Chain
   ];
 }
 
+function lazyChain(name: string, make: () => ChainRule[]): Chain {
+  let rules: readonly ChainRule[] | null = null;
+  return {
+    name,
+    get rules() {
+      rules ??= make();
+      return rules;
+    },
+  };
+}
+
 /** The spoof check stands first, so that no forged packet rides on an established connection. */
 function compileForward(family: Family, extra: readonly ChainRule[]): Chain {
   return {
     name: chains.forward,
     rules: [
-      rule([interfaceIs('src', true), interfaceIs('dst', true)], { kind: 'return' }, 'not of an endpoint'),
       dropSpoofed(family),
       known(),
       ...extra,
       ofNoConnection(),
-      rule([fromEndpoint()], goto(chains.from), 'from an endpoint'),
-      rule([], goto(chains.to), 'to an endpoint'),
+      rule([], goto(chains.from), 'from an endpoint'),
     ],
+  };
+}
+
+function compileForwardTo(): Chain {
+  return {
+    name: chains.forwardTo,
+    rules: [known(), ofNoConnection(), rule([], goto(chains.to), 'to an endpoint')],
   };
 }
 
@@ -154,16 +174,12 @@ function ofNoConnection(): ChainRule {
  */
 function fromExtraSource(family: Family): ChainRule {
   const isExtra = inSet(extraSourceSet(family), 'src');
-  return rule([fromEndpoint(), isExtra], goto(chains.from), 'from an extra source of an endpoint');
+  return rule([isExtra], goto(chains.from), 'from an extra source of an endpoint');
 }
 
 function dropSpoofed(family: Family): ChainRule {
   const isEndpoint = inSet(endpointSet(family), 'src');
-  return rule(
-    [fromEndpoint(), { ...isEndpoint, negated: true }],
-    DROP,
-    'spoofed source or unknown interface',
-  );
+  return rule([{ ...isEndpoint, negated: true }], DROP, 'spoofed source or unknown interface');
 }
 
 function acceptIcmp6(type: number, comment: string): ChainRule {

@@ -11,6 +11,8 @@ interface CountedSet {
   readonly reasons: Map<IpSetMember, number>;
   /** How many users want the set in the kernel. */
   users: number;
+  /** Known while there are users. */
+  spec: SetSpec | null;
 }
 
 export class CountedSets {
@@ -25,6 +27,7 @@ export class CountedSets {
   acquire(name: string, spec: SetSpec): void {
     const set = this.#entry(name);
     if (++set.users > 1) return;
+    set.spec = spec;
     this.#output.set(name, spec);
     for (const member of set.reasons.keys()) this.#output.member(name, member, true);
   }
@@ -54,10 +57,19 @@ export class CountedSets {
     this.#forgetIfIdle(name, set);
   }
 
+  /** All wanted sets with their members, to another output. */
+  tellTo(output: PolicyOutput): void {
+    for (const [name, { reasons, users, spec }] of this.#sets) {
+      if (users === 0 || spec === null) continue;
+      output.set(name, spec);
+      for (const member of reasons.keys()) output.member(name, member, true);
+    }
+  }
+
   #entry(name: string): CountedSet {
     let set = this.#sets.get(name);
     if (set === undefined) {
-      set = { reasons: new Map(), users: 0 };
+      set = { reasons: new Map(), users: 0, spec: null };
       this.#sets.set(name, set);
     }
     return set;

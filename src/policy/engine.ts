@@ -10,17 +10,24 @@
  * output. Never: a result that depends on the order of what came; work that grows with the number of endpoints when one
  * endpoint with a known list comes or goes.
  */
-import { isDeepStrictEqual } from 'node:util';
 import type { IpSetMember } from '../linux/ports.ts';
 import { widest } from '../model/address-set.ts';
 import type { HostEndpoint } from '../model/host-endpoint.ts';
-import { type Address, type Cidr, type Family, families, familyOf, hostCidr } from '../model/ip.ts';
+import { type Cidr, type Family, families, familyOf, hostCidr } from '../model/ip.ts';
 import type { BrokenPolicy, Policy } from '../model/policy.ts';
 import type { Profile } from '../model/profile.ts';
-import type { Labels } from '../model/selector.ts';
 import type { Chain } from './chain.ts';
 import type { EndpointToHost } from './compile-list.ts';
 import { CountedSets } from './counted-sets.ts';
+import {
+  addressMembers,
+  extraFamilies,
+  isSameEndpoint,
+  type Pair,
+  type PolicyEndpoint,
+  pairsOf,
+  type WholeEndpoint,
+} from './endpoint-members.ts';
 import { type Failsafe, HostEndpoints } from './host-endpoints.ts';
 import { LabelIndex } from './label-index.ts';
 import { type List, ListTable } from './list-table.ts';
@@ -31,22 +38,10 @@ import { SelectorSets } from './selector-sets.ts';
 import { setMembers } from './set-members.ts';
 import { ToldChains } from './told-chains.ts';
 
-/** What policy has to know of an endpoint. Of those on other nodes only addresses, profiles and labels count. */
-export interface PolicyEndpoint {
-  readonly local: boolean;
-  readonly hostInterface: string;
-  readonly addresses: readonly Address[];
-  /** In the order in which they are tried. */
-  readonly profiles: readonly string[];
-  /** None if absent. */
-  readonly labels?: Labels;
-  /** What it may send from besides its addresses (a real server behind LVS answers from the virtual one); none if absent. */
-  readonly extraSources?: readonly Cidr[];
-}
-
-interface EndpointState extends Required<PolicyEndpoint> {
-  /** null for one of another node. */
-  list: List | null;
+interface EndpointState extends WholeEndpoint {
+  readonly pairs: readonly Pair[];
+  /** One for each family that it has pairs of; none for one of another node. */
+  lists: readonly List[];
 }
 
 interface ProfileState {
@@ -141,14 +136,14 @@ export class PolicyEngine {
   onEndpoint(id: string, endpoint: PolicyEndpoint | null): void {
     const old = this.#endpoints.get(id);
     if (old === undefined && endpoint === null) return;
-    if (old !== undefined && endpoint !== null && isSame(old, endpoint)) return;
+    if (old !== undefined && endpoint !== null && isSameEndpoint(old, endpoint)) return;
     // What stays is added before it is removed, so that it never leaves a set.
     this.#picks.setThing(id, endpoint?.local ? (endpoint.labels ?? {}) : null);
     if (endpoint !== null) this.#add(id, endpoint);
     else this.#endpoints.delete(id);
     this.#selectors.onEndpoint(
       id,
-      endpoint && { labels: endpoint.labels ?? {}, members: membersOf(endpoint) },
+      endpoint && { labels: endpoint.labels ?? {}, members: addressMembers(endpoint) },
     );
     if (old !== undefined) this.#remove(id, old);
   }
@@ -158,6 +153,13 @@ export class PolicyEngine {
     if (endpoint === null && !this.#hosts.has(name)) return;
     this.#picks.setThing(hostId(name), endpoint?.labels ?? null);
     this.#hosts.set(name, endpoint, this.#policiesOf(hostId(name)));
+  }
+
+  /** Everything that has been told so far, to another output. */
+  tellTo(output: PolicyOutput): void {
+    this.#sets.tellTo(output);
+    for (const family of families)
+      for (const chain of this.#chains.of(family)) output.chain(family, chain.name, chain);
   }
 
   /** All chains, as `4 nctl-in-…`. */
@@ -172,30 +174,26 @@ export class PolicyEngine {
   }
 
   #add(id: string, endpoint: PolicyEndpoint): void {
-    const profiles = [...new Set(endpoint.profiles)];
-    const state: EndpointState = {
+    const whole: WholeEndpoint = {
       local: endpoint.local,
       hostInterface: endpoint.hostInterface,
       addresses: [...endpoint.addresses],
-      profiles,
+      profiles: [...new Set(endpoint.profiles)],
       labels: { ...endpoint.labels },
       extraSources: widest(endpoint.extraSources ?? []),
-      list: endpoint.local
-        ? this.#lists.use({ kind: 'endpoint', profiles, policies: this.#policiesOf(id) })
-        : null,
     };
+    const state: EndpointState = { ...whole, pairs: pairsOf(whole), lists: [] };
+    state.lists = this.#useLists(id, state);
     this.#endpoints.set(id, state);
-    for (const name of profiles) this.#profileState(name).users.set(id, state);
-    for (const family of state.list === null ? [] : extraFamilies(state)) this.#lists.useExtraSources(family);
+    for (const name of state.profiles) this.#profileState(name).users.set(id, state);
+    for (const family of extraFamilies(state)) this.#lists.useExtraSources(family);
     this.#eachMember(state, (set, member) => this.#sets.add(set, member));
   }
 
   #remove(id: string, state: EndpointState): void {
     this.#eachMember(state, (set, member) => this.#sets.remove(set, member));
-    if (state.list !== null) {
-      this.#lists.giveBack(state.list);
-      for (const family of extraFamilies(state)) this.#lists.giveBackExtraSources(family);
-    }
+    for (const list of state.lists) this.#lists.giveBack(list);
+    for (const family of extraFamilies(state)) this.#lists.giveBackExtraSources(family);
     for (const name of state.profiles) {
       const profile = this.#profileState(name);
       if (profile.users.get(id) === state) profile.users.delete(id);
@@ -207,18 +205,19 @@ export class PolicyEngine {
   #relist(id: string): void {
     if (id.startsWith(HOST)) this.#hosts.relist(id.slice(HOST.length), this.#policiesOf(id));
     const endpoint = this.#endpoints.get(id);
-    const old = endpoint?.list;
-    if (endpoint === undefined || !old) return;
-    endpoint.list = this.#lists.use({
-      kind: 'endpoint',
-      profiles: endpoint.profiles,
-      policies: this.#policiesOf(id),
-    });
-    for (const { family, pair } of pairsOf(endpoint)) {
-      this.#sets.add(endpoint.list.sets[family], pair);
-      this.#sets.remove(old.sets[family], pair);
-    }
-    this.#lists.giveBack(old);
+    if (endpoint === undefined) return;
+    const old = endpoint.lists;
+    endpoint.lists = this.#useLists(id, endpoint);
+    this.#eachPair(endpoint, endpoint.lists, (set, pair) => this.#sets.add(set, pair));
+    this.#eachPair(endpoint, old, (set, pair) => this.#sets.remove(set, pair));
+    for (const list of old) this.#lists.giveBack(list);
+  }
+
+  #useLists(id: string, { profiles, pairs }: EndpointState): List[] {
+    const policies = this.#policiesOf(id);
+    return families
+      .filter((family) => pairs.some((pair) => pair.family === family))
+      .map((family) => this.#lists.use({ kind: 'endpoint', profiles, policies }, family));
   }
 
   #policiesOf(id: string): string[] {
@@ -226,17 +225,25 @@ export class PolicyEngine {
   }
 
   #eachMember(endpoint: EndpointState, visit: (set: string, member: IpSetMember) => void): void {
-    if (endpoint.list !== null) {
-      for (const { family, pair, isExtra } of pairsOf(endpoint)) {
-        visit(endpointSet(family), pair);
-        visit(endpoint.list.sets[family], pair);
-        if (isExtra) visit(extraSourceSet(family), pair);
-      }
+    for (const { family, pair, isExtra } of endpoint.pairs) {
+      visit(endpointSet(family), pair);
+      if (isExtra) visit(extraSourceSet(family), pair);
     }
+    this.#eachPair(endpoint, endpoint.lists, visit);
     for (const address of endpoint.addresses) {
       for (const name of endpoint.profiles)
         for (const set of this.#profiles.get(name)!.tagSets[familyOf(address)]) visit(set, hostCidr(address));
     }
+  }
+
+  /** What the sets of the lists hold of the endpoint. */
+  #eachPair(
+    { pairs }: EndpointState,
+    lists: readonly List[],
+    visit: (set: string, member: IpSetMember) => void,
+  ): void {
+    for (const list of lists)
+      for (const { family, pair } of pairs) if (family === list.family) visit(list.set, pair);
   }
 
   #moveTags(endpoint: EndpointState, before: TagSets, now: TagSets): void {
@@ -264,42 +271,4 @@ export class PolicyEngine {
 function tagSetsOf(profile: Profile | null): TagSets {
   const [v4, v6] = families.map((family) => profile?.tags.map((tag) => tagSet(family, tag)) ?? []);
   return { 4: v4!, 6: v6! };
-}
-
-function membersOf({ addresses }: PolicyEndpoint): Record<Family, IpSetMember[]> {
-  const of = (family: Family): IpSetMember[] =>
-    addresses.filter((address) => familyOf(address) === family).map(hostCidr);
-  return { 4: of(4), 6: of(6) };
-}
-
-interface Pair {
-  readonly family: Family;
-  /** A source of the endpoint with its interface. */
-  readonly pair: IpSetMember;
-  readonly isExtra: boolean;
-}
-
-function pairsOf({ addresses, extraSources, hostInterface }: EndpointState): Pair[] {
-  const pair = (nets: readonly Cidr[], isExtra: boolean): Pair[] =>
-    setMembers(nets).map(({ family, member }) => ({ family, pair: `${member},${hostInterface}`, isExtra }));
-  return [...pair(addresses.map(hostCidr), false), ...pair(extraSources, true)];
-}
-
-function extraFamilies({ extraSources }: EndpointState): Family[] {
-  return families.filter((family) => extraSources.some((net) => familyOf(net) === family));
-}
-
-function isSame(state: EndpointState, endpoint: PolicyEndpoint): boolean {
-  return (
-    state.local === endpoint.local &&
-    state.hostInterface === endpoint.hostInterface &&
-    isSameList(state.addresses, endpoint.addresses) &&
-    isSameList(state.profiles, endpoint.profiles) &&
-    isDeepStrictEqual(state.labels, { ...endpoint.labels }) &&
-    isSameList(state.extraSources, widest(endpoint.extraSources ?? []))
-  );
-}
-
-function isSameList(a: readonly string[], b: readonly string[]): boolean {
-  return a.length === b.length && a.every((item, i) => item === b[i]);
 }

@@ -5,7 +5,15 @@
  * a condition that is not the kernel's (the tests send the same packets through both).
  */
 import type { IpSetMember } from '../linux/ports.ts';
-import { type Address, addressBits, cidrContains, type Family, familyOf, networkOf } from '../model/ip.ts';
+import {
+  type Address,
+  addressBits,
+  cidrContains,
+  type Family,
+  familyOf,
+  hostCidr,
+  networkOf,
+} from '../model/ip.ts';
 import type { Side } from '../model/rule.ts';
 import type { Chain, ChainRule, Condition } from './chain.ts';
 import { type Jump, jumps } from './compile.ts';
@@ -39,18 +47,25 @@ export interface Explanation {
   readonly steps: readonly Step[];
 }
 
+interface MemberSet {
+  readonly members: Set<IpSetMember>;
+  /** Of all prefixes that were ever in it. */
+  readonly lengths: Set<number>;
+}
+
 /** Hears what an engine tells, and judges by it. */
 export class Explainer implements PolicyOutput {
-  readonly #sets = new Map<string, Set<IpSetMember>>();
+  readonly #sets = new Map<string, MemberSet>();
   readonly #chains = new Map<string, Chain>();
 
   set(name: string, spec: SetSpec | null): void {
     if (spec === null) this.#sets.delete(name);
-    else this.#sets.set(name, new Set());
+    else this.#sets.set(name, { members: new Set(), lengths: new Set() });
   }
 
   member(set: string, member: IpSetMember, present: boolean): void {
-    const members = this.#sets.get(set);
+    const { members, lengths } = this.#sets.get(set) ?? {};
+    if (present) lengths?.add(Number.parseInt(member.slice(member.indexOf('/') + 1), 10));
     if (present) members?.add(member);
     else members?.delete(member);
   }
@@ -69,6 +84,29 @@ export class Explainer implements PolicyOutput {
       if (verdict !== 'left') return { verdict, steps };
     }
     return { verdict: 'left', steps };
+  }
+
+  /**
+   * All that decides about an endpoint behind a dispatching chain: the rules of its list, up to the chain `end`, and the members of
+   * the sets that they name. Equal texts decide alike.
+   */
+  textBehind(family: Family, dispatcher: string, end: string, pair: IpSetMember): string {
+    const chainOf = (name: string): Chain | undefined => this.#chains.get(`${family} ${name}`);
+    const isOfPair = ({ conditions: [only] }: ChainRule): boolean =>
+      only?.kind === 'set' && this.#sets.get(only.set)?.members.has(pair) === true;
+    const found = new Map<string, unknown>();
+    const visit = ({ verdict, conditions }: ChainRule): void => {
+      for (const condition of conditions)
+        if (condition.kind === 'set')
+          found.set(condition.set, [...(this.#sets.get(condition.set)?.members ?? [])].sort());
+      if (verdict.kind !== 'goto' || verdict.chain === end || found.has(verdict.chain)) return;
+      const { rules = [] } = chainOf(verdict.chain) ?? {};
+      found.set(verdict.chain, rules);
+      rules.forEach(visit);
+    };
+    const entry = chainOf(dispatcher)?.rules.find(isOfPair);
+    if (entry !== undefined) visit({ ...entry, conditions: [] });
+    return JSON.stringify([...found]);
   }
 
   #leads({ table, builtin, chain, rule }: Jump, wanted: string, packet: Packet): boolean {
@@ -143,11 +181,14 @@ export class Explainer implements PolicyOutput {
 
   /** A member may be any prefix that holds the address. */
   #isMember(set: string, packet: Packet, side: Side, withInterface: boolean): boolean {
-    const members = this.#sets.get(set);
+    const { members, lengths = [] } = this.#sets.get(set) ?? {};
     const address = addressOf(packet, side);
     const suffix = withInterface ? `,${interfaceOf(packet, side)}` : '';
-    for (let length = addressBits(familyOf(address)); length > 0; length--)
-      if (members?.has(`${networkOf(address, length)}${suffix}`)) return true;
+    const all = addressBits(familyOf(address));
+    for (const length of lengths) {
+      const net = length === all ? hostCidr(address) : networkOf(address, length);
+      if (members?.has(`${net}${suffix}`)) return true;
+    }
     return false;
   }
 }

@@ -28,7 +28,8 @@ export interface Failsafe {
 
 interface State {
   readonly endpoint: HostEndpoint;
-  readonly list: List;
+  /** One for each family. */
+  readonly lists: readonly List[];
 }
 
 const RETURN: Verdict = { kind: 'return' };
@@ -55,9 +56,9 @@ export class HostEndpoints {
   set(name: string, endpoint: HostEndpoint | null, policies: readonly string[]): void {
     const old = this.#states.get(name);
     if (endpoint === null) this.#states.delete(name);
-    else this.#states.set(name, { endpoint, list: this.#use(endpoint, policies) });
+    else this.#states.set(name, { endpoint, lists: this.#use(endpoint, policies) });
     this.#tell();
-    if (old !== undefined) this.#lists.giveBack(old.list);
+    for (const list of old?.lists ?? []) this.#lists.giveBack(list);
   }
 
   /** After its policies have changed. */
@@ -65,8 +66,8 @@ export class HostEndpoints {
     this.set(name, this.#states.get(name)?.endpoint ?? null, policies);
   }
 
-  #use({ profiles }: HostEndpoint, policies: readonly string[]): List {
-    return this.#lists.use({ kind: 'host', profiles, policies });
+  #use({ profiles }: HostEndpoint, policies: readonly string[]): List[] {
+    return families.map((family) => this.#lists.use({ kind: 'host', profiles, policies }, family));
   }
 
   #tell(): void {
@@ -92,9 +93,9 @@ export class HostEndpoints {
     listChain: (list: string) => string,
   ): Chain {
     const states = [...this.#states].sort(([a], [b]) => (a < b ? -1 : 1)).map(([, state]) => state);
-    const to = ({ endpoint, list }: State): ChainRule => {
+    const to = ({ endpoint, lists }: State): ChainRule => {
       const conditions = endpoint.interface === '*' ? [] : [onInterface(side, endpoint.interface)];
-      return rule(conditions, goto(listChain(list.id)), `host interface ${endpoint.interface}`);
+      return rule(conditions, goto(listChain(lists[0]!.id)), `host interface ${endpoint.interface}`);
     };
     const [all] = states.filter(({ endpoint }) => endpoint.interface === '*');
     return {

@@ -1,6 +1,6 @@
 /**
- * The lists in use on this host (profiles in their order, with the policies before them): per list a set of its endpoints and a
- * few chains, shared by all of them.
+ * The lists in use on this host (profiles in their order, with the policies before them), per family: a set of the list's endpoints
+ * and a few chains, shared by all of them. A family in which no endpoint has an address costs nothing.
  *
  * In: lists taken into use and given back, profiles, policies and address sets that changed. Out: sets and chains to the output, only differences. Never: a
  * rewrite because a container came or went: an unused list lingers until retire() has seen it unused twice.
@@ -22,8 +22,9 @@ import type { ToldChains } from './told-chains.ts';
 
 export interface List extends ListParts {
   readonly id: string;
-  /** Its set of endpoints, per family; not for host endpoints, which are found by interface. */
-  readonly sets: Readonly<Record<Family, string>>;
+  readonly family: Family;
+  /** Its set of endpoints; not for host endpoints, which are found by interface. */
+  readonly set: string;
 }
 
 interface ListState extends List {
@@ -34,17 +35,18 @@ interface ListState extends List {
 }
 
 interface Needs {
-  /** With their family. */
-  readonly sets: ReadonlyMap<string, Family>;
-  readonly chains: ReadonlyMap<string, Family>;
+  readonly sets: ReadonlySet<string>;
+  readonly chains: ReadonlySet<string>;
   readonly selectors: ReadonlySet<string>;
   readonly addressSets: ReadonlySet<string>;
 }
 
-const NOTHING: Needs = { sets: new Map(), chains: new Map(), selectors: new Set(), addressSets: new Set() };
+const NOTHING: Needs = { sets: new Set(), chains: new Set(), selectors: new Set(), addressSets: new Set() };
 
 export class ListTable {
   readonly #lists = new Map<string, ListState>();
+  /** Of those that endpoints have, sorted. */
+  readonly #dispatched: Record<Family, string[]> = { 4: [], 6: [] };
   /** By `profile web`, `policy base`, `address set office`. */
   readonly #byPart = new Map<string, Set<ListState>>();
   readonly #extraUsers: Record<Family, number> = { 4: 0, 6: 0 };
@@ -72,7 +74,7 @@ export class ListTable {
   tellBase(): void {
     for (const family of families) {
       this.#sets.acquire(endpointSet(family), { type: 'net,iface', family });
-      for (const chain of compileDispatch(family, [])) this.#chains.tell(family, chain);
+      this.#tellDispatch(family);
       this.#tellBase(family);
     }
   }
@@ -90,9 +92,9 @@ export class ListTable {
     this.#sets.release(extraSourceSet(family));
   }
 
-  use(parts: ListParts): List {
-    const key = JSON.stringify([parts.kind, parts.profiles, parts.policies]);
-    const list = this.#lists.get(key) ?? this.#create(key, parts);
+  use(parts: ListParts, family: Family): List {
+    const key = JSON.stringify([family, parts.kind, parts.profiles, parts.policies]);
+    const list = this.#lists.get(key) ?? this.#create(key, parts, family);
     list.users++;
     list.roundsUnused = 0;
     return list;
@@ -109,56 +111,57 @@ export class ListTable {
   /** Removes the lists that were unused at the last call too. */
   retire(): void {
     const gone = [...this.#lists].filter(([, list]) => list.users === 0 && ++list.roundsUnused >= 2);
-    if (gone.length === 0) return;
-    for (const [key] of gone) this.#lists.delete(key);
-    this.#tellDispatch();
+    for (const [key, { kind, family, id }] of gone) {
+      this.#lists.delete(key);
+      const dispatched = this.#dispatched[family];
+      if (kind === 'endpoint') dispatched.splice(placeOf(dispatched, id), 1);
+    }
+    const changed = gone.filter(([, { kind }]) => kind === 'endpoint');
+    for (const family of new Set(changed.map(([, list]) => list.family))) this.#tellDispatch(family);
     for (const [, list] of gone) this.#destroy(list);
   }
 
-  #create(key: string, { kind, profiles, policies }: ListParts): ListState {
+  #create(key: string, { kind, profiles, policies }: ListParts, family: Family): ListState {
     const id = listId(profiles, policies);
     const list: ListState = {
       id,
       kind,
       profiles,
       policies,
-      sets: { 4: listSet(4, id), 6: listSet(6, id) },
+      family,
+      set: listSet(family, id),
       users: 0,
       roundsUnused: 0,
       needs: NOTHING,
     };
     this.#lists.set(key, list);
     for (const part of partsOf(list)) this.#listsOf(part).add(list);
-    if (kind === 'endpoint')
-      for (const family of families) this.#sets.acquire(list.sets[family], { type: 'net,iface', family });
+    if (kind === 'endpoint') this.#sets.acquire(list.set, { type: 'net,iface', family });
     this.#compile(list);
-    this.#tellDispatch();
+    if (kind === 'endpoint') {
+      const dispatched = this.#dispatched[family];
+      dispatched.splice(placeOf(dispatched, id), 0, id);
+      this.#tellDispatch(family);
+    }
     return list;
   }
 
   #compile(list: ListState): void {
-    const chains = families.flatMap((family) =>
-      compileList(family, list.id, list, this.#definitions, this.#endpointToHost).map((chain) => ({
-        family,
-        chain,
-      })),
-    );
+    const { family } = list;
+    const chains = compileList(family, list.id, list, this.#definitions, this.#endpointToHost);
     const before = list.needs;
     list.needs = this.#needsOf(list, chains);
     this.#take(list, list.needs);
-    for (const { family, chain } of chains) this.#chains.tell(family, chain);
-    for (const [key, family] of before.chains)
-      if (!list.needs.chains.has(key)) this.#chains.untell(family, key.slice(2));
+    for (const chain of chains) this.#chains.tell(family, chain);
+    for (const name of before.chains) if (!list.needs.chains.has(name)) this.#chains.untell(family, name);
     this.#giveBack(list, before);
   }
 
-  #needsOf(list: ListState, chains: readonly { family: Family; chain: Chain }[]): Needs {
+  #needsOf(list: ListState, chains: readonly Chain[]): Needs {
     const matches = rulesOfList(list, this.#definitions).flatMap((rule) => rule.matches);
     return {
-      sets: new Map(
-        chains.flatMap(({ family, chain }) => [...setsOfChain(chain)].map((set) => [set, family] as const)),
-      ),
-      chains: new Map(chains.map(({ family, chain }) => [`${family} ${chain.name}`, family])),
+      sets: new Set(chains.flatMap((chain) => [...setsOfChain(chain)])),
+      chains: new Set(chains.map(({ name }) => name)),
       selectors: new Set(matches.flatMap((match) => (match.kind === 'selector' ? [match.selector] : []))),
       addressSets: new Set(matches.flatMap((match) => (match.kind === 'set' ? [match.set] : []))),
     };
@@ -166,12 +169,12 @@ export class ListTable {
 
   #take(list: ListState, { sets, selectors, addressSets }: Needs): void {
     for (const selector of selectors) this.#selectors.use(selector);
-    for (const [set, family] of sets) this.#sets.acquire(set, { type: 'net', family });
+    for (const set of sets) this.#sets.acquire(set, { type: 'net', family: list.family });
     for (const set of addressSets) this.#listsOf(`address set ${set}`).add(list);
   }
 
   #giveBack(list: ListState, { sets, selectors, addressSets }: Needs): void {
-    for (const set of sets.keys()) this.#sets.release(set);
+    for (const set of sets) this.#sets.release(set);
     for (const selector of selectors) this.#selectors.giveBack(selector);
     for (const set of addressSets)
       if (!list.needs.addressSets.has(set)) this.#forget(`address set ${set}`, list);
@@ -180,9 +183,9 @@ export class ListTable {
   #destroy(list: ListState): void {
     const before = list.needs;
     list.needs = NOTHING;
-    for (const [key, family] of before.chains) this.#chains.untell(family, key.slice(2));
+    for (const name of before.chains) this.#chains.untell(list.family, name);
     this.#giveBack(list, before);
-    if (list.kind === 'endpoint') for (const family of families) this.#sets.release(list.sets[family]);
+    if (list.kind === 'endpoint') this.#sets.release(list.set);
     for (const part of partsOf(list)) this.#forget(part, list);
   }
 
@@ -190,11 +193,9 @@ export class ListTable {
     for (const chain of compileBase(family, this.#extraUsers[family] > 0)) this.#chains.tell(family, chain);
   }
 
-  #tellDispatch(): void {
-    const lists = [...this.#lists.values()].filter(({ kind }) => kind === 'endpoint');
-    const ids = lists.map(({ id }) => id).sort();
-    for (const family of families)
-      for (const chain of compileDispatch(family, ids)) this.#chains.tell(family, chain);
+  #tellDispatch(family: Family): void {
+    for (const chain of compileDispatch(family, [...this.#dispatched[family]]))
+      this.#chains.tellChanged(family, chain);
   }
 
   #listsOf(part: string): Set<ListState> {
@@ -211,6 +212,18 @@ export class ListTable {
     lists.delete(list);
     if (lists.size === 0) this.#byPart.delete(part);
   }
+}
+
+/** Where the id stands, or belongs, in the sorted list. */
+function placeOf(ids: readonly string[], id: string): number {
+  let from = 0;
+  let to = ids.length;
+  while (from < to) {
+    const middle = (from + to) >>> 1;
+    if (ids[middle]! < id) from = middle + 1;
+    else to = middle;
+  }
+  return from;
 }
 
 function partsOf({ profiles, policies }: ListParts): string[] {

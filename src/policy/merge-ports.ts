@@ -31,7 +31,17 @@ function isSameButPorts(a: ChainRule, b: ChainRule): boolean {
       verdict,
       origin,
     ]);
-  return a.origin !== undefined && positivePorts(a).length > 0 && rest(a) === rest(b);
+  return isSameOrigin(a, b) && positivePorts(a).length > 0 && rest(a) === rest(b);
+}
+
+function isSameOrigin({ origin: a }: ChainRule, { origin: b }: ChainRule): boolean {
+  return (
+    a !== undefined &&
+    a.index === b?.index &&
+    a.direction === b.direction &&
+    a.kind === b.kind &&
+    a.name === b.name
+  );
 }
 
 /** One condition for each side and each of "any of" and "none of". */

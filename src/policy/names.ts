@@ -16,13 +16,16 @@ export const setPrefixes: readonly string[] = ['nctl4-', 'nctl6-'];
 export const endpointInterfaces = `${hostInterfacePrefix}+`;
 
 export const chains = {
+  /** Forwarded from an endpoint. */
   forward: 'nctl-FORWARD',
+  /** Forwarded to an endpoint, from elsewhere. */
+  forwardTo: 'nctl-FORWARD-to',
   input: 'nctl-INPUT',
-  /** Forwarded from an endpoint: finds its list of profiles. */
+  /** New, and forwarded from an endpoint: finds its list of profiles. */
   from: 'nctl-from',
   /** From an endpoint to this host: finds its list of profiles. */
   host: 'nctl-host',
-  /** Forwarded to an endpoint: finds its list of profiles. */
+  /** New, and forwarded to an endpoint: finds its list of profiles. */
   to: 'nctl-to',
   /** Forwarded, and allowed by the outbound rules. */
   allowed: 'nctl-allowed',

@@ -8,7 +8,7 @@
  * and address, a second one the chain for the number. The number goes from one map to the other through the packet's mark, which
  * the same rule puts back: registers alone would do for the kernel, but nft 1.0.6 aborts when it is to list such a rule.
  */
-import type { NftExpression, NftHook, NftRule, NftVerdict } from '../linux/ports.ts';
+import type { NftExpression, NftHook, NftRule, NftVerdict } from '../linux/nftables-port.ts';
 import { addressBits, addressBytes, addressFrom, cidrBase, type Family, prefixLength } from '../model/ip.ts';
 import type { Side } from '../model/rule.ts';
 import type { Chain, ChainRule, Condition, Verdict } from './chain.ts';
@@ -72,7 +72,7 @@ export function renderBaseChains(family: Family, isThere: (chain: string) => boo
   return Array.from(places, ([name, [first, ...more]]) => {
     const { table, builtin } = first!;
     const hook = { type: table, hook: HOOKS[builtin], priority: PRIORITIES[table] } as const;
-    const bodies = [first!, ...more].map(({ rule }) => renderRule(rule, family));
+    const bodies = [first!, ...more].map((each) => renderJump(each, family));
     return { ...finish(name, hook, bodies), dispatch: [] };
   });
 }
@@ -93,8 +93,15 @@ function finish(
   return { name, hook, rules, hashes, texts: bodies.map(({ text }) => text) };
 }
 
-function renderRule(rule: ChainRule, family: Family): Body {
-  const isCounted = countsPackets(rule);
+/**
+ * As goto, which is cheaper on each packet: what comes back from our chain has nothing left to do here, since no two rules of a base chain
+ * speak of the same packets, or the first decides.
+ */
+function renderJump({ rule, chain }: Jump, family: Family): Body {
+  return renderRule({ ...rule, verdict: { kind: 'goto', chain } }, family, false);
+}
+
+function renderRule(rule: ChainRule, family: Family, isCounted = countsPackets(rule)): Body {
   return {
     expressions: [
       ...rule.conditions.flatMap((condition) => renderCondition(condition, family)),

@@ -3,6 +3,7 @@
  *
  * In: chains as they should be. Out: only those that differ from what was told last. Never: the same chain told twice.
  */
+import { isDeepStrictEqual } from 'node:util';
 import type { Family } from '../model/ip.ts';
 import type { Chain } from './chain.ts';
 import type { PolicyOutput } from './output.ts';
@@ -10,8 +11,6 @@ import type { PolicyOutput } from './output.ts';
 export class ToldChains {
   readonly #output: PolicyOutput;
   readonly #told = new Map<string, Chain>();
-  /** The same as JSON, to compare by. */
-  readonly #texts = new Map<string, string>();
 
   constructor(output: PolicyOutput) {
     this.#output = output;
@@ -19,16 +18,19 @@ export class ToldChains {
 
   tell(family: Family, chain: Chain): void {
     const key = `${family} ${chain.name}`;
-    const text = JSON.stringify(chain);
-    if (this.#texts.get(key) === text) return;
-    this.#texts.set(key, text);
+    if (isDeepStrictEqual(this.#told.get(key), chain)) return;
     this.#told.set(key, chain);
+    this.#output.chain(family, chain.name, chain);
+  }
+
+  /** One that is known to differ: its rules are not looked at, so they may be worked out when somebody asks for them. */
+  tellChanged(family: Family, chain: Chain): void {
+    this.#told.set(`${family} ${chain.name}`, chain);
     this.#output.chain(family, chain.name, chain);
   }
 
   untell(family: Family, name: string): void {
     const key = `${family} ${name}`;
-    this.#texts.delete(key);
     if (this.#told.delete(key)) this.#output.chain(family, name, null);
   }
 

@@ -230,6 +230,17 @@ describe('addon', () => {
     rmSync(directory, { recursive: true });
   });
 
+  test('what is no packet is not sent', () => {
+    for (const bytes of [
+      Buffer.alloc(0),
+      Buffer.alloc(19, 0x45),
+      Buffer.alloc(39, 0x60),
+      Buffer.alloc(60, 0x50),
+    ])
+      assert.throws(() => native.sendPacket(-1, bytes), { code: 'ERR_INVALID_ARG_VALUE' });
+    assert.throws(() => native.sendPacket(-1, 'x' as never), TypeError);
+  });
+
   test('a unix socket tells who is at the other end; other descriptors do not', async () => {
     const directory = mkdtempSync(join(tmpdir(), 'nct-'));
     const server = createServer().listen(join(directory, 'socket'));

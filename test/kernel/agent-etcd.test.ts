@@ -19,7 +19,7 @@ describe('agents on etcd', () => {
   let two: Host;
 
   before(async () => {
-    lab = await EtcdHosts.create('et', 2);
+    lab = await EtcdHosts.create('et', 2, ['--dataplane', 'iptables']);
     [one, two] = lab.hosts as [Host, Host];
     await lab.ok(one, 'pool', 'add', '10.65.0.0/16', '--cooldown', '0');
   });

@@ -10,6 +10,9 @@ import { eventually, follow, mustRun } from '../../lab/run.ts';
 
 const conflist: Conflist = { cniVersion: '1.0.0', name: 'edge', plugins: [{ type: 'netctl' }] };
 
+/** What others do to our rules here, they do to these. */
+const iptables = ['--dataplane', 'iptables'];
+
 interface CniError {
   readonly code: number;
   readonly msg: string;
@@ -21,7 +24,7 @@ describe('agent', () => {
 
   before(async () => {
     host = await Host.create({ name: `ag${process.pid}`, address: '192.0.2.1' });
-    await host.start(['--resync-seconds', '2']);
+    await host.start([...iptables, '--resync-seconds', '2']);
     await ok(['pool', 'add', '10.65.0.0/16', '--cooldown', '0']);
     await ok(['pool', 'add', 'fd00:65::/64', '--name', 'six', '--cooldown', '0']);
   });
@@ -30,7 +33,7 @@ describe('agent', () => {
     await host.close();
   });
   beforeEach(async () => {
-    if (host.agentPid === null) await host.start(['--resync-seconds', '2']);
+    if (host.agentPid === null) await host.start([...iptables, '--resync-seconds', '2']);
     for (const container of containers) {
       await container.cniDel(conflist);
       await container.close();
@@ -137,7 +140,8 @@ describe('agent', () => {
       [{ pools: ['nope'] }, '', 103, /there is no pool nope/],
       [{}, 'IP=10.65.0.300', 7, /ip/],
       [{}, 'IP=192.0.2.77', 102, /is in no pool/],
-      [{ mode: 'macvlan' }, '', 2, /unsupported field mode/],
+      [{ mode: 'l2' }, '', 7, /mode/],
+      [{ mode: 'macvlan' }, '', 7, /parent/],
       [{ mtu: 5 }, '', 7, /mtu/],
     ];
     const settled = async () =>
@@ -184,7 +188,7 @@ describe('agent', () => {
     await host.kill('SIGKILL');
     assert.equal(await pings(a, ips[0]!.address), true, 'new connections without an agent');
     const counters = await rulePackets(host);
-    await host.start(['--resync-seconds', '2']);
+    await host.start([...iptables, '--resync-seconds', '2']);
     assert.equal(difference(before, await readState(host)), '');
     for (const [rule, packets] of await rulePackets(host))
       assert.ok(packets >= (counters.get(rule) ?? 0), `counter of ${rule} survived`);
@@ -201,7 +205,7 @@ describe('agent', () => {
     await b.cniDel(conflist);
     const queue = join(host.stateDirectory, 'delqueue');
     assert.equal(readdirSync(queue).filter((name) => name.endsWith('.delete')).length, 2);
-    await host.start(['--resync-seconds', '2']);
+    await host.start([...iptables, '--resync-seconds', '2']);
     assert.deepEqual(
       readdirSync(queue).filter((name) => name.endsWith('.delete')),
       [],
@@ -265,12 +269,12 @@ describe('agent', () => {
     for (const name of readdirSync(host.stateDirectory))
       if (name.startsWith('netctl.db')) rmSync(join(host.stateDirectory, name));
     assert.equal(existsSync(join(host.stateDirectory, 'netctl.db')), false);
-    await host.start(['--resync-seconds', '2']);
+    await host.start([...iptables, '--resync-seconds', '2']);
     assert.equal((await host.mustExec(['ip', '-o', 'link'])).match(/nctl[0-9a-f]{11}/g)?.length, 5);
     const status = await host.netctl(['node', 'status']);
     assert.deepEqual([status.code, /held back/i.test(status.stdout + status.stderr)], [4, true]);
     await host.kill('SIGTERM');
-    await host.start(['--resync-seconds', '2', '--confirm-mass-deletion']);
+    await host.start([...iptables, '--resync-seconds', '2', '--confirm-mass-deletion']);
     assert.doesNotMatch(await host.mustExec(['ip', '-o', 'link']), /nctl/);
     await ok(['pool', 'add', '10.65.0.0/16', '--cooldown', '0']);
   });

@@ -8,13 +8,16 @@ import { execFileSync } from 'node:child_process';
 import { connect } from 'node:net';
 import { after, before, describe, test } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
+import { eventually } from '../../lab/run.ts';
 import { FakeLinux } from '../../src/linux/fake/linux.ts';
-import type { LinkEvent, Linux, Routing } from '../../src/linux/ports.ts';
+import { probePacket } from '../../src/linux/packet.ts';
+import type { LinkEvent, Linux, Routing, TrackedConnection } from '../../src/linux/ports.ts';
 import { createConntrack } from '../../src/linux/real/conntrack.ts';
 import { createIptables } from '../../src/linux/real/iptables.ts';
 import { LinkReaper } from '../../src/linux/real/link-reaper.ts';
 import { watchLinks } from '../../src/linux/real/link-watch.ts';
 import { createLinux } from '../../src/linux/real/linux.ts';
+import type { Address } from '../../src/model/ip.ts';
 import { planContainer, planHost, type VethSpec } from '../../src/veth/plan.ts';
 import { type Adapter, address, endpoint, linuxContract } from './linux-contract.ts';
 import { addNetns, enterSandbox, ip, removeNetns } from './linux-contract-sandbox.ts';
@@ -150,28 +153,9 @@ describe('real kernel only', () => {
     test(`connections of an address go, others stay (${useFilter ? 'by filter' : 'one by one'})`, async () => {
       const conntrack = createConntrack({ useFilter });
       // Both directions of a translated connection: 203.0.113.9 stands only in the original, 10.67.0.3 only in the reply.
-      const create = (source: string, destination: string, replySource: string) =>
-        execFileSync('conntrack', [
-          ...[
-            '-I',
-            '-p',
-            'udp',
-            '-t',
-            '120',
-            '-s',
-            source,
-            '-d',
-            destination,
-            '--sport',
-            '1000',
-            '--dport',
-            '2000',
-          ],
-          ...['-r', replySource, '-q', source, '--reply-port-src', '2000', '--reply-port-dst', '1000'],
-        ]);
-      create('10.67.0.2', '203.0.113.9', '10.67.0.3');
-      create('10.67.0.4', '10.67.0.5', '10.67.0.5');
-      create('10.67.0.6', '10.67.0.7', '10.67.0.7');
+      track('10.67.0.2', '203.0.113.9', '10.67.0.3');
+      track('10.67.0.4', '10.67.0.5', '10.67.0.5');
+      track('10.67.0.6', '10.67.0.7', '10.67.0.7');
       await conntrack.flushAddress(address('10.67.0.3'));
       await conntrack.flushAddress(address('10.67.0.4'));
       await conntrack.flushAddress(address('10.67.0.250'));
@@ -184,6 +168,103 @@ describe('real kernel only', () => {
       await conntrack.flushAddress(address('10.67.0.7'));
     });
   }
+
+  test('connections that are picked go, and are shown as a filter has seen their first packet', async () => {
+    const conntrack = createConntrack();
+    track('10.68.0.2', '203.0.113.9', '10.68.0.3');
+    track('10.68.0.4', '10.68.0.5', '10.68.0.5');
+    const shown: TrackedConnection[] = [];
+    const pick = (connection: TrackedConnection): boolean => {
+      if (!connection.source.startsWith('10.68.')) return false;
+      shown.push(connection);
+      return connection.destination === '10.68.0.3';
+    };
+    assert.equal(await conntrack.flushWhere(4, pick), 1);
+    assert.equal(await conntrack.flushWhere(6, pick), 0);
+    const ports = { protocol: 17, sourcePort: 1000, destinationPort: 2000, icmp: null };
+    assert.deepEqual(
+      shown.sort((a, b) => (a.source < b.source ? -1 : 1)),
+      [
+        { ...ports, source: '10.68.0.2', destination: '10.68.0.3' },
+        { ...ports, source: '10.68.0.4', destination: '10.68.0.5' },
+      ],
+    );
+    assert.equal(await conntrack.flushWhere(4, ({ source }) => source.startsWith('10.68.')), 1);
+  });
+
+  test('what drops all at the hook forward is found, by policy or by the last rule, in any table', async () => {
+    const nft = (text: string): void => void execFileSync('nft', ['-f', '-'], { input: text });
+    const hook = (policy: string): string => `type filter hook forward priority 5; policy ${policy};`;
+    nft(`table inet ct-drops {
+      chain by-policy { ${hook('drop')} accept; }
+      chain by-reject { ${hook('accept')} ip saddr 10.0.0.1 accept; counter reject with icmpx admin-prohibited; }
+      chain logs { ${hook('accept')} log prefix "x"; }
+      chain some { ${hook('accept')} tcp dport 22 drop; }
+      chain other { type filter hook input priority 5; policy drop; accept; }
+      chain none { drop; }
+    }
+    table ip ct-drops { chain by-drop { ${hook('accept')} accept; drop; }
+    }`);
+    const found = (await linux.nftables.dropsAtForward()).filter(({ table }) => table === 'ct-drops');
+    assert.deepEqual(found.map(({ family, chain }) => `${family} ${chain}`).sort(), [
+      'inet by-policy',
+      'inet by-reject',
+      'ip by-drop',
+    ]);
+    nft('delete table inet ct-drops; delete table ip ct-drops');
+  });
+
+  test('rules of others are told, those of tables of ours and of our own programs are not', async () => {
+    let told = 0;
+    const stop = linux.watchForeignRules('netctl', () => told++);
+    linux.nftables.transact([{ family: 4, table: 'netctl-mine', kind: 'table-add' }]);
+    linux.nftables.transact([{ family: 4, table: 'netctl-mine', kind: 'table-delete' }]);
+    await createdIptables(linux);
+    execFileSync('nft', ['add', 'table', 'ip', 'ct-last']);
+    await eventually('the last one is told', 2000, async () => told > 0);
+    assert.equal(told, 1);
+    execFileSync('nft', ['delete', 'table', 'ip', 'ct-last']);
+    stop();
+  });
+
+  test('a traced packet tells which rules it meets', async () => {
+    const netns = linux.openNetns(addNetns('nct-trace'));
+    ip('link', 'add', 'trace0', 'type', 'veth', 'peer', 'name', 'eth0', 'netns', 'nct-trace');
+    ip('address', 'add', '10.69.0.1/24', 'dev', 'trace0');
+    ip('link', 'set', 'trace0', 'up');
+    ip('-n', 'nct-trace', 'address', 'add', '10.69.0.2/24', 'dev', 'eth0');
+    ip('-n', 'nct-trace', 'link', 'set', 'eth0', 'up');
+    execFileSync('nft', ['-f', '-'], {
+      input: `table ip ct-trace {
+        chain enter { type filter hook input priority 0; tcp dport 81 jump further; tcp dport 80 drop; }
+        chain further { accept; }
+      }`,
+    });
+    const send = (destinationPort: number) =>
+      linux.tracePacket(
+        probePacket({
+          source: '10.69.0.2' as Address,
+          destination: '10.69.0.1' as Address,
+          protocol: 6,
+          sourcePort: 40_000,
+          destinationPort,
+          icmp: null,
+          id: destinationPort,
+        }),
+        netns,
+      );
+    const steps = async (port: number): Promise<string[]> =>
+      (await send(port))
+        .filter(({ table, verdict }) => table === 'ct-trace' && verdict !== 'continue')
+        .map(({ family, chain, at, verdict }) => `${family} ${chain} ${at}: ${verdict}`);
+    assert.deepEqual(await steps(80), ['ip enter rule: drop']);
+    assert.deepEqual(await steps(81), ['ip enter rule: jump further', 'ip further rule: accept']);
+    assert.deepEqual(await steps(82), ['ip enter policy: accept']);
+    assert.doesNotMatch(execFileSync('nft', ['list', 'tables'], { encoding: 'utf8' }), /probe/);
+    execFileSync('nft', ['delete', 'table', 'ip', 'ct-trace']);
+    netns.close();
+    removeNetns('nct-trace');
+  });
 
   test('a deletion that the kernel refuses is reported, alone or in a group with others', async () => {
     const netns = linux.openNetns(addNetns('nct-refuse'));
@@ -223,7 +304,7 @@ describe('real kernel only', () => {
 
   test('text that iptables does not take comes back with its own words', async () => {
     await assert.rejects(
-      createIptables('nft').restore(4, '*filter\n-A FORWARD --bogus\nCOMMIT\n'),
+      createIptables('nft', () => undefined).restore(4, '*filter\n-A FORWARD --bogus\nCOMMIT\n'),
       /--bogus/,
     );
   });
@@ -237,4 +318,17 @@ describe('real kernel only', () => {
 
 function median(values: readonly number[]): number {
   return values.toSorted((a, b) => a - b)[values.length >> 1]!;
+}
+
+/** A connection in the kernel's table: UDP from port 1000 to 2000, its destination translated where the answers come from elsewhere. */
+function track(source: string, destination: string, replySource: string): void {
+  const first = ['-s', source, '-d', destination, '--sport', '1000', '--dport', '2000'];
+  const answer = ['-r', replySource, '-q', source, '--reply-port-src', '2000', '--reply-port-dst', '1000'];
+  execFileSync('conntrack', ['-I', '-p', 'udp', '-t', '120', ...first, ...answer]);
+}
+
+/** A change by a program of ours. */
+async function createdIptables({ iptables }: Pick<Linux, 'iptables'>): Promise<void> {
+  await iptables.restore(4, '*filter\n:ct-ours - [0:0]\nCOMMIT\n');
+  await iptables.restore(4, '*filter\n-X ct-ours\nCOMMIT\n');
 }

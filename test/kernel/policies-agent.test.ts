@@ -15,15 +15,16 @@ const conflist = (labels: Record<string, string>): Conflist => ({
   ],
 });
 
-for (const backend of ['iptables', 'nftables']) {
+for (const backend of ['iptables', 'nftables', 'iptables-legacy']) {
   describe(`policies with ${backend}`, () => {
     let host: Host;
     const containers: Container[] = [];
     const addresses: string[] = [];
 
     before(async () => {
-      host = await Host.create({ name: `po${backend[0]}${process.pid}`, address: '192.0.2.1' });
-      await host.start(['--dataplane', backend]);
+      host = await Host.create({ name: `po${backend.length}${process.pid}`, address: '192.0.2.1' });
+      const variant = backend === 'iptables-legacy' ? ['--iptables-backend', 'legacy'] : [];
+      await host.start(['--dataplane', backend.replace('-legacy', ''), ...variant]);
       await netctl('pool', 'add', '10.65.0.0/16');
       for (const role of ['web', 'db']) {
         const container = await Container.create(host, role);
@@ -91,6 +92,56 @@ for (const backend of ['iptables', 'nftables']) {
       assert.deepEqual(await reaches(), [false, false]);
       await netctl('delete', 'policy', 'db');
       assert.deepEqual(await reaches(), [true, true]);
+    });
+
+    test('a real packet confirms what is said, from a container and from the host', async () => {
+      const [from, to] = addresses;
+      interface Probe {
+        readonly reason: string | null;
+        readonly verdict: string | null;
+        readonly agrees: boolean | null;
+        readonly steps: { readonly chain: string; readonly table: string; readonly verdict: string }[];
+      }
+      const probe = async (source: string, destination: string, protocol: string): Promise<Probe> =>
+        JSON.parse(await netctl('why', source, destination, protocol, '--probe', '-o', 'json')).probe;
+      if (backend === 'iptables-legacy') {
+        assert.match((await probe(from!, to!, 'tcp:80')).reason ?? '', /traces no rules of iptables-legacy/);
+        assert.match(
+          await netctl('why', from!, to!, 'tcp:80', '--probe'),
+          /not sent: the kernel traces no rules/,
+        );
+        return;
+      }
+      const table = backend === 'nftables' ? 'netctl' : 'filter';
+      for (const protocol of ['tcp:80', 'udp:53', 'icmp', 'sctp:80']) {
+        const allowed = await probe(from!, to!, protocol);
+        assert.deepEqual([allowed.reason, allowed.verdict, allowed.agrees], [null, 'accept', true], protocol);
+        assert(allowed.steps.some((step) => step.table === table && step.chain.startsWith('nctl-in-edge')));
+      }
+      const policy = { kind: 'policy', name: 'db', selector: 'role == "db"', inbound_rules: [] };
+      await apply(policy);
+      for (const protocol of ['tcp:80', 'udp:53', 'icmp']) {
+        const denied = await probe(from!, to!, protocol);
+        assert.deepEqual([denied.verdict, denied.agrees], ['drop', true], protocol);
+        assert.match(denied.steps.at(-1)!.chain, /^nctl-in-edge-/);
+      }
+      assert.deepEqual((await probe('host', to!, 'tcp:80')).agrees, true);
+      assert.match((await probe('203.0.113.9', to!, 'tcp:80')).reason ?? '', /outside/);
+      assert.match(
+        await netctl('why', from!, to!, 'tcp:80', '--probe'),
+        /a real packet\n(.*\n)*.*confirmed: drop/,
+      );
+      assert.doesNotMatch(await host.mustExec(['nft', 'list', 'tables']), /probe/);
+      // What another table drops is not what was said, and is told.
+      await netctl('delete', 'policy', 'db');
+      await host.mustExec(['nft', 'add', 'table', 'ip', 'other']);
+      await host.mustExec([
+        ...['nft', 'add', 'chain', 'ip', 'other', 'forward'],
+        '{ type filter hook forward priority 10; policy drop; }',
+      ]);
+      const dropped = await probe(from!, to!, 'tcp:80');
+      assert.deepEqual([dropped.verdict, dropped.agrees], ['drop', false]);
+      await host.mustExec(['nft', 'delete', 'table', 'ip', 'other']);
     });
 
     test('rules show how often they applied', async () => {

@@ -1,31 +1,22 @@
 /** The agent restarted with the other back end, while containers talk, are to be kept apart, and make connections that are allowed. */
 import assert from 'node:assert/strict';
-import { type ChildProcess, spawn } from 'node:child_process';
-import { createInterface } from 'node:readline';
 import { after, before, describe, test } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { type Conflist, Container } from '../../lab/container.ts';
 import { Host } from '../../lab/host.ts';
 import { difference, readState } from '../../lab/kernel-state.ts';
 import { eventually } from '../../lab/run.ts';
+import { PeerProcess, type Seen } from './peer-process.ts';
 
 const conflist: Conflist = { cniVersion: '1.0.0', name: 'edge', plugins: [{ type: 'netctl' }] };
-const peerScript = new URL('./policy-switch-peer.ts', import.meta.url).pathname;
 
 const sendOne = `const s = require('node:dgram').createSocket('udp4'); s.send('x', 9999, process.argv[1], () => s.close())`;
-
-interface Seen {
-  readonly received: number;
-  readonly sent: number;
-  readonly made: number;
-  readonly failed: number;
-}
 
 describe('the back end changes on a live host', () => {
   let host: Host;
   const containers: Container[] = [];
   const addresses: string[] = [];
-  const children: ChildProcess[] = [];
+  const peers: PeerProcess[] = [];
 
   before(async () => {
     host = await Host.create({ name: `sw${process.pid}`, address: '192.0.2.1' });
@@ -48,7 +39,7 @@ describe('the back end changes on a live host', () => {
   });
 
   after(async () => {
-    for (const child of children) child.kill('SIGKILL');
+    for (const peer of peers) peer.kill();
     await Promise.all(containers.map((container) => container.close()));
     await host.close();
   });
@@ -61,15 +52,9 @@ describe('the back end changes on a live host', () => {
 
   /** Returns what ends it and tells what it has seen. */
   async function peer(container: Container, ...args: string[]): Promise<() => Promise<Seen>> {
-    const command = ['netns', 'exec', container.netns, process.execPath, peerScript, ...args];
-    const child = spawn('ip', command, { stdio: ['pipe', 'pipe', 'inherit'] });
-    children.push(child);
-    const lines = createInterface({ input: child.stdout! })[Symbol.asyncIterator]();
-    assert.equal((await lines.next()).value, 'ready');
-    return async () => {
-      child.stdin!.end();
-      return JSON.parse((await lines.next()).value as string) as Seen;
-    };
+    const started = await PeerProcess.start(container, ...args);
+    peers.push(started);
+    return () => started.end();
   }
 
   const isOurs = {

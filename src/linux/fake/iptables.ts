@@ -37,6 +37,7 @@ export interface KnownSet {
 
 export class FakeIptables implements Iptables {
   readonly backend = 'nft';
+  hasLegacyRules = (): boolean => false;
   readonly #tables: Record<Family, Tables> = { 4: emptyTables(), 6: emptyTables() };
   readonly #failures: Failures;
   readonly #findSet: (name: string) => KnownSet | undefined;

@@ -7,18 +7,19 @@
 import type { Family } from '../../model/ip.ts';
 import { describeNft } from '../describe.ts';
 import { checkNftRequest } from '../netlink/nftables.ts';
-import {
-  KernelError,
-  type Nftables,
-  type NftCount,
-  type NftData,
-  type NftHook,
-  type NftRequest,
-  type NftRule,
-  type NftSetSpec,
-  type NftTable,
-  type NftVerdict,
-} from '../ports.ts';
+import type {
+  Nftables,
+  NftBaseChain,
+  NftCount,
+  NftData,
+  NftHook,
+  NftRequest,
+  NftRule,
+  NftSetSpec,
+  NftTable,
+  NftVerdict,
+} from '../nftables-port.ts';
+import { KernelError } from '../ports.ts';
 import { type Failures, Refusal } from './refusal.ts';
 
 interface Table {
@@ -30,6 +31,8 @@ type Tables = Map<string, Table>;
 
 export class FakeNftables implements Nftables {
   #tables: Tables = new Map();
+  /** What others have at the hook forward. */
+  foreignDrops: readonly NftBaseChain[] = [];
   readonly #failures: Failures;
   readonly #watchers = new Set<{ readonly table: string; readonly onForeignChange: () => void }>();
 
@@ -81,6 +84,11 @@ export class FakeNftables implements Nftables {
         Array.from(found.sets, ([name, { spec, elements }]) => [name, { spec, elements: [...elements] }]),
       ),
     };
+  }
+
+  async dropsAtForward(): Promise<NftBaseChain[]> {
+    this.#failures.check('nftables.read', 'list nftables');
+    return [...this.foreignDrops];
   }
 
   watch(table: string, onForeignChange: () => void): () => void {

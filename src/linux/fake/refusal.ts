@@ -29,9 +29,11 @@ export type FakeOperation =
   | 'save'
   | 'restore'
   | 'flushAddress'
+  | 'flushWhere'
   | 'deleteLink'
   | 'readSysctl'
-  | 'writeSysctl';
+  | 'writeSysctl'
+  | 'sendFrame';
 
 export interface OrderedFailure {
   readonly operation: FakeOperation;

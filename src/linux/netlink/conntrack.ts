@@ -1,11 +1,12 @@
 /**
  * Connection tracking over nfnetlink (linux/netfilter/nfnetlink_conntrack.h): delete what has an address.
  *
- * In: an address. Out: deletions by filter, one for each of the four places that it can stand in; for kernels before 6.8, which
+ * In: an address, or what picks connections. Out: deletions by filter, one for each of the four places that it can stand in; for kernels before 6.8, which
  * know no such filter, a list of connections and deletions one by one. Never: a deletion without a tuple, which would flush
  * the whole table.
  */
-import { type Address, addressBytes, type Family, familyOf } from '../../model/ip.ts';
+import { type Address, addressBytes, addressFromBytes, type Family, familyOf } from '../../model/ip.ts';
+import type { TrackedConnection } from '../ports.ts';
 import { AF } from './address.ts';
 import { type ByteWriter, NLA_F_NESTED, NLA_F_NET_BYTEORDER, readAttributes } from './attribute.ts';
 import { dumpRequest, type Message, type MessageBatch } from './message.ts';
@@ -19,6 +20,13 @@ const CTA_ID = 12;
 const CTA_ZONE = 18;
 const CTA_FILTER = 25;
 const CTA_TUPLE_IP = 1;
+const CTA_TUPLE_PROTO = 2;
+const CTA_PROTO = {
+  number: 1,
+  sourcePort: 2,
+  destinationPort: 3,
+  icmp: { 4: { type: 5, code: 6 }, 6: { type: 8, code: 9 } },
+} as const;
 const CTA_IP = { 4: { source: 1, destination: 2 }, 6: { source: 3, destination: 4 } } as const;
 const CTA_FILTER_ORIG_FLAGS = 1;
 const CTA_FILTER_REPLY_FLAGS = 2;
@@ -84,6 +92,32 @@ export function hasAddress(connection: Connection, address: Address): boolean {
       ip !== undefined && readAttributes(ip).get(CTA_IP[connection.family][end])?.equals(wanted) === true
     );
   });
+}
+
+/** The first packet as a filter has seen it: destination and its port are where the answers come from. */
+export function trackedConnection({ family, original, reply }: Connection): TrackedConnection | null {
+  const [first, answer] = [readTuple(original, family), readTuple(reply, family)];
+  if (first === null || answer === null) return null;
+  return { ...first, destination: answer.source, destinationPort: answer.sourcePort };
+}
+
+function readTuple(bytes: Buffer, family: Family): TrackedConnection | null {
+  const tuple = readAttributes(bytes);
+  const ip = readAttributes(tuple.get(CTA_TUPLE_IP) ?? Buffer.alloc(0));
+  const proto = readAttributes(tuple.get(CTA_TUPLE_PROTO) ?? Buffer.alloc(0));
+  const [source, destination] = [ip.get(CTA_IP[family].source), ip.get(CTA_IP[family].destination)];
+  const protocol = proto.get(CTA_PROTO.number)?.[0];
+  if (source === undefined || destination === undefined || protocol === undefined) return null;
+  const port = (which: number): number | null => proto.get(which)?.readUInt16BE(0) ?? null;
+  const type = proto.get(CTA_PROTO.icmp[family].type)?.[0];
+  return {
+    source: addressFromBytes(source),
+    destination: addressFromBytes(destination),
+    protocol,
+    sourcePort: port(CTA_PROTO.sourcePort),
+    destinationPort: port(CTA_PROTO.destinationPort),
+    icmp: type === undefined ? null : { type, code: proto.get(CTA_PROTO.icmp[family].code)?.[0] ?? 0 },
+  };
 }
 
 /** Deletes exactly this connection: the id tells it from a later one with the same ports. */

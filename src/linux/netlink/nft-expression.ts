@@ -4,7 +4,7 @@
  * In: expressions of ports.ts. Out: attributes in a message, and the anonymous sets that they look into, as nft makes them, so that
  * `nft list` shows what was meant. Never: a choice of what a rule does.
  */
-import type { NftExpression, NftVerdict } from '../ports.ts';
+import type { NftExpression, NftVerdict } from '../nftables-port.ts';
 import { type ByteWriter, NLA_F_NESTED } from './attribute.ts';
 
 /** What the rule looks up in a set of its own: the set is made in the message before. */
@@ -18,7 +18,7 @@ export const DATA_VALUE = 1;
 export const LIST_ELEMENT = 1;
 const DATA_VERDICT = 2;
 const VERDICT_REGISTER = 0;
-const META_KEYS = { iifname: 6, oifname: 7, l4proto: 16, mark: 3 } as const;
+const META_KEYS = { iifname: 6, oifname: 7, l4proto: 16, mark: 3, trace: 12 } as const;
 const PAYLOAD_BASES = { network: 1, transport: 2 } as const;
 const CT_KEY_STATE = 0;
 const CT_STATES = { invalid: 1, established: 2, related: 4 } as const;
@@ -27,6 +27,7 @@ const LOOKUP_INVERTED = 1;
 const VERDICT_CODES = { drop: 0, accept: 1, jump: -3, goto: -4, return: -5 } as const;
 /** The register in which states of connections are compared: rules here load nothing before that they need afterwards. */
 const STATE_REGISTER = 1;
+const TRACE_REGISTER = 1;
 
 /** More than one range is looked up in an anonymous set. */
 export function portSetOf(expression: NftExpression, id: number): PortSet | null {
@@ -95,6 +96,13 @@ export function writeExpression(writer: ByteWriter, expression: NftExpression, s
       break;
     case 'masquerade':
       write(writer, 'masq', () => {});
+      break;
+    case 'trace':
+      write(writer, 'immediate', () => {
+        numbers(writer, [1, TRACE_REGISTER]);
+        data(writer, 2, Buffer.from([1, 0, 0, 0]));
+      });
+      write(writer, 'meta', () => numbers(writer, [2, META_KEYS.trace], [3, TRACE_REGISTER]));
       break;
     case 'verdict':
       write(writer, 'immediate', () => {

@@ -5,7 +5,7 @@
  * than asked for.
  */
 import type { Family } from '../../model/ip.ts';
-import type { NftChainInfo, NftHook, NftSetInfo, NftSetSpec } from '../ports.ts';
+import type { NftBaseChain, NftChainInfo, NftHook, NftSetInfo, NftSetSpec } from '../nftables-port.ts';
 import { type Attributes, eachAttribute, readAttributes, readText } from './attribute.ts';
 import { dumpRequest, type Message } from './message.ts';
 import { layoutOf, type RawElement, readRawElements } from './nft-element.ts';
@@ -22,17 +22,23 @@ import {
 } from './nftables.ts';
 
 const GET = 1;
+const FORWARD_HOOK = 2;
+const POLICY_DROP = 0;
+/** Those families in which packets are routed, by their numbers (NFPROTO_…). */
+const ROUTED = { 1: 'inet', 2: 'ip', 10: 'ip6' } as const;
 /** Notifications of all that changes in nftables. */
 export const NFTABLES_GROUP = 7;
 
 type NftList = 'tables' | 'chains' | 'rules' | 'sets';
 
-export function nftDump(family: Family, what: NftList, table: string): Buffer {
+/** @param chain whose rules, else all of the table */
+export function nftDump(family: Family, what: NftList, table: string, chain?: string): Buffer {
   const type =
     { tables: MESSAGES.table, chains: MESSAGES.chain, rules: MESSAGES.rule, sets: MESSAGES.set }[what] + GET;
   return dumpRequest(messageType(type), (writer) => {
     writeHeader(writer, family);
     if (what === 'rules' || what === 'sets') writer.attributeText(1, table);
+    if (chain !== undefined) writer.attributeText(2, chain);
   });
 }
 
@@ -59,6 +65,58 @@ export function readChain(
   if (readText(attributes.get(1)) !== table || name === null) return null;
   const hook = attributes.get(4);
   return { name, hook: hook === undefined ? null : (hookOf(readAttributes(hook), attributes) ?? 'other') };
+}
+
+/** Chains, or rules of one table, of all families or of the one with the number. */
+export function nftDumpAll(what: 'chains' | 'rules', family = 0, table?: string): Buffer {
+  return dumpRequest(messageType((what === 'chains' ? MESSAGES.chain : MESSAGES.rule) + GET), (writer) => {
+    writer.u8(family);
+    writer.u8(0);
+    writer.u16(0);
+    if (table !== undefined) writer.attributeText(1, table);
+  });
+}
+
+export interface ForwardChain extends NftBaseChain {
+  readonly familyNumber: number;
+  readonly dropsByPolicy: boolean;
+}
+
+/** A base chain at the hook forward; null for any other chain. */
+export function readForwardChain(message: Message): ForwardChain | null {
+  const attributes = attributesOf(message);
+  const [table, chain, hook] = [readText(attributes.get(1)), readText(attributes.get(3)), attributes.get(4)];
+  const familyNumber = message.payload[0]!;
+  const family = ROUTED[familyNumber as keyof typeof ROUTED];
+  if (family === undefined || table === null || chain === null || hook === undefined) return null;
+  if (numberIn(readAttributes(hook).get(1)) !== FORWARD_HOOK) return null;
+  const policy = attributes.get(5);
+  const dropsByPolicy = policy !== undefined && numberIn(policy) === POLICY_DROP;
+  return { family, table, chain, familyNumber, dropsByPolicy };
+}
+
+/** Of a rule: its chain, and whether it drops or rejects every packet that comes to it. */
+export function readRuleEnd(message: Message): { chain: string; dropsAll: boolean } | null {
+  const attributes = attributesOf(message);
+  const chain = readText(attributes.get(2));
+  if (chain === null) return null;
+  const kinds = Array.from(eachAttribute(attributes.get(4) ?? Buffer.alloc(0)), ({ value }) => {
+    const expression = readAttributes(value);
+    return { kind: readText(expression.get(1)), data: expression.get(2) };
+  }).filter(({ kind }) => kind !== 'counter' && kind !== 'log');
+  const [only] = kinds;
+  return {
+    chain,
+    dropsAll: kinds.length === 1 && (only!.kind === 'reject' || isDrop(only!)),
+  };
+}
+
+/** `immediate`: the data are a verdict, whose code is 0 (NF_DROP). */
+function isDrop({ kind, data }: { kind: string | null; data: Buffer | undefined }): boolean {
+  if (kind !== 'immediate' || data === undefined) return false;
+  const verdict = readAttributes(readAttributes(data).get(2) ?? Buffer.alloc(0)).get(2);
+  const code = verdict && readAttributes(verdict).get(1);
+  return code !== undefined && code.readInt32BE(0) === 0;
 }
 
 function hookOf(place: Attributes, chain: Attributes): NftHook | undefined {

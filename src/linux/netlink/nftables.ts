@@ -5,7 +5,7 @@
  */
 import { invalid } from '../../lib/errors.ts';
 import type { Family } from '../../model/ip.ts';
-import type { NftHook, NftRequest, NftSetSpec } from '../ports.ts';
+import type { NftHook, NftRequest, NftSetSpec } from '../nftables-port.ts';
 import { AF } from './address.ts';
 import { type ByteWriter, NLA_F_NESTED } from './attribute.ts';
 import { type MessageBatch, NLM_F_ACK, NLM_F_CREATE } from './message.ts';
@@ -35,7 +35,7 @@ const SET_CONCATENATED = 0x80;
 const HOST_ORDER = 1;
 const PORT_TYPE = 13;
 export const POLICY_ACCEPT = 1;
-export const HOOKS = { input: 1, forward: 2, output: 3, postrouting: 4 } as const;
+export const HOOKS = { prerouting: 0, input: 1, forward: 2, output: 3, postrouting: 4 } as const;
 export const USERDATA_COMMENT = 0;
 const MAX_COMMENT = 127;
 const MAX_NAME = 255;

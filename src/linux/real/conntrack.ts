@@ -4,12 +4,13 @@
  * In: an address. Out: no tracked connection has it any more. Never: the JavaScript thread waiting while the kernel walks its
  * table, another address's connections.
  */
-import type { Address } from '../../model/ip.ts';
-import { familyOf } from '../../model/ip.ts';
+import { type Address, type Family, familyOf } from '../../model/ip.ts';
 import {
+  type Connection,
   connectionDump,
   hasAddress,
   readConnection,
+  trackedConnection,
   writeDelete,
   writeFilteredDeletes,
 } from '../netlink/conntrack.ts';
@@ -29,8 +30,16 @@ export function createConntrack({ useFilter }: { useFilter: boolean } = { useFil
   return {
     async flushAddress(address) {
       if (filterWorks) filterWorks = await deleteByFilter(address);
-      if (!filterWorks) await deleteOneByOne(address);
+      if (!filterWorks)
+        await deleteChosen(`flush connections of ${address}`, familyOf(address), (connection) =>
+          hasAddress(connection, address),
+        );
     },
+    flushWhere: (family, isToGo) =>
+      deleteChosen('flush connections', family, (connection) => {
+        const tracked = trackedConnection(connection);
+        return tracked !== null && isToGo(tracked);
+      }),
   };
 }
 
@@ -55,23 +64,22 @@ async function deleteByFilter(address: Address): Promise<boolean> {
   }
 }
 
-async function deleteOneByOne(address: Address): Promise<void> {
-  const what = `flush connections of ${address}`;
-  const connections = await dump(
-    what,
-    OWN_NETNS,
-    NETLINK_NETFILTER,
-    connectionDump(familyOf(address)),
-    (message) => {
-      const connection = readConnection(message);
-      return connection !== null && hasAddress(connection, address) ? connection : null;
-    },
-  );
+/** Returns how many were deleted. */
+async function deleteChosen(
+  what: string,
+  family: Family,
+  isToGo: (connection: Connection) => boolean,
+): Promise<number> {
+  const connections = await dump(what, OWN_NETNS, NETLINK_NETFILTER, connectionDump(family), (message) => {
+    const connection = readConnection(message);
+    return connection !== null && isToGo(connection) ? connection : null;
+  });
   const socket = asKernelErrors(what, () => new RequestSocket(OWN_NETNS, NETLINK_NETFILTER));
   try {
     const { failures } = socket.exchange(connections, writeDelete);
     const failure = failures.find(({ errno }) => errno !== ENOENT); // ended by itself meanwhile
     if (failure !== undefined) throw kernelError(what, failure);
+    return connections.length;
   } finally {
     socket.close();
   }

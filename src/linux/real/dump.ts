@@ -14,9 +14,14 @@ import {
 } from '../netlink/message.ts';
 import { KernelError } from '../ports.ts';
 import { asKernelErrors, kernelError } from './exchange.ts';
-import { native, RECEIVE_BYTES } from './native.ts';
+import { type NetlinkSocket, native, RECEIVE_BYTES } from './native.ts';
 
 const ATTEMPTS = 20;
+
+interface Answers<T> {
+  readonly items: T[];
+  readonly interrupted: boolean;
+}
 
 /**
  * @param read null for messages that are of no interest
@@ -29,52 +34,81 @@ export async function dump<T>(
   request: Buffer,
   read: (message: Message) => T | null,
 ): Promise<T[]> {
+  const [items] = await dumpEach(what, netnsFd, protocol, [request], read);
+  return items!;
+}
+
+/** One list for each request, one after the other by the same socket. */
+export async function dumpEach<T>(
+  what: string,
+  netnsFd: number,
+  protocol: number,
+  requests: readonly Buffer[],
+  read: (message: Message) => T | null,
+): Promise<T[][]> {
+  const socket = new DumpSocket(what, netnsFd, protocol, read);
+  try {
+    const lists: T[][] = [];
+    for (const request of requests) lists.push(await untilWhole(what, () => socket.ask(request)));
+    return lists;
+  } finally {
+    socket.close();
+  }
+}
+
+async function untilWhole<T>(what: string, ask: () => Promise<Answers<T>>): Promise<T[]> {
   for (let attempt = 0; attempt < ATTEMPTS; attempt++) {
-    const { items, interrupted } = await dumpOnce(what, netnsFd, protocol, request, read);
+    const { items, interrupted } = await ask();
     if (!interrupted) return items;
   }
   throw new KernelError(what, 'EINTR', `the list changed in each of ${ATTEMPTS} readings`);
 }
 
-function dumpOnce<T>(
-  what: string,
-  netnsFd: number,
-  protocol: number,
-  request: Buffer,
-  read: (message: Message) => T | null,
-): Promise<{ items: T[]; interrupted: boolean }> {
-  const { promise, resolve, reject } = Promise.withResolvers<{ items: T[]; interrupted: boolean }>();
-  const socket = asKernelErrors(what, () => native.openNetlink(netnsFd, protocol, RECEIVE_BYTES));
-  const items: T[] = [];
-  let interrupted = false;
+/** One request at a time; the kernel takes no second one before the first is answered. */
+class DumpSocket<T> {
+  readonly #what: string;
+  readonly #socket: NetlinkSocket;
+  readonly #read: (message: Message) => T | null;
+  #answer: PromiseWithResolvers<Answers<T>> | null = null;
+  #items: T[] = [];
+  #interrupted = false;
 
-  const take = (message: Message): boolean => {
-    if ((message.flags & NLM_F_DUMP_INTR) !== 0) interrupted = true;
+  constructor(what: string, netnsFd: number, protocol: number, read: (message: Message) => T | null) {
+    this.#what = what;
+    this.#read = read;
+    this.#socket = asKernelErrors(what, () => native.openNetlink(netnsFd, protocol, RECEIVE_BYTES));
+    native.onReadable(this.#socket, (bytes, error) => {
+      try {
+        if (bytes === null) throw new KernelError(what, error?.code ?? 'EIO', null);
+        for (const message of readMessages(bytes)) this.#take(message);
+      } catch (failure) {
+        this.#answer?.reject(failure);
+      }
+    });
+  }
+
+  ask(request: Buffer): Promise<Answers<T>> {
+    const answer = Promise.withResolvers<Answers<T>>();
+    this.#answer = answer;
+    this.#items = [];
+    this.#interrupted = false;
+    asKernelErrors(this.#what, () => native.send(this.#socket, request));
+    return answer.promise;
+  }
+
+  close(): void {
+    native.close(this.#socket);
+  }
+
+  #take(message: Message): void {
+    if ((message.flags & NLM_F_DUMP_INTR) !== 0) this.#interrupted = true;
     if (message.type !== NLMSG_DONE && message.type !== NLMSG_ERROR) {
-      const item = read(message);
-      if (item !== null) items.push(item);
-      return false;
+      const item = this.#read(message);
+      if (item !== null) this.#items.push(item);
+      return;
     }
     const answer = readAnswer(message);
-    if (answer.errno === 0) resolve({ items, interrupted });
-    else reject(kernelError(what, answer));
-    return true;
-  };
-
-  native.onReadable(socket, (bytes, error) => {
-    try {
-      if (bytes === null) throw new KernelError(what, error?.code ?? 'EIO', null);
-      if (readMessages(bytes).some(take)) native.close(socket);
-    } catch (failure) {
-      native.close(socket);
-      reject(failure);
-    }
-  });
-  try {
-    asKernelErrors(what, () => native.send(socket, request));
-  } catch (failure) {
-    native.close(socket);
-    reject(failure);
+    if (answer.errno === 0) this.#answer?.resolve({ items: this.#items, interrupted: this.#interrupted });
+    else this.#answer?.reject(kernelError(this.#what, answer));
   }
-  return promise;
 }

@@ -6,16 +6,18 @@
  */
 import { readFileSync } from 'node:fs';
 import { ProgramError, run } from '../../lib/process.ts';
-import type { Family } from '../../model/ip.ts';
+import { type Family, families } from '../../model/ip.ts';
 import { type Iptables, KernelError } from '../ports.ts';
 
 const TIMEOUT_MS = 60_000;
 /** How long to wait for another program that holds the lock of the legacy variant; nft needs none. */
 const LOCK_WAIT = { legacy: ['-w', '10'], nft: [] } as const;
 
-export function createIptables(backend: Iptables['backend']): Iptables {
+/** @param onStart told of every process that changes rules */
+export function createIptables(backend: Iptables['backend'], onStart: (pid: number) => void): Iptables {
   return {
     backend,
+    hasLegacyRules: () => families.some((family) => hasLegacyTable(family, 'filter')),
     async save(family, table = 'filter', withCounters = false) {
       if (backend === 'legacy' && !hasLegacyTable(family, table)) return '';
       return await call(`${programPrefix(family)}-${backend}-save`, [
@@ -25,7 +27,12 @@ export function createIptables(backend: Iptables['backend']): Iptables {
       ]);
     },
     async restore(family, text) {
-      await call(`${programPrefix(family)}-${backend}-restore`, ['--noflush', ...LOCK_WAIT[backend]], text);
+      await call(
+        `${programPrefix(family)}-${backend}-restore`,
+        ['--noflush', ...LOCK_WAIT[backend]],
+        text,
+        onStart,
+      );
     },
   };
 }
@@ -54,9 +61,14 @@ function programPrefix(family: Family): string {
   return family === 4 ? 'iptables' : 'ip6tables';
 }
 
-async function call(program: string, args: readonly string[], stdin = ''): Promise<string> {
+async function call(
+  program: string,
+  args: readonly string[],
+  stdin = '',
+  onStart?: (pid: number) => void,
+): Promise<string> {
   try {
-    return (await run(program, args, { stdin, timeoutMs: TIMEOUT_MS })).stdout;
+    return (await run(program, args, { stdin, timeoutMs: TIMEOUT_MS, ...(onStart && { onStart }) })).stdout;
   } catch (error) {
     if (!(error instanceof ProgramError)) throw error;
     const words = error.stderr.trim().replaceAll('\n', '; ');

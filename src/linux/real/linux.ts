@@ -5,16 +5,19 @@
  */
 import { existsSync } from 'node:fs';
 import { families } from '../../model/ip.ts';
-import type { Iptables, Linux } from '../ports.ts';
+import type { Iptables, Linux, Netns } from '../ports.ts';
 import { createConntrack } from './conntrack.ts';
+import { ForeignRules } from './foreign-rules.ts';
 import { openIpSets } from './ipsets.ts';
 import { createIptables, detectBackend } from './iptables.ts';
 import { LinkReaper } from './link-reaper.ts';
 import { watchLinks } from './link-watch.ts';
 import { openNetns } from './netns.ts';
 import { openNftables } from './nftables.ts';
+import { openPackets } from './packets.ts';
 import { openRouting } from './routing.ts';
 import { readSysctl, writeSysctl } from './sysctl.ts';
+import { tracePacket } from './trace.ts';
 
 export interface LinuxOptions {
   /** `auto`: the one that the plain `iptables` is. */
@@ -27,17 +30,21 @@ export async function createLinux(options: LinuxOptions): Promise<Linux & { clos
   const reaper = new LinkReaper();
   const ipsets = openIpSets();
   const nftables = openNftables();
+  const programs = new ForeignRules();
   const hasIpv6 = existsSync('/proc/net/if_inet6');
   return {
     families: families.filter((family) => family === 4 || hasIpv6),
     openNetns,
     openRouting,
+    openPackets,
     readSysctl,
     writeSysctl,
     watchLinks: (onEvent) => watchLinks(onEvent),
-    deleteLink: (index) => reaper.remove(index),
+    deleteLink: (index, netns) => (netns === undefined ? reaper.remove(index) : deleteLinkIn(netns, index)),
     ipsets,
-    iptables: createIptables(backend),
+    tracePacket: (packet, netns) => tracePacket(nftables, packet, netns?.fd ?? null),
+    watchForeignRules: (ownTable, onChange) => programs.watch(ownTable, onChange),
+    iptables: createIptables(backend, (pid) => programs.ours(pid)),
     nftables,
     conntrack: createConntrack(),
     close() {
@@ -46,4 +53,13 @@ export async function createLinux(options: LinuxOptions): Promise<Linux & { clos
       nftables.close();
     },
   };
+}
+
+async function deleteLinkIn(netns: Netns, index: number): Promise<void> {
+  const reaper = new LinkReaper(netns.fd);
+  try {
+    await reaper.remove(index);
+  } finally {
+    reaper.close();
+  }
 }

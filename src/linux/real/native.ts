@@ -25,6 +25,8 @@ export interface SystemError extends Error {
 
 export interface Native {
   openNetlink(netnsFd: number, protocol: number, receiveBytes: number): NetlinkSocket;
+  /** Frames of one protocol (a number of linux/if_ether.h) on one link; `send`, `receive`, `onReadable` and `close` work on it. */
+  openPacket(netnsFd: number, linkIndex: number, protocol: number): NetlinkSocket;
   close(socket: NetlinkSocket): void;
   joinGroup(socket: NetlinkSocket, group: number): void;
   leaveGroup(socket: NetlinkSocket, group: number): void;
@@ -49,6 +51,8 @@ export interface Native {
   writeSysctl(netnsFd: number, path: string, value: Uint8Array): void;
   isNetworkNamespace(fd: number): boolean;
   peerCredentials(fd: number): { pid: number; uid: number; gid: number };
+  /** @param packet of IPv4 or IPv6, whole: out it goes from the namespace as it is */
+  sendPacket(netnsFd: number, packet: Uint8Array): void;
   /** @param path of a unix datagram socket; `@name` is an abstract one */
   sendDatagram(path: string, datagram: Uint8Array): void;
 }

@@ -12,26 +12,30 @@ import { elementsOf } from '../netlink/nft-element.ts';
 import {
   NFTABLES_GROUP,
   nftDump,
+  nftDumpAll,
   nftElementDump,
   readChain,
   readElements,
+  readForwardChain,
   readNotifiedTable,
   readRule,
   readRuleCount,
+  readRuleEnd,
   readSet,
   readTable,
 } from '../netlink/nft-list.ts';
 import { checkNftRequest, splitNftRequests, writeTransaction } from '../netlink/nftables.ts';
-import {
-  KernelError,
-  type Nftables,
-  type NftChainInfo,
-  type NftCount,
-  type NftRequest,
-  type NftSetInfo,
-  type NftTable,
-} from '../ports.ts';
-import { dump } from './dump.ts';
+import type {
+  Nftables,
+  NftBaseChain,
+  NftChainInfo,
+  NftCount,
+  NftRequest,
+  NftSetInfo,
+  NftTable,
+} from '../nftables-port.ts';
+import { KernelError } from '../ports.ts';
+import { dump, dumpEach } from './dump.ts';
 import { asKernelErrors } from './exchange.ts';
 import { NETLINK_NETFILTER, type NetlinkSocket, native, OWN_NETNS, RECEIVE_BYTES } from './native.ts';
 
@@ -56,6 +60,7 @@ export function openNftables(): Nftables & { close(): void } {
     },
     read: readWhole,
     counts: readCounts,
+    dropsAtForward,
     watch: (table, onForeignChange) => watch(table, () => ownPort, onForeignChange),
     close: () => native.close(socket),
   };
@@ -117,35 +122,63 @@ async function readCounts(family: Family, table: string): Promise<Map<string, (N
   return counts;
 }
 
+async function dropsAtForward(): Promise<NftBaseChain[]> {
+  const list = <T>(what: string, request: Buffer, read: Parameters<typeof dump<T>>[4]): Promise<T[]> =>
+    dump(`list ${what} of nftables`, OWN_NETNS, NETLINK_NETFILTER, request, read);
+  const drops: NftBaseChain[] = [];
+  for (const found of await list('chains', nftDumpAll('chains'), readForwardChain)) {
+    const { family, familyNumber, table, chain, dropsByPolicy } = found;
+    const rules = dropsByPolicy
+      ? []
+      : await list('rules', nftDumpAll('rules', familyNumber, table), readRuleEnd);
+    const last = rules.findLast((rule) => rule.chain === chain);
+    if (dropsByPolicy || last?.dropsAll) drops.push({ family, table, chain });
+  }
+  return drops;
+}
+
 async function readWhole(family: Family, table: string): Promise<NftTable | null> {
   const list = <T>(what: string, request: Buffer, read: Parameters<typeof dump<T>>[4]): Promise<T[]> =>
     dump(`list ${what} of nftables`, OWN_NETNS, NETLINK_NETFILTER, request, read);
+  const listEach = <T>(
+    what: string,
+    requests: readonly Buffer[],
+    read: Parameters<typeof dump<T>>[4],
+  ): Promise<T[][]> => dumpEach(`list ${what} of nftables`, OWN_NETNS, NETLINK_NETFILTER, requests, read);
   try {
     const [flags] = await list('tables', nftDump(family, 'tables', table), (m) => readTable(m, table));
     if (flags === undefined) return null;
-    const [chains, rules, sets] = await Promise.all([
+    const [chains, sets] = await Promise.all([
       list('chains', nftDump(family, 'chains', table), (m) => readChain(m, table)),
-      list('rules', nftDump(family, 'rules', table), (m) => readRule(m, table)),
       list('sets', nftDump(family, 'sets', table), (m) => readSet(m, table, family)),
     ]);
-    const withElements = await Promise.all(
-      sets.map(async ({ name, spec }): Promise<[string, NftSetInfo]> => {
-        if (spec === 'other') return [name, { spec, elements: [] }];
-        const raw = await list('elements', nftElementDump(family, table, name), readElements);
-        return [name, { spec, elements: elementsOf(raw.flat(), family, spec) }];
-      }),
-    );
-    const comments = new Map<string, (string | null)[]>(chains.map(({ name }) => [name, []]));
-    for (const { chain, comment } of rules) comments.get(chain)?.push(comment);
+    // Chain by chain: the kernel goes on with a list by counting from its beginning, which with many rules takes seconds.
+    const [rules, elements] = await Promise.all([
+      listEach(
+        'rules',
+        chains.map(({ name }) => nftDump(family, 'rules', table, name)),
+        (m) => readRule(m, table),
+      ),
+      listEach(
+        'elements',
+        sets.map(({ name }) => nftElementDump(family, table, name)),
+        readElements,
+      ),
+    ]);
     return {
       isDormant: (flags & TABLE_DORMANT) !== 0,
       chains: new Map(
-        chains.map(({ name, hook }): [string, NftChainInfo] => [
+        chains.map(({ name, hook }, i): [string, NftChainInfo] => [
           name,
-          { hook, comments: comments.get(name) ?? [] },
+          { hook, comments: rules[i]!.map(({ comment }) => comment) },
         ]),
       ),
-      sets: new Map(withElements),
+      sets: new Map(
+        sets.map(({ name, spec }, i): [string, NftSetInfo] => [
+          name,
+          { spec, elements: spec === 'other' ? [] : elementsOf(elements[i]!.flat(), family, spec) },
+        ]),
+      ),
     };
   } catch (error) {
     // It went away between two lists: then there is none, or a new one, which the next reading finds.

@@ -3,9 +3,11 @@
  *
  * In: ports with some of their functions replaced, the back end. Out: the agent, its kernel, store and clock. Never: real time.
  */
+
 import { Agent } from '../../../src/agent/agent.ts';
 import type { Attachments } from '../../../src/agent/attach.ts';
 import { type Config, loadConfig } from '../../../src/agent/config.ts';
+import { FakeBird } from '../../../src/linux/fake/bird.ts';
 import { FakeLinux } from '../../../src/linux/fake/linux.ts';
 import type { Linux } from '../../../src/linux/ports.ts';
 import type { AttachRequest } from '../../../src/model/attachment.ts';
@@ -51,6 +53,8 @@ export class Rig {
       bootId: 'boot',
       clock: this.clock,
       logger: silent,
+      bird: new FakeBird(),
+      releaseDelegate: async () => undefined,
       ...ports,
     });
   }
@@ -88,4 +92,7 @@ export const request = (containerId: string, netns = '/ns/a'): AttachRequest => 
   retainSeconds: null,
   labels: {},
   extraSources: [],
+  macvlan: null,
+  foreignIpam: null,
+  foreignLink: null,
 });

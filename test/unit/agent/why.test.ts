@@ -109,7 +109,7 @@ describe('why', () => {
       ['dropped', 'node1 accept: profile web outbound 2, to elsewhere', 'node2 drop: policy guard inbound 1'],
     ],
     ['203.0.113.9', 'cccc', 'icmp', ['dropped', 'node2 drop: policy guard inbound 2, no profile matched']],
-    ['aaaa', 'host', tcp(80), ['dropped', 'node1 drop: profile web outbound 2']],
+    ['aaaa', 'host', tcp(80), ['dropped', 'node1 drop: this host takes nothing from endpoints']],
     ['host', 'bbbb', tcp(80), ['allowed', 'node1 left: ']],
     ['203.0.113.9', 'node2', { number: 17, port: 53 }, ['dropped', 'node2 drop: no profile matched']],
     ['203.0.113.9', '192.0.2.2', tcp(53), ['allowed', 'node2 left: profile far inbound 1']],

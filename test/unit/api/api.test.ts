@@ -363,7 +363,7 @@ describe('the agent', () => {
       {
         name: 'node1',
         ...node,
-        ...{ asNumber: null, interface: null, labels: {} },
+        ...{ asNumber: null, interface: null, labels: {}, bgpPort: null, routeReflectorClusterId: null },
         ...{ alive: true, since: node.startedAt, problems: [], state: null, revision: 1 },
       },
     ]);

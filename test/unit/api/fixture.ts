@@ -7,7 +7,7 @@
 import type { FastifyInstance } from 'fastify';
 import { localCaller } from '../../../src/api/caller.ts';
 import type { ApiDeps, ForcedChange } from '../../../src/api/deps.ts';
-import type { WhyAnswer } from '../../../src/api/schemas.ts';
+import type { WhyAnswer } from '../../../src/api/explain-schemas.ts';
 import { buildApi } from '../../../src/api/server.ts';
 import type { AgentStatus } from '../../../src/api/status.ts';
 import type { Address } from '../../../src/model/ip.ts';
@@ -25,13 +25,23 @@ export const healthy: AgentStatus = {
     cluster: null,
     revision: 12,
   },
-  policy: { backend: 'iptables-nft', inSync: true, error: null, counters: { dropped: 3 } },
+  policy: {
+    backend: 'iptables-nft',
+    reason: 'as configured',
+    iptables: 'nft',
+    inSync: true,
+    error: null,
+    counters: { dropped: 3 },
+    notices: [],
+    lastRepair: null,
+  },
   endpoints: { total: 2, unhealthy: [] },
   records: { broken: [] },
   guard: { held: [] },
 };
 
 export const whyAnswer: WhyAnswer = {
+  probe: null,
   allowed: false,
   source: { address: '10.1.0.7' as Address, node: 'node1', endpoint: 'aaaa' },
   destination: { address: '10.1.0.8' as Address, node: 'node1', endpoint: 'bbbb' },
@@ -85,6 +95,7 @@ export function makeApi(overrides: Partial<ApiDeps> = {}): Fixture {
     node: 'node1',
     version: '0.1.0',
     status: () => healthy,
+    bgpStatus: async () => null,
     config: () => [
       { key: 'node.name', value: 'node1', source: 'flag' },
       { key: 'bgp.listenPort', value: 179, source: 'default' },
@@ -94,6 +105,7 @@ export function makeApi(overrides: Partial<ApiDeps> = {}): Fixture {
       while (node.book.revision < revision) await new Promise(setImmediate);
     },
     why: async () => whyAnswer,
+    impact: async () => ({ changes: [], more: 0, complete: true }),
     ruleCounts: async () => ({ inbound: [], outbound: [] }),
     callerOf: () => localCaller('uid 0, process 4712'),
     onForced: (change) => forced.push(change),
@@ -113,6 +125,9 @@ export function endpoint(overrides: Record<string, Json> = {}): Json {
     containerId: '0123456789abcdef0123',
     interface: 'eth0',
     kind: 'routed',
+    macvlan: null,
+    foreignAddresses: false,
+    delegate: null,
     hostInterface: 'nctl0123456789a',
     mac: '02:00:00:00:00:01',
     mtuBytes: 1500,

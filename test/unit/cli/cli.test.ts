@@ -31,6 +31,16 @@ describe('what is typed and what is printed', () => {
     assert.equal(await all('profile show -o name'), 'profile/db\n');
   });
 
+  test('name:add is the profile called add, as a network of that name makes it', async () => {
+    const record = { tags: ['add'], inbound_rules: [], outbound_rules: [] };
+    for (const name of ['add', 'show', 'remove']) await put(cli.fixture.store, `profiles/${name}`, record);
+    assert.equal(await all('profile name:add tag show'), lines('TAG', 'add'));
+    assert.match(await all('profile name:show rule add inbound allow'), /profile show has 1 inbound rule/);
+    assert.match(await all('profile remove name:remove'), /profile remove removed/);
+    assert.equal(await all('get profile name:add -o name'), 'profile/add\n');
+    assert.equal(await all('profile show -o name'), 'profile/add\nprofile/show\n');
+  });
+
   test('the words of rules, in any of the places that the grammar allows', async () => {
     await all(
       'profile add web',
@@ -137,6 +147,7 @@ describe('what is typed and what is printed', () => {
         'policy base created (dry run)',
         'address-set office created (dry run)',
         'policy a created (dry run)',
+        'no pair of endpoints gets another answer',
       ),
     );
     await all(`apply -f ${files}`);
@@ -173,6 +184,50 @@ describe('what is typed and what is printed', () => {
     assert.match((await netctl('apply')).stderr, /say which files/);
     await put(cli.fixture.store, 'policies/bad', {});
     assert.match((await netctl('policy show')).stderr, /warning: policies\/bad in the store is not valid/);
+  });
+
+  test('apply --dry-run: which pairs would get another answer', async () => {
+    const party = (name: string, endpoints: number, ...examples: string[]) => ({ name, endpoints, examples });
+    const db = party('db', 1, 'aaaa');
+    const impact = async () => ({
+      changes: [
+        {
+          source: party('web', 12, 'bbbb', 'cccc', 'dddd'),
+          destination: db,
+          families: [4 as const, 6 as const],
+          traffic: 'tcp 3306',
+          before: 'allowed' as const,
+          after: 'denied' as const,
+        },
+        {
+          source: party('address set office', 0),
+          destination: db,
+          families: [6 as const],
+          traffic: 'all traffic',
+          before: 'denied' as const,
+          after: 'allowed' as const,
+        },
+      ],
+      more: 3,
+      complete: false,
+    });
+    await cli.listen({ impact });
+    const policy = JSON.stringify({ kind: 'policy', name: 'p', selector: 'all()', inbound_rules: [] });
+    const { stdout } = await netctl('apply -f - --dry-run', policy);
+    assert.equal(
+      stdout,
+      lines(
+        'policy p created (dry run)',
+        '',
+        'FROM                                      TO          TRAFFIC              NOW       THEN',
+        'web (12 endpoints: bbbb, cccc, dddd, …)   db (aaaa)   tcp 3306             allowed   denied',
+        'address set office                        db (aaaa)   all traffic (IPv6)   denied    allowed',
+        'and 3 more',
+        'there is more than was looked at',
+      ),
+    );
+    const json = JSON.parse((await netctl('apply -f - --dry-run -o json', policy)).stdout);
+    assert.deepEqual(json.impact, await impact());
   });
 
   test('endpoint set: labels and extra sources', async () => {

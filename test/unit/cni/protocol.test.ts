@@ -106,6 +106,34 @@ describe('calls', () => {
       retainSeconds: null,
       labels: {},
       extraSources: [],
+      macvlan: null,
+      foreignLink: null,
+      foreignIpam: null,
+    });
+  });
+
+  test('macvlan with all of its words, and with none', () => {
+    const words = {
+      macvlanMode: 'vepa',
+      hostAccess: 'veth',
+      duplicateDetection: 'fast',
+      defaultRoute: false,
+    };
+    assert.deepEqual(attach({ mode: 'macvlan', parent: 'eth1', vlan: 7, ...words }).macvlan, {
+      parent: 'eth1',
+      vlan: 7,
+      mode: 'vepa',
+      hostAccess: 'veth',
+      duplicateDetection: 'fast',
+      defaultRoute: false,
+    });
+    assert.deepEqual(attach({ MODE: 'macvlan', Parent: 'eth1' }).macvlan, {
+      parent: 'eth1',
+      vlan: null,
+      mode: 'bridge',
+      hostAccess: 'none',
+      duplicateDetection: 'off',
+      defaultRoute: true,
     });
   });
 
@@ -183,6 +211,7 @@ describe('calls', () => {
       cniVersion: '1.0.0',
       id: { network: 'edge', containerId: 'c1', interface: 'eth0' },
       queuedAt: new Date(1000),
+      delegate: null,
     });
   });
 
@@ -197,9 +226,26 @@ describe('calls', () => {
   });
 
   const refusals: [string, object, Record<string, string>, number, RegExp][] = [
-    ['mode macvlan', { mode: 'macvlan' }, {}, 2, /unsupported field mode: "macvlan"/],
-    ['foreign ipam', { ipam: { type: 'host-local' } }, {}, 2, /unsupported field ipam.type: "host-local"/],
-    ['later in a chain', { prevResult: { cniVersion: '1.0.0' } }, {}, 2, /unsupported field prevResult/],
+    ['an unknown mode', { mode: 'l2' }, {}, 7, /mode: /],
+    ['macvlan without parent', { mode: 'macvlan' }, {}, 7, /parent: mode macvlan needs/],
+    ['a parent without macvlan', { parent: 'eth1' }, {}, 7, /parent: only with mode macvlan/],
+    ['a bad parent', { mode: 'macvlan', parent: 'a/b' }, {}, 7, /parent: "a\/b" is not valid/],
+    [
+      'an unknown macvlan mode',
+      { mode: 'macvlan', parent: 'eth1', macvlanMode: 'hairpin' },
+      {},
+      7,
+      /macvlanMode: "hairpin" is not valid: expected bridge, private, vepa, passthru/,
+    ],
+    ['a DHCP client', { ipam: { type: 'dhcp' } }, {}, 2, /unsupported field ipam.type: "dhcp"/],
+    ['a path as IPAM plugin', { ipam: { type: '../x' } }, {}, 7, /ipam.type: "..\/x" is not a name/],
+    [
+      'an interface of the plugin before that has no end on the host',
+      { prevResult: { interfaces: [{ name: 'eth0', sandbox: '/run/netns/c1' }] } },
+      {},
+      2,
+      /eth0 has no end on the host/,
+    ],
     [
       'port mappings',
       { runtimeConfig: { portMappings: [{ hostPort: 80 }] } },
@@ -302,11 +348,11 @@ const attachment = {
   network: 'edge',
   containerId: 'c1',
   interface: 'eth0',
-  hostInterface: 'nctl0123456789a',
-  hostMac,
+  host: { interface: 'nctl0123456789a', mac: hostMac },
   mac: '02:42:0a:00:00:05',
   mtuBytes: 1500,
   addresses: ['10.0.0.5', 'fd00::5'],
+  prefixLengths: [32, 128],
   gateways,
   netnsPath: '/run/netns/c1',
 } as unknown as Attachment;
@@ -343,6 +389,23 @@ describe('results', () => {
     test(`the result in version ${cniVersion}`, () =>
       assert.deepEqual(cniResult(attachment, cniVersion, {}), { cniVersion, ...fields }));
   }
+  test('on a wire of its own: no host interface, the subnet, and only the routes that there are', () => {
+    const onWire = {
+      ...attachment,
+      host: null,
+      addresses: ['10.0.0.5'],
+      prefixLengths: [24],
+      gateways: {},
+    } as unknown as Attachment;
+    assert.deepEqual(cniResult(onWire, '1.0.0', {}), {
+      cniVersion: '1.0.0',
+      interfaces: [interfaces[1]],
+      ips: [{ address: '10.0.0.5/24', gateway: undefined, interface: 0 }],
+      routes: [],
+      dns: {},
+    });
+  });
+
   test('0.2.0 cannot say two addresses of a family', () => {
     const two = { ...attachment, addresses: ['10.0.0.5', '10.0.0.6'] } as unknown as Attachment;
     assert.throws(() => cniResult(two, '0.2.0', {}), { code: 7, message: /more than 1 address per family/ });

@@ -9,7 +9,8 @@ import { nftTable } from '../../../src/dataplane/nft-reconciler.ts';
 import { NftTableOutput } from '../../../src/dataplane/nft-table-output.ts';
 import { PolicyDataplane } from '../../../src/dataplane/policy-dataplane.ts';
 import type { Logger } from '../../../src/lib/logger.ts';
-import { KernelError, type Nftables, type NftRequest } from '../../../src/linux/ports.ts';
+import type { Nftables, NftRequest } from '../../../src/linux/nftables-port.ts';
+import { KernelError } from '../../../src/linux/ports.ts';
 import { type Address, type Cidr, families } from '../../../src/model/ip.ts';
 import { newProfile } from '../../../src/model/profile.ts';
 import { ruleFromJson } from '../../../src/model/rule.ts';
@@ -42,6 +43,7 @@ export class CountedNftables {
         nftables.transact(requests);
       },
       watch: (table, onForeignChange) => nftables.watch(table, onForeignChange),
+      dropsAtForward: () => nftables.dropsAtForward(),
       counts: (...question) => nftables.counts(...question),
     };
   }
@@ -142,7 +144,15 @@ export function nftScenarios(open: () => Promise<Parts>): void {
       assert.equal(agent.linux.count.transactions, 1);
       assert.deepEqual(
         { ...agent.dataplane.status, writes: null },
-        { backend: 'nftables', inSync: true, lastError: null, retryInMs: null, writes: null },
+        {
+          backend: 'nftables',
+          inSync: true,
+          notices: [],
+          lastRepair: null,
+          lastError: null,
+          retryInMs: null,
+          writes: null,
+        },
       );
     });
 

@@ -45,6 +45,7 @@ export class CountedLinux {
     };
     this.iptables = {
       backend: linux.iptables.backend,
+      hasLegacyRules: () => linux.iptables.hasLegacyRules(),
       save: async (family, table, withCounters) => {
         this.count.saves++;
         this.#maybeFail('save');
@@ -84,10 +85,10 @@ export class Agent {
   readonly dataplane: PolicyDataplane;
   readonly engine: PolicyEngine;
 
-  constructor(linux: Parts) {
+  constructor(linux: Parts, options = { keepFirst: true }) {
     this.linux = new CountedLinux(linux);
     const logger: Logger = { debug() {}, info() {}, warn: (_, text) => this.warnings.push(text), error() {} };
-    const backend = new IptablesBackend(this.linux, logger);
+    const backend = new IptablesBackend(this.linux, logger, options);
     this.dataplane = new PolicyDataplane({ backend, other: null }, logger);
     this.engine = new PolicyEngine({ endpointToHost: 'drop' }, both(this.told, this.dataplane));
   }
@@ -96,8 +97,8 @@ export class Agent {
     this.engine.onProfile(name, newProfile(name));
   }
 
-  endpoint(id: string, address: string, ...profiles: string[]): void {
-    const addresses = [address as Address];
+  endpoint(id: string, address: string | readonly string[], ...profiles: string[]): void {
+    const addresses = [address].flat() as Address[];
     this.engine.onEndpoint(id, { local: true, hostInterface: `nctl${id}`, addresses, profiles });
   }
 }
@@ -174,7 +175,15 @@ export function policyScenarios(open: () => Promise<Parts>): void {
       assert.equal(agent.linux.count.restores, 2);
       assert.deepEqual(
         { ...agent.dataplane.status, backend: null, writes: null },
-        { backend: null, inSync: true, lastError: null, retryInMs: null, writes: null },
+        {
+          backend: null,
+          inSync: true,
+          notices: [],
+          lastRepair: null,
+          lastError: null,
+          retryInMs: null,
+          writes: null,
+        },
       );
     });
 
@@ -285,7 +294,7 @@ export function policyScenarios(open: () => Promise<Parts>): void {
     });
 
     test('a flush that fails for one family ends when the other has ended', async () => {
-      agent.endpoint('c', '10.0.0.3', 'new');
+      agent.endpoint('c', ['10.0.0.3', 'fd00::3'], 'new');
       const release = agent.linux.holdRestore();
       agent.linux.failing = 'restore';
       let isOver = false;
@@ -299,13 +308,18 @@ export function policyScenarios(open: () => Promise<Parts>): void {
     });
 
     test('what others change is repaired and told', async () => {
+      agent.endpoint('a', ['10.0.0.1', 'fd00::1'], 'web');
+      await agent.dataplane.flush();
       const chain = listChains.inbound(listId(['web']));
       const tag = tagSet(4, 'web');
       const spoil: [what: RegExp, act: () => Promise<void> | void][] = [
         [/^chain nctl-from \(IPv4\) missing or changed$/, () => foreign('-F nctl-from')],
         [new RegExp(`^chain ${chain} .* changed$`), () => foreign(`-I ${chain} 1 -j ACCEPT`)],
         [/^jump from FORWARD \(IPv6\) missing or not first$/, () => foreign('-D FORWARD 1')],
-        [/^jump from INPUT \(IPv4\) missing or not first$/, () => foreign('-I INPUT 1 -j ACCEPT')],
+        [
+          /^jump from INPUT \(IPv4\) missing or not first: behind -A INPUT -j ACCEPT$/,
+          () => foreign('-I INPUT 1 -j ACCEPT'),
+        ],
         [/^chain nctl-else \(IPv4\) left over$/, () => foreign(':nctl-else - [0:0]')],
         [
           new RegExp(`^set ${tag}: 1 members missing, 1 too many$`),
@@ -331,9 +345,53 @@ export function policyScenarios(open: () => Promise<Parts>): void {
           `${what} in ${repaired.join('; ')}`,
         );
         await assertKernel(linux, agent.told);
+        assert.deepEqual(agent.dataplane.status.lastRepair?.what, repaired);
         assert.deepEqual(await agent.dataplane.resync(), []);
+        assert.deepEqual(agent.dataplane.status.notices, []);
       }
       assert.match(await linux.iptables.save(4), /^-A INPUT -j ACCEPT$/m);
+    });
+
+    test('rules of others may stand before our jumps where that is configured, and are told', async () => {
+      const other = new Agent(linux, { keepFirst: false });
+      other.profile('web');
+      other.endpoint('a', '10.0.0.1', 'web');
+      await other.dataplane.start();
+      await foreign('-I FORWARD 1 -i eth7 -j DROP', '-A FORWARD -j ACCEPT');
+      assert.deepEqual(await other.dataplane.resync(), []);
+      assert.deepEqual(
+        other.dataplane.status.notices,
+        [4, 6].map(
+          (family) =>
+            `stands before the rules of netctl in FORWARD (IPv${family}): -A FORWARD -i eth7 -j DROP`,
+        ),
+      );
+      assert(other.dataplane.status.inSync);
+      // A jump that is lost comes back, first again.
+      await foreign('-D FORWARD 2');
+      assert.equal((await other.dataplane.resync()).length, 2);
+      assert.deepEqual(other.dataplane.status.notices, []);
+      assert.match(await linux.iptables.save(4), /^-A FORWARD -i eth7 -j DROP$/m);
+    });
+
+    test('a set of another type that our rules still name is replaced, with its members', async () => {
+      const tag = tagSet(4, 'web');
+      const rules = (await linux.iptables.save(4))
+        .split('\n')
+        .filter((line) => line.startsWith('-A nctl-in-web') && !line.includes('nctl4-ep'));
+      const [chain] = rules[0]!.slice('-A '.length).split(' ');
+      const there = (...lines: string[]): Promise<void> =>
+        linux.iptables.restore(4, ['*filter', ...lines, 'COMMIT', ''].join('\n'));
+      await there(`-F ${chain}`);
+      linux.ipsets.batch([
+        { kind: 'destroy', name: tag },
+        { kind: 'create', name: tag, type: 'net,iface', family: 4 },
+      ]);
+      await there(...rules.map((rule) => rule.replace(`${tag} src`, `${tag} src,src`)));
+      const repaired = await agent.dataplane.resync();
+      assert(repaired.includes(`set ${tag} missing or of another type`), repaired.join('; '));
+      await assertKernel(linux, agent.told);
+      assert(agent.dataplane.status.inSync);
     });
 
     test('a chain that a foreign rule leads to is left when it is not needed any more', async () => {

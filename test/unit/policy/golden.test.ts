@@ -46,7 +46,8 @@ test('names fit the kernel: chains 28 characters, sets 31', () => {
     long,
     profileFromJson({ id: long, inbound_rules: [{ src_tag: long }], outbound_rules: [] }, long),
   );
-  other.onEndpoint('x', { local: true, hostInterface: 'nctlx', addresses: [], profiles: [long] });
+  const addresses = ['10.0.0.1', 'fd00::1'] as Address[];
+  other.onEndpoint('x', { local: true, hostInterface: 'nctlx', addresses, profiles: [long] });
   for (const { name } of longest.chains.values()) assert(name.length <= 28 && name.startsWith('nctl-'), name);
   for (const name of longest.sets.keys()) assert(name.length <= 31 && /^nctl[46]-/.test(name), name);
 });

@@ -25,6 +25,8 @@ const rows: [text: string, json: unknown][] = [
       dst_net: '10.1.0.0/16',
     },
   ],
+  ['allow icmp type echo-request', { action: 'allow', protocol: 'icmp', icmp_type: 8 }],
+  ['deny icmpv6 not type neighbour-solicitation', { action: 'deny', protocol: 'icmpv6', '!icmp_type': 135 }],
   ['allow icmp type 8 code 0', { action: 'allow', protocol: 'icmp', icmp_type: 8, icmp_code: 0 }],
   ['deny 47 to cidr fd00::/8', { action: 'deny', protocol: 47, dst_net: 'fd00::/8' }],
   [
@@ -57,7 +59,7 @@ const refused: [text: string, message: RegExp][] = [
   ['allow tcp udp', /^rule: "udp" .* protocol once only$/],
   ['allow http', /^rule\.protocol: "http" /],
   ['allow to ports 80', /^rule\.dst_ports: .* ports only together with/],
-  ['allow icmp type echo', /^icmp_type: "echo" .* a number$/],
+  ['allow icmp type echo', /icmp_type: "echo" .* a name such as echo-request$/],
   ['allow from not', /^rule: "from not" .* what not to match at the end$/],
   ['allow from cidr 10.0.0.1/8', /^rule\.src_net: .* 10\.0\.0\.0\/8$/],
   ['allow comment', /^rule\.comment: "" /],

@@ -56,8 +56,16 @@ const refused: [json: unknown, message: RegExp][] = [
   [{ ...tcp, icmp_type: 8 }, /^rule\.icmp_type: 8 .* only together with "protocol": icmp or icmpv6$/],
   [{ protocol: 'icmp', icmp_code: 1 }, /^rule\.icmp_code: 1 .* only together with icmp_type$/],
   [{ protocol: 'icmp', '!icmp_code': 1 }, /^rule\["!icmp_code"\]: 1 /],
-  [{ protocol: 'icmp', icmp_type: 255 }, /^rule\.icmp_type: 255 is not valid: expected 0 to 254$/],
+  [
+    { protocol: 'icmp', icmp_type: 255 },
+    /^rule\.icmp_type: 255 is not valid: expected 0 to 254, or a name such as echo-request$/,
+  ],
   [{ protocol: 'icmp', icmp_type: 'echo' }, /^rule\.icmp_type: "echo" /],
+  [
+    { protocol: 'icmp', icmp_type: 'packet-too-big' },
+    /^rule\.icmp_type: "packet-too-big" .* one of echo-reply, /,
+  ],
+  [{ protocol: 'icmpv6', '!icmp_type': 'source-quench' }, /^rule\["!icmp_type"\]: "source-quench" /],
   [
     { ip_version: 6, src_net: '10.0.0.0/8' },
     /^rule\.src_net: "10\.0\.0\.0\/8" .* a prefix of IPv6, as ip_version says$/,

@@ -1,0 +1,98 @@
+/**
+ * What one change costs the agent once it knows of it, kernel write included: a member of a tag's set, an endpoint of this host.
+ *
+ * In: a namespace of the caller's own. Out: tables. Never: the first thousand changes counted, which warm up the code.
+ */
+import type { PolicyEndpoint } from '../src/policy/endpoint-members.ts';
+import { type BackendName, startPolicy } from './policy-part.ts';
+import { addressOf, interfaceOf, makeWorld, other, tell } from './policy-world.ts';
+import { printTable, quantile } from './statistics.ts';
+
+const WARM_UPS = 1000;
+const SAMPLES = 2000;
+const backends: readonly BackendName[] = ['nftables', 'iptables-legacy'];
+type Part = Awaited<ReturnType<typeof startPolicy>>;
+
+export async function benchChanges(): Promise<void> {
+  const rows: string[][] = [];
+  for (const backend of backends) {
+    for (const lists of [1, 100]) rows.push(...(await withMembers(backend, lists)));
+    for (const [endpoints, lists] of [
+      [10, 1],
+      [100, 10],
+      [1000, 10],
+      [1000, 100],
+      [1000, 1000],
+    ] as const)
+      rows.push(await withEndpoints(backend, endpoints, lists));
+  }
+  console.log(`One change in the agent, kernel write included, ${SAMPLES} of each`);
+  printTable([['', 'median µs', 'p99 µs', 'CPU µs', 'aim'], ...rows]);
+}
+
+async function withMembers(backend: BackendName, lists: number): Promise<string[][]> {
+  const part = await startPolicy(backend);
+  tell(part.engine, makeWorld({ endpoints: Math.max(10, lists), lists }));
+  const rows: string[][] = [];
+  let count = 0;
+  for (const size of [10, 1000, 10_000, 100_000]) {
+    while (count < size) part.engine.onEndpoint(`more/${count}`, other(1_000_000 + count++, 0));
+    if (size === 10) await part.dataplane.start();
+    else await part.dataplane.flush();
+    const name = `${backend}: a member of a set of ${size.toLocaleString('en')}, ${3 * lists} profiles`;
+    rows.push(await measure(part, name, '≤ 30', (i) => [`new/${i}`, other(2_000_000 + i, 0)]));
+  }
+  await close(part);
+  return rows;
+}
+
+async function withEndpoints(backend: BackendName, endpoints: number, lists: number): Promise<string[]> {
+  const part = await startPolicy(backend);
+  tell(part.engine, makeWorld({ endpoints, lists }));
+  await part.dataplane.start();
+  const row = await measure(
+    part,
+    `${backend}: an endpoint beside ${endpoints.toLocaleString('en')} with ${lists} lists`,
+    '≤ 50',
+    (i) => {
+      const profiles = [0, 1, 2].map((each) => `list${i % lists}-part${each}`);
+      const hostInterface = interfaceOf(endpoints + i);
+      return [`new/${i}`, { local: true, hostInterface, addresses: [addressOf(endpoints + i)], profiles }];
+    },
+  );
+  await close(part);
+  return row;
+}
+
+/** Each comes, which is measured, and goes. */
+async function measure(
+  { engine, dataplane }: Part,
+  name: string,
+  aim: string,
+  make: (i: number) => [id: string, endpoint: PolicyEndpoint],
+): Promise<string[]> {
+  const times: number[] = [];
+  let cpu = 0;
+  for (let i = 0; i < WARM_UPS + SAMPLES; i++) {
+    const [id, endpoint] = make(i);
+    const before = process.cpuUsage();
+    const start = performance.now();
+    engine.onEndpoint(id, endpoint);
+    await dataplane.flush();
+    const took = performance.now() - start;
+    const { user, system } = process.cpuUsage(before);
+    if (i >= WARM_UPS) {
+      times.push(took * 1000);
+      cpu += user + system;
+    }
+    engine.onEndpoint(id, null);
+    await dataplane.flush();
+  }
+  const shown = [quantile(times, 0.5), quantile(times, 0.99), cpu / SAMPLES].map((value) => value.toFixed(0));
+  return [name, ...shown, aim];
+}
+
+async function close({ backend, linux }: Part): Promise<void> {
+  await backend.removeAll();
+  linux.close();
+}

@@ -1,0 +1,112 @@
+/**
+ * Connections that a change of policy denies, cut where the change asks for it.
+ *
+ *     before the change: what the chains say ─┐
+ *     after it:          what they say now ───┴─► connections of endpoints of this host that were allowed and are denied: deleted
+ *
+ * In: the engine, before and after; the tracked connections. Out: deletions. Never: a connection cut that would not be allowed before
+ * either (it came about in some other way), one of nobody here, or one before the kernel has the new rules.
+ */
+
+import type { PolicyDataplane } from '../dataplane/policy-dataplane.ts';
+import { asNetctlError } from '../lib/errors.ts';
+import type { Logger } from '../lib/logger.ts';
+import type { Conntrack, TrackedConnection } from '../linux/ports.ts';
+import { type Address, families } from '../model/ip.ts';
+import { connectionFlushKey } from '../model/keys.ts';
+import type { PolicyEngine } from '../policy/engine.ts';
+import { Explainer } from '../policy/explain.ts';
+import type { EndpointTable } from './endpoint-table.ts';
+
+/** Anything that no endpoint has; chains know only the interfaces of endpoints here. */
+const ELSEWHERE = 'elsewhere';
+
+export interface ConnectionFlushParts {
+  readonly engine: Pick<PolicyEngine, 'tellTo'>;
+  readonly policy: Pick<PolicyDataplane, 'flush'>;
+  readonly endpoints: EndpointTable;
+  readonly conntrack: Conntrack;
+  hostAddresses(): Promise<ReadonlySet<Address>>;
+  readonly logger: Logger;
+}
+
+interface LocalAddresses {
+  /** Of endpoints of this host, with the interface of each. */
+  readonly endpoints: ReadonlyMap<Address, string>;
+  /** Of the host itself. */
+  readonly host: ReadonlySet<Address>;
+}
+
+export class ConnectionFlush {
+  readonly #parts: ConnectionFlushParts;
+  #done: Promise<void> = Promise.resolve();
+  #count = 0;
+
+  constructor(parts: ConnectionFlushParts) {
+    this.#parts = parts;
+  }
+
+  /** Connections cut since the start. */
+  get count(): number {
+    return this.#count;
+  }
+
+  /** Resolves when what was asked for so far is done. */
+  get done(): Promise<void> {
+    return this.#done;
+  }
+
+  /** Brings a change into the engine, and cuts what it denies if that is asked for with it. */
+  around(changes: Iterable<{ readonly key: string; readonly entry: unknown }>, apply: () => void): void {
+    const isAsked = [...changes].some(({ key, entry }) => key === connectionFlushKey && entry !== null);
+    const before = isAsked ? this.#snapshot() : null;
+    apply();
+    if (before === null) return;
+    const after = this.#snapshot();
+    this.#done = this.#done.then(() => this.#flush(before, after));
+  }
+
+  #snapshot(): Explainer {
+    const explainer = new Explainer();
+    this.#parts.engine.tellTo(explainer);
+    return explainer;
+  }
+
+  async #flush(before: Explainer, after: Explainer): Promise<void> {
+    const { policy, endpoints, conntrack, hostAddresses, logger } = this.#parts;
+    try {
+      await policy.flush();
+      const here = [...endpoints.all()].flatMap(([, { value }]) =>
+        value.addresses.map((address) => [address, value.hostInterface] as const),
+      );
+      const addresses = { endpoints: new Map(here), host: await hostAddresses() };
+      let connections = 0;
+      for (const family of families)
+        connections += await conntrack.flushWhere(family, isNewlyDenied(before, after, addresses));
+      this.#count += connections;
+      logger.info({ connections }, 'cut connections that a change of policy denies');
+    } catch (error) {
+      logger.error({ error: asNetctlError(error).message }, 'cannot cut connections that a change denies');
+    }
+  }
+}
+
+function isNewlyDenied(
+  before: Explainer,
+  after: Explainer,
+  addresses: LocalAddresses,
+): (connection: TrackedConnection) => boolean {
+  return (connection) => {
+    const { source, destination } = connection;
+    if (!addresses.endpoints.has(source) && !addresses.endpoints.has(destination)) return false;
+    return isDenied(after, connection, addresses) && !isDenied(before, connection, addresses);
+  };
+}
+
+function isDenied(chains: Explainer, connection: TrackedConnection, addresses: LocalAddresses): boolean {
+  const interfaceOf = (address: Address): string =>
+    addresses.endpoints.get(address) ?? (addresses.host.has(address) ? '' : ELSEWHERE);
+  const [inInterface, outInterface] = [interfaceOf(connection.source), interfaceOf(connection.destination)];
+  const builtin = inInterface === '' ? 'OUTPUT' : outInterface === '' ? 'INPUT' : 'FORWARD';
+  return chains.judge(builtin, { ...connection, inInterface, outInterface }).verdict === 'drop';
+}

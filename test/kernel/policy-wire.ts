@@ -1,0 +1,182 @@
+/**
+ * A host that forwards between interfaces of endpoints and two foreign ones, whose far ends are bare wires: frames go in and come
+ * out byte by byte, with nobody behind them who would answer.
+ *
+ *     wire0…3 ──nctl0…3── host ──up0, up1── wire4, wire5
+ */
+import assert from 'node:assert/strict';
+import { type ChildProcess, execFileSync, spawn } from 'node:child_process';
+import { randomBytes } from 'node:crypto';
+import { createInterface } from 'node:readline';
+import type { Address } from '../../src/model/ip.ts';
+import type { World } from '../unit/policy/worlds.ts';
+import { type Envelope, framesOf, type Transport, udp } from './frames.ts';
+
+export type BackendName = 'nftables' | 'iptables-nft' | 'iptables-legacy';
+
+/** Addresses behind each interface, v4 and v6 in turns: four of endpoints, then two foreign ones with several each. */
+export const endpointAddresses = [0, 1, 2, 3].map((i) => both(`10.0.0.${i + 1}`, `fd00::${i + 1}`));
+export const foreignAddresses = [
+  [2, 3, 6].flatMap((i) => both(`192.0.2.${i}`, `2001:db8::${i}`)),
+  [2, 9].flatMap((i) => both(`198.51.100.${i}`, `2001:db8:1::${i}`)),
+];
+const interfaces = ['nctl0', 'nctl1', 'nctl2', 'nctl3', 'up0', 'up1'];
+const addressesBehind = [...endpointAddresses, ...foreignAddresses];
+const HOST_MAC = '02:00:00:00:00:01';
+const macOf = (i: number): string => `02:00:00:00:01:0${i}`;
+/** As Makefile says. */
+const packetIo = new URL('../../dist/test/packet-io', import.meta.url).pathname;
+const MARK = Buffer.from('nctl');
+
+export interface WirePacket {
+  /** Index of the interface by which it comes. */
+  readonly via: number;
+  readonly source: Address;
+  readonly destination: Address;
+  readonly isCut: boolean;
+  /** @param payload to be its last bytes */
+  transport(payload: Buffer): Transport;
+}
+
+export class PolicyWire {
+  readonly backend: BackendName;
+  readonly #host: string;
+  readonly #wire: string;
+  readonly #agent: ChildProcess;
+  readonly #io: ChildProcess;
+  readonly #answers: AsyncIterator<string>;
+  #received: Buffer = Buffer.alloc(0);
+  #wake: () => void = () => undefined;
+
+  constructor(backend: BackendName) {
+    const prefix = `nct-${randomBytes(3).toString('hex')}`;
+    this.backend = backend;
+    this.#host = `${prefix}-host`;
+    this.#wire = `${prefix}-wire`;
+    for (const namespace of [this.#host, this.#wire]) execFileSync('ip', ['netns', 'add', namespace]);
+    this.#connect();
+    const script = new URL('./policy-random-process.ts', import.meta.url).pathname;
+    this.#agent = this.#spawn(this.#host, [process.execPath, script, backend]);
+    this.#answers = createInterface({ input: this.#agent.stdout! })[Symbol.asyncIterator]();
+    this.#io = this.#spawn(this.#wire, [packetIo, ...interfaces.map((name) => `w-${name}`)]);
+    this.#io.stdout!.on('data', (bytes: Buffer) => {
+      this.#received = Buffer.concat([this.#received, bytes]);
+      this.#wake();
+    });
+  }
+
+  /** @throws what the kernel would not take */
+  async load(world: World): Promise<void> {
+    this.#agent.stdin!.write(`${JSON.stringify(world)}\n`);
+    const { value } = await this.#answers.next();
+    assert.equal(JSON.parse(value ?? '"the agent has ended"'), null);
+  }
+
+  /** Which of them came out at the right interface. @throws when one came out elsewhere */
+  async send(packets: readonly WirePacket[]): Promise<boolean[]> {
+    const records = packets.flatMap((packet, id) =>
+      frames(packet, id).map((frame) => record(packet.via, frame)),
+    );
+    const sentinel: WirePacket = {
+      via: 4,
+      source: foreignAddresses[0]![0]!,
+      destination: foreignAddresses[1]![0]!,
+      isCut: false,
+      transport: (payload) => udp([9, 9], payload),
+    };
+    for (const frame of frames(sentinel, packets.length)) records.push(record(sentinel.via, frame));
+    this.#io.stdin!.write(Buffer.concat([...records, record(0, Buffer.alloc(0))]));
+    const arrived = packets.map(() => false);
+    let isComplete = false;
+    for (const { at, id } of await this.#arrivals()) {
+      const packet = packets[id];
+      if (packet === undefined) isComplete = true;
+      else {
+        assert(
+          addressesBehind[at]!.includes(packet.destination),
+          `${packet.destination} at ${interfaces[at]}`,
+        );
+        arrived[id] = true;
+      }
+    }
+    assert(isComplete, 'the last packet of a batch, which no policy is about, did not arrive');
+    return arrived;
+  }
+
+  close(): void {
+    for (const child of [this.#agent, this.#io]) child.kill('SIGKILL');
+    for (const namespace of [this.#host, this.#wire]) execFileSync('ip', ['netns', 'del', namespace]);
+  }
+
+  /** Until the record of length 0. */
+  async #arrivals(): Promise<{ at: number; id: number }[]> {
+    const arrivals: { at: number; id: number }[] = [];
+    for (;;) {
+      while (this.#received.length >= 3) {
+        const length = this.#received.readUInt16LE(1);
+        if (this.#received.length < 3 + length) break;
+        const at = this.#received.readUInt8(0);
+        const frame = this.#received.subarray(3, 3 + length);
+        this.#received = this.#received.subarray(3 + length);
+        if (length === 0) return arrivals;
+        if (frame.subarray(-8, -4).equals(MARK)) arrivals.push({ at, id: frame.readUInt32BE(length - 4) });
+      }
+      await new Promise<void>((resolve) => {
+        this.#wake = resolve;
+      });
+    }
+  }
+
+  #connect(): void {
+    for (const path of ['net/ipv6/conf/all/disable_ipv6', 'net/ipv6/conf/default/disable_ipv6'])
+      this.#exec(this.#wire, ['sh', '-c', `echo 1 > /proc/sys/${path}`]);
+    for (const path of ['net/ipv4/ip_forward', 'net/ipv6/conf/all/forwarding'])
+      this.#exec(this.#host, ['sh', '-c', `echo 1 > /proc/sys/${path}`]);
+    const commands = interfaces.flatMap((name, i) => [
+      `link add ${name} address ${HOST_MAC} type veth peer name w-${name} address ${macOf(i)} netns ${this.#wire}`,
+      `link set ${name} addrgenmode none`,
+      `link set ${name} up`,
+      ...addressesBehind[i]!.flatMap((address) => [
+        `route add ${address} dev ${name}`,
+        `neighbour add ${address} lladdr ${macOf(i)} dev ${name} nud permanent`,
+      ]),
+    ]);
+    execFileSync('ip', ['-n', this.#host, '-batch', '-'], { input: `${commands.join('\n')}\n` });
+    const up = interfaces.map((name) => `link set w-${name} up`);
+    execFileSync('ip', ['-n', this.#wire, '-batch', '-'], { input: `${up.join('\n')}\n` });
+  }
+
+  #exec(namespace: string, command: readonly string[]): void {
+    execFileSync('ip', ['netns', 'exec', namespace, ...command]);
+  }
+
+  #spawn(namespace: string, command: readonly string[]): ChildProcess {
+    return spawn('ip', ['netns', 'exec', namespace, ...command], { stdio: ['pipe', 'pipe', 'inherit'] });
+  }
+}
+
+function frames({ via, source, destination, isCut, transport }: WirePacket, id: number): Buffer[] {
+  const payload = Buffer.alloc(40, 'x');
+  MARK.copy(payload, 32);
+  payload.writeUInt32BE(id, 36);
+  const envelope: Envelope = {
+    source,
+    destination,
+    sourceMac: macOf(via),
+    destinationMac: HOST_MAC,
+    id: id + 1,
+    isCut,
+  };
+  return framesOf(envelope, transport(payload));
+}
+
+function record(at: number, frame: Buffer): Buffer {
+  const head = Buffer.alloc(3);
+  head.writeUInt8(at, 0);
+  head.writeUInt16LE(frame.length, 1);
+  return Buffer.concat([head, frame]);
+}
+
+function both(v4: string, v6: string): Address[] {
+  return [v4, v6] as Address[];
+}

@@ -1,0 +1,134 @@
+/** A change of policy that asks for it cuts, on every host, the connections that it denies; on the fakes. */
+
+import assert from 'node:assert/strict';
+import { test } from 'node:test';
+import { setImmediate } from 'node:timers/promises';
+import { Agent } from '../../../src/agent/agent.ts';
+import { loadConfig } from '../../../src/agent/config.ts';
+import { FakeBird } from '../../../src/linux/fake/bird.ts';
+import { FakeLinux } from '../../../src/linux/fake/linux.ts';
+import type { TrackedConnection } from '../../../src/linux/ports.ts';
+import type { Address } from '../../../src/model/ip.ts';
+import { connectionFlushKey, profileKey } from '../../../src/model/keys.ts';
+import { profileFromJson, profileRecord } from '../../../src/model/profile.ts';
+import { endpointSchema } from '../../../src/model/records.ts';
+import { MemoryStore } from '../../../src/store/memory.ts';
+import type { Json } from '../../../src/store/store.ts';
+import { ManualClock } from '../store/manual-clock.ts';
+
+const silent = { debug() {}, info() {}, warn() {}, error() {} };
+const ADDRESSES = { n1: '10.0.0.1', n2: '10.0.0.2' } as const;
+
+function connection(source: string, destination: string, destinationPort: number): TrackedConnection {
+  const ends = { source: source as Address, destination: destination as Address };
+  return { ...ends, protocol: 6, sourcePort: 40_000, destinationPort, icmp: null };
+}
+
+const db = (...ports: number[]): Json =>
+  profileRecord(
+    profileFromJson(
+      {
+        id: 'db',
+        tags: ['db'],
+        inbound_rules: ports.map((port) => ({ action: 'allow', protocol: 'tcp', dst_ports: [port] })),
+        outbound_rules: [{ action: 'allow' }],
+      },
+      'db',
+    ),
+  ) as unknown as Json;
+
+test('each host cuts its own, once it has the change, and only what the change denies', async () => {
+  const store = new MemoryStore();
+  await store.transact([], [{ kind: 'put', key: profileKey('db'), value: db(80, 3306) }]);
+  const hosts: { agent: Agent; linux: FakeLinux }[] = [];
+  for (const [node, address] of Object.entries(ADDRESSES)) {
+    const linux = new FakeLinux();
+    linux.addNetns(`/ns/${node}`);
+    const netns = linux.openNetns(`/ns/${node}`);
+    const record = endpointSchema.parse({
+      network: 'edge',
+      containerId: node,
+      interface: 'eth0',
+      kind: 'routed',
+      hostInterface: `nctl${node}`,
+      mac: '02:42:0a:00:00:01',
+      mtuBytes: 1500,
+      addresses: [address],
+      profiles: ['db'],
+      labels: {},
+      extraSources: [],
+      rateLimits: null,
+      netns: { path: `/ns/${node}`, ...netns.identity },
+      bootId: 'boot',
+      createdAt: new Date(0).toISOString(),
+    });
+    netns.close();
+    await store.transact(
+      [],
+      [{ kind: 'put', key: `endpoints/${node}/${node}`, value: record as unknown as Json }],
+    );
+    const config = loadConfig({ argv: ['--node', node], env: {}, readFile: () => null }).config;
+    const agent = new Agent({
+      config,
+      version: '0',
+      bootId: 'boot',
+      store,
+      linux,
+      clock: new ManualClock(),
+      logger: silent,
+      bird: new FakeBird(),
+      releaseDelegate: async () => undefined,
+    });
+    hosts.push({ agent, linux });
+  }
+  for (const { agent } of hosts) await agent.start();
+  const outside = '192.0.2.9';
+  const all = [
+    connection(ADDRESSES.n1, ADDRESSES.n2, 3306),
+    connection(ADDRESSES.n1, ADDRESSES.n2, 80),
+    connection(outside, ADDRESSES.n2, 3306),
+    connection(ADDRESSES.n2, outside, 3306),
+    // Never was allowed: it came about in another way, and stays.
+    connection(outside, ADDRESSES.n2, 22),
+    connection(outside, '192.0.2.10', 3306),
+  ];
+  for (const { linux } of hosts) linux.connections = all;
+  const change = async (value: Json, asks: boolean): Promise<void> => {
+    await store.transact(
+      [],
+      [
+        { kind: 'put', key: profileKey('db'), value },
+        ...(asks
+          ? [{ kind: 'put', key: connectionFlushKey, value: { id: `${Math.random()}` } } as const]
+          : []),
+      ],
+    );
+    const { revision } = await store.list('');
+    for (const { agent } of hosts) await agent.applied(revision);
+    await setImmediate();
+  };
+  const left = (): string[][] =>
+    hosts.map(({ linux }) =>
+      linux.connections.map(
+        ({ source, destination, destinationPort }) => `${source} ${destination} ${destinationPort}`,
+      ),
+    );
+
+  await change(db(80), false);
+  assert.deepEqual(
+    left().map(({ length }) => length),
+    [6, 6],
+  );
+  await change(db(80, 3306), true);
+  assert.deepEqual(
+    left().map(({ length }) => length),
+    [6, 6],
+  );
+  await change(db(80), true);
+  // The host of the source allows what it sends; the one of the destination does not let it in.
+  assert.deepEqual(left(), [
+    all.map(({ source, destination, destinationPort }) => `${source} ${destination} ${destinationPort}`),
+    ['10.0.0.1 10.0.0.2 80', '10.0.0.2 192.0.2.9 3306', '192.0.2.9 10.0.0.2 22', '192.0.2.9 192.0.2.10 3306'],
+  ]);
+  for (const { agent } of hosts) await agent.stop();
+});
