@@ -156,7 +156,7 @@ async function work(_: unknown, lane: number): Promise<void> {
       outcome = tolerate(error);
     }
     writeSync(1, `${verb.name} ${outcome}\n`);
-    await sleep(Math.random() * 40);
+    await sleep(Math.random() * 15);
   }
 }
 

@@ -33,7 +33,7 @@ describe('1,000 requests from 10 nodes at once', () => {
   after(() => etcd.dispose());
 
   for (const [index, { what, pool, strictAffinity }] of cases.entries()) {
-    test(what, { timeout: 110_000 }, async () => {
+    test(what, { timeout: 300_000 }, async () => {
       const prefix = `/${index}/`;
       const names = Array.from({ length: 10 }, (_, number) => `n${number}`);
       const store = etcd.open({ prefix });
