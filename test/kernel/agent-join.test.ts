@@ -45,6 +45,7 @@ describe('a host that was alone joins a cluster', () => {
   async function restartWithEtcd(host: Host, index: number): Promise<void> {
     await host.kill('SIGTERM');
     await host.start([
+      '--no-bgp',
       '--datastore',
       'etcd',
       '--etcd-endpoints',
@@ -91,7 +92,7 @@ describe('a host that was alone joins a cluster', () => {
     assert.ok(!(await lab.ok(member, 'pool', 'show')).includes('10.68.0.0/20'));
     await host.kill('SIGTERM');
     await host.start([
-      ...['--datastore', 'etcd', '--etcd-endpoints', `http://198.18.101.254:${lab.port}`],
+      ...['--no-bgp', '--datastore', 'etcd', '--etcd-endpoints', `http://198.18.101.254:${lab.port}`],
       '--confirm-mass-deletion',
     ]);
     await lab.healthy(host);

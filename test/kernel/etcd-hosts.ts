@@ -71,7 +71,14 @@ export class EtcdHosts {
     const host = await Host.create({ name, address: `${subnet}.1` });
     this.hosts.push(host);
     await mustRun(['ip', 'address', 'add', `${subnet}.254/24`, 'dev', `up-${name}`]);
-    const etcd = ['--datastore', 'etcd', '--etcd-endpoints', `${this.#scheme}//${subnet}.254:${this.port}`];
+    // These hosts have no way to each other: they share etcd, and nothing else.
+    const etcd = [
+      '--no-bgp',
+      '--datastore',
+      'etcd',
+      '--etcd-endpoints',
+      `${this.#scheme}//${subnet}.254:${this.port}`,
+    ];
     this.#flags.set(name, [...etcd, ...flags]);
     await this.start(host);
   }
