@@ -167,6 +167,9 @@ describe('agent', () => {
   });
 
   test('an ADD whose profiles are in use already executes no program', async () => {
+    // Nor does the agent look at the rules by itself meanwhile.
+    await host.kill('SIGTERM');
+    await host.start([...iptables, '--resync-seconds', '600']);
     const [a, b] = [await container('a'), await container('b')];
     await a.cniAdd(conflist);
     const stop = await follow(['sh', '-c', `exec strace -f -qq -e trace=execve -p ${host.agentPid} 2>&1`]);
@@ -175,6 +178,7 @@ describe('agent', () => {
     );
     await b.cniAdd(conflist);
     const trace = await stop();
+    await host.kill('SIGTERM');
     assert.equal(trace.match(/execve\(.*/g), null, trace);
   });
 
