@@ -28,7 +28,7 @@ class Agent {
   #generation = 0;
   #sequence = 0;
   acknowledged = 0;
-  /** A decision was cut short by a kill, so the cluster may hold an address that no endpoint names. */
+  /** It was killed while the outcome of a decision was not known, so the cluster may hold an address that no endpoint names. */
   mayLeak = false;
 
   constructor(node: TestNode) {
@@ -94,7 +94,7 @@ class Agent {
     this.node.kill();
     this.#generation += 1;
     for (const endpoint of this.#busy) this.known.set(endpoint, 'unknown');
-    if (this.#busy.size > 0) this.mayLeak = true;
+    if ([...this.known.values()].includes('unknown')) this.mayLeak = true;
     this.#busy = new Set();
   }
 
