@@ -49,6 +49,8 @@ export interface SessionParts {
   /** Blocks that a decision under way may give away: not this node's own until that is known. */
   yielded(): readonly Cidr[];
   acceptCluster: boolean;
+  /** When the cluster last said anything, by the monotonic clock. */
+  heardAt: number;
   /** Identity of the cluster that the local store is a picture of. */
   clusterId: string | null;
   /** The log does not have all that waits. */
@@ -133,6 +135,7 @@ export class Session {
       random,
       listener: {
         onUpdates: (changes, revision) => {
+          this.#parts.heardAt = clock.monotonic();
           if (first !== null) {
             first = { entries: changes.flatMap(({ entry }) => entry ?? []), revision };
             return;
