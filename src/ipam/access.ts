@@ -75,7 +75,8 @@ export function chargeTenant(book: AddressBook, draft: Draft, tenant: string, co
     );
   }
   const key = tenantUseKey(tenant);
-  draft.compareTo(key, book.tenantUse(tenant)).put(key, { used: used + count });
+  const use = book.tenantUse(tenant);
+  draft.compareTo(key, use).put(key, { used: used + count, charges: (use?.value.charges ?? 0) + 1 });
 }
 
 /**

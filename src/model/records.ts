@@ -188,9 +188,10 @@ export type Tenant = z.infer<typeof tenantSchema>;
 
 /**
  * Written by every transaction that takes addresses for a tenant with a limit, so that two of them cannot both take the last one.
- * `used`: what the tenant had after it, at most (releases do not write here).
+ * `used`: what the tenant had after it, at most (releases do not write here). `charges` counts these transactions: no two leave
+ * the same value, which on a mirror would look as if nothing had happened.
  */
-export const tenantUseSchema = z.strictObject({ used: z.int().min(0) });
+export const tenantUseSchema = z.strictObject({ used: z.int().min(0), charges: z.int().min(0).default(0) });
 export type TenantUse = z.infer<typeof tenantUseSchema>;
 
 /** Of the whole cluster. */

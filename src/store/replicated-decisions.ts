@@ -195,10 +195,11 @@ export class Decisions {
     return left;
   }
 
+  /** A cluster that says nothing is given up soon; one that answers others first, or decides against us again and again, is not. */
   #deadline(milliseconds: number): Deadline {
-    return new Deadline(this.#parts.clock, milliseconds, () =>
-      unavailable(this.#status().error ?? `no decision within ${this.#patienceMilliseconds / 1000} s`),
-    );
+    const parts = this.#parts;
+    const late = (): Error => unavailable(this.#status().error ?? 'it did not decide in time');
+    return new Deadline(parts.clock, milliseconds, late, () => parts.heardAt);
   }
 }
 

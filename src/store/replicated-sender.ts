@@ -257,7 +257,10 @@ export class Sender {
     const { fence, outbox } = this.#parts;
     const outcome = await fence.send(compares, writes, progress, this.#locks.decided(), deadline);
     if (outcome.kind === 'unknown') this.#fail(outcome.error);
-    else this.#succeed();
+    else {
+      this.#parts.heardAt = this.#parts.clock.monotonic();
+      this.#succeed();
+    }
     if (outcome.kind === 'taken') this.#session.restart();
     if (outcome.kind === 'moved') outbox.acknowledge(fence.progress);
     return outcome;

@@ -49,6 +49,8 @@ export interface SessionParts {
   /** Blocks that a decision under way may give away: not this node's own until that is known. */
   yielded(): readonly Cidr[];
   acceptCluster: boolean;
+  /** When the cluster last said anything, by the monotonic clock. */
+  heardAt: number;
   /** Identity of the cluster that the local store is a picture of. */
   clusterId: string | null;
   /** The log does not have all that waits. */
@@ -75,7 +77,10 @@ export class Session {
   #queue: { changes: readonly Change[]; revision: Revision }[] = [];
   #mirrored: Revision;
   /** Revisions of the cluster that somebody waits for. */
-  readonly #expected = new Map<Revision, { keys: ReadonlySet<string>; resolve(local: Revision): void }>();
+  readonly #expected = new Map<
+    Revision,
+    { keys: ReadonlySet<string>; floor: Revision; resolve(local: Revision): void }
+  >();
   #restartedAt = Number.NEGATIVE_INFINITY;
   #timer: Timer | null = null;
   #stopped = false;
@@ -130,6 +135,7 @@ export class Session {
       random,
       listener: {
         onUpdates: (changes, revision) => {
+          this.#parts.heardAt = clock.monotonic();
           if (first !== null) {
             first = { entries: changes.flatMap(({ entry }) => entry ?? []), revision };
             return;
@@ -228,7 +234,7 @@ export class Session {
     for (const block of parts.yielded()) mirror.own.delete(block);
     this.#mirrored = snapshot.revision;
     fence.shown(snapshot.revision);
-    this.#arrive(snapshot.revision, null, claims.revision);
+    this.#arrive(snapshot.revision, null);
     this.#mode = { kind: 'live' };
     if (lost.length > 0) this.#report(lost, dropped);
     parts.onLive();
@@ -289,20 +295,17 @@ export class Session {
     const brought = await mirror.bring(differences, revision, rewritten);
     this.#mirrored = revision;
     fence.shown(revision);
-    if (this.#expected.size === 0) return;
-    // What waits for exactly this revision has its answer; others want to know how far the local store is.
-    const isExact = brought !== null && [...this.#expected.keys()].every((expected) => expected >= revision);
-    this.#arrive(revision, brought, isExact ? brought : await this.#barrier());
+    this.#arrive(revision, brought);
   }
 
   /**
    * To be called within the cluster's turn that made the revision: resolves when it is in the local store, and with it all that
-   * the cluster decided before. The answer is the local revision of exactly these keys, or an older one where they have been
-   * overtaken since.
+   * the cluster decided before. The answer is the local revision of exactly these keys, or an older one where that is not known:
+   * with a younger one, who puts the outcome into a picture would take what the local store has for old.
    */
   arrival(revision: Revision, keys: Iterable<string>): Promise<Revision> {
     const { promise, resolve } = Promise.withResolvers<Revision>();
-    this.#expected.set(revision, { keys: new Set(keys), resolve });
+    this.#expected.set(revision, { keys: new Set(keys), floor: this.#parts.outbox.seen, resolve });
     return promise;
   }
 
@@ -313,11 +316,11 @@ export class Session {
     return index === -1 ? this.#queue.length : index + 1;
   }
 
-  #arrive(revision: Revision, brought: Revision | null, latest: Revision): void {
-    for (const [expected, { resolve }] of this.#expected) {
+  #arrive(revision: Revision, brought: Revision | null): void {
+    for (const [expected, { floor, resolve }] of this.#expected) {
       if (expected > revision) continue;
       this.#expected.delete(expected);
-      resolve(expected === revision && brought !== null ? brought : latest - 1);
+      resolve(expected === revision && brought !== null ? brought : floor);
     }
   }
 

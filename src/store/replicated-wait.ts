@@ -6,18 +6,40 @@
 import type { Clock, Timer } from '../lib/clock.ts';
 import { NetctlError } from '../lib/errors.ts';
 
-/** Runs out once. What it is raced against goes on by itself; its late outcome is nobody's. */
+/** So many times its milliseconds may it take in all, whatever is heard meanwhile. */
+const mostTimes = 10;
+/** Who is called so late by its timer (a share of the milliseconds) did not run, and cannot know what was silent. */
+const lateShare = 0.1;
+
+/**
+ * Runs out once, when nothing was heard for the time. What it is raced against goes on by itself; its late outcome is nobody's.
+ */
 export class Deadline {
+  readonly #clock: Clock;
+  readonly #milliseconds: number;
+  readonly #error: () => Error;
+  readonly #heardAt: () => number;
+  readonly #start: number;
   readonly #end = Promise.withResolvers<never>();
-  readonly #timer: Timer;
+  #timer: Timer;
+  #due: number;
   #expired = false;
 
-  constructor(clock: Clock, milliseconds: number, error: () => Error) {
+  /** @param heardAt when the other side last answered anything, by the monotonic clock: the time runs from then */
+  constructor(
+    clock: Clock,
+    milliseconds: number,
+    error: () => Error,
+    heardAt = () => Number.NEGATIVE_INFINITY,
+  ) {
+    this.#clock = clock;
+    this.#milliseconds = milliseconds;
+    this.#error = error;
+    this.#heardAt = heardAt;
+    this.#start = clock.monotonic();
     this.#end.promise.catch(() => undefined);
-    this.#timer = clock.setTimer(milliseconds, () => {
-      this.#expired = true;
-      this.#end.reject(error());
-    });
+    this.#due = this.#start + milliseconds;
+    this.#timer = clock.setTimer(milliseconds, () => this.#expire());
   }
 
   get expired(): boolean {
@@ -30,6 +52,19 @@ export class Deadline {
 
   clear(): void {
     this.#timer.cancel();
+  }
+
+  #expire(): void {
+    const now = this.#clock.monotonic();
+    const wasStarved = now - this.#due > lateShare * this.#milliseconds;
+    const since = wasStarved ? now : this.#heardAt();
+    this.#due = Math.min(since + this.#milliseconds, this.#start + mostTimes * this.#milliseconds);
+    if (this.#due > now) {
+      this.#timer = this.#clock.setTimer(this.#due - now, () => this.#expire());
+      return;
+    }
+    this.#expired = true;
+    this.#end.reject(this.#error());
   }
 }
 

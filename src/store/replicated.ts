@@ -58,7 +58,7 @@ export interface ReplicatedOptions {
   readonly random?: () => number;
   /** Transactions kept in memory for replication; with more, states are compared instead. */
   readonly mostWaiting?: number;
-  /** How long the cluster may take to decide before a caller is refused (3,000). */
+  /** How long the cluster may say nothing before a caller is refused (3,000); one that answers slowly has ten times that. */
   readonly patienceMilliseconds?: number;
 }
 
@@ -147,6 +147,7 @@ export class ReplicatedStore implements Store {
       isDecidedThere: (key) => this.#locks.isDecidedThere(key) || this.#fence.isDecided(key),
       yielded: () => this.#locks.yielded(),
       acceptCluster: options.acceptCluster ?? false,
+      heardAt: clock.monotonic(),
       clusterId: note?.cluster ?? null,
       shown: note?.shown ?? 0,
       gap: note?.compare ?? false,

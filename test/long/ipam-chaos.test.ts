@@ -4,7 +4,7 @@ import { test } from 'node:test';
 import { chaos } from '../kernel/ipam-chaos.ts';
 
 test('16 allocators, 20,000 operations: no address twice, none lost, nothing to repair', async (t) => {
-  const report = await chaos({ processes: 16, operations: 20_000, killEach: 1500, odds: 1 / 200_000 });
+  const report = await chaos({ processes: 16, operations: 20_000, killEach: 400, odds: 1 / 100_000 });
   t.diagnostic(
     `${report.operations} operations, ${report.holds} addresses held, ${report.deaths} deaths (${report.kills} from outside)`,
   );

@@ -2,6 +2,7 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { MemoryStore } from '../../../src/store/memory.ts';
+import type { TransactionResult } from '../../../src/store/store.ts';
 import { ManualClock } from './manual-clock.ts';
 import { agrees, eventually, TestNode } from './replicated-fixture.ts';
 import { absent, commit, modified, put, remove } from './support.ts';
@@ -72,3 +73,28 @@ for (const compacted of [false, true]) {
     assert.ok(records.includes('addresses/10.1.0.10') && records.includes('endpoints/n1/b'), String(records));
   });
 }
+
+test('a decision that arrives with a new snapshot: its revision is not younger than what the local store has', async () => {
+  const { node, clock } = await attached();
+  const key = 'addresses/10.1.0.11';
+  // The node goes on by itself between the steps in which the snapshot is brought down.
+  const goOn = async (): Promise<void> => {
+    await node.put('endpoints/n1/busy', { at: clock.now() });
+    node.local.before = goOn;
+  };
+  // What brings the decision down fails, so everything is read anew.
+  node.local.before = async () => {
+    node.local.before = goOn;
+    throw new Error('the disk is busy');
+  };
+  let result: TransactionResult | undefined;
+  void node.store.transact([absent(key)], [put(key, { node: 'n1' })]).then((answer) => {
+    result = answer;
+  });
+  await eventually(clock, () => result !== undefined, 'the answer');
+  node.local.before = null;
+  const entry = await node.store.get(key);
+  assert.ok(result?.committed && entry !== null);
+  assert.ok(result.revision <= entry.modified, `${result.revision} is younger than ${entry.modified}`);
+  await agrees(node);
+});
