@@ -85,7 +85,7 @@ bench-policy: build dist/bench/tcp-cost
 	@scripts/setup etcd-server etcd-client
 	@scripts/sandbox env TMPDIR='$(CURDIR)/dist/bench' node_modules/.bin/node bench/policy.ts $(PARTS)
 
-# Routes between hosts. PARTS="sync ping routes" are those of `make bench`; PARTS=mesh (100 hosts) takes minutes and 12 GB, HOSTS=20 less.
+# Routes between hosts. PARTS="sync ping routes" are those of `make bench`; PARTS=mesh (100 BIRDs) takes minutes, HOSTS=20 less.
 bench-bgp: build
 	@scripts/setup etcd-server bird2 iputils-ping
 	@scripts/sandbox node_modules/.bin/node bench/bgp.ts $(PARTS)

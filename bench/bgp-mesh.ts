@@ -1,16 +1,23 @@
 /**
- * 100 hosts in one lab: as a mesh, and as clients of three reflectors. What every BIRD has to hold, and how long they take; next to
- * configurations written by hand on the same hosts.
+ * 100 hosts as a mesh, and as clients of three reflectors: what every BIRD has to hold, and how long they take, with the
+ * configurations that agents would give them; next to configurations written by hand on the same hosts.
  *
- * In: a namespace of the caller's own; HOSTS in the environment for another number. Out: a table. The agents are stopped while BIRDs are
- * measured: all are started at once, and the clock stops when the last kernel has the blocks of all. Never: agents' own work in
- * a figure of BIRD's.
+ * In: a namespace of the caller's own; HOSTS in the environment for another number. Out: a table. All BIRDs are started at once, and the
+ * clock stops when the last kernel has the blocks of all. Never: agents' own work in a figure of BIRD's (there are none).
  */
 import { readFileSync } from 'node:fs';
-import { Lab } from '../lab/lab.ts';
-import type { LabNode } from '../lab/node.ts';
-import { eventually } from '../lab/run.ts';
-import { stateOf } from '../lab/state.ts';
+import { mkdtemp, rm } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { Machine } from '../lab/machine.ts';
+import { nodeAddresses, switchCommands } from '../lab/network.ts';
+import { eventually, mustRun } from '../lab/run.ts';
+import { atSwitch, Station } from '../lab/station.ts';
+import { compileBgp } from '../src/bgp/compile.ts';
+import type { BgpConfig, BgpNode } from '../src/bgp/config.ts';
+import { renderBird } from '../src/bgp/render.ts';
+import { bgpPeerSchema, bgpSettingsSchema } from '../src/model/bgp.ts';
+import { type Address, parseAddress, parseCidr } from '../src/model/ip.ts';
 import { median, pairedRatio, printTable } from './statistics.ts';
 
 const hosts = Number(process.env['HOSTS'] ?? 100);
@@ -19,110 +26,134 @@ const rounds = 3;
 const blocks = 4;
 
 export async function benchMesh(): Promise<void> {
-  const rows: string[][] = [];
-  for (const reflectors of [0, 3]) rows.push(await measure(reflectors));
-  console.log(
-    `${hosts} hosts with ${blocks} blocks of each family; BIRDs all started at once, median of ${rounds} in turns`,
-  );
-  printTable([
-    [
-      '',
-      'sessions',
-      'configuration, kB',
-      'netctl’s, s',
-      'by hand, s',
-      'ratio',
-      'BIRD, MB',
-      'by hand, MB',
-      'agent, MB',
-      'lab up, s',
-    ],
-    ...rows,
-  ]);
-}
-
-async function measure(reflectors: number): Promise<string[]> {
-  const begin = performance.now();
-  const lab = await Lab.up({ name: `mesh${process.pid}`, nodes: hosts, reflectors });
+  const directory = await mkdtemp(join(tmpdir(), 'mesh-'));
+  const onSwitch = await Machine.boot({ name: 'switch' });
   try {
-    const upSeconds = (performance.now() - begin) / 1000;
-    const last = lab.nodes.at(-1)!;
-    const { sessions } = await stateOf(last);
-    const agentMb = residentMb(last, last.agentPid!);
-    const text = await last.mustExec(['cat', '/run/netctl/bird.conf']);
-    await inParallel(lab.nodes, (node) => node.kill('SIGKILL'));
-    await inParallel(lab.nodes, async (node, i) => {
+    await atSwitch(onSwitch, switchCommands());
+    const all = Array.from({ length: hosts }, (_, i) => nodeAddresses(i + 1));
+    const stations = all.map((addresses, i) => {
+      const name = `node${i + 1}`;
+      const neighbours = all.filter((one) => one !== addresses);
+      return new Station({
+        name,
+        addresses,
+        neighbours,
+        directory: join(directory, name),
+        onSwitch,
+        machine: null,
+      });
+    });
+    await inParallel(stations, async (station, i) => {
+      await station.boot();
       const commands = Array.from({ length: blocks }, (_, b) => [
         `route replace blackhole 10.65.${i}.${64 * b}/26 proto 111\n`,
         `route replace blackhole fd00:65:0:0:${i.toString(16)}:${b}::/96 proto 111\n`,
       ]);
-      await node.mustExec(['ip', '-batch', '-'], { stdin: commands.flat().join('') });
-      const ours = await node.mustExec(['cat', '/run/netctl/bird.conf']);
-      await node.mustExec(['sh', '-c', 'cat >/run/hand.conf'], { stdin: byHand(ours) });
+      await mustRun(station.command(['ip', '-batch', '-']), { stdin: commands.flat().join('') });
     });
-    const [ours, hand]: [number[], number[]] = [[], []];
-    let [oursMb, handMb] = [0, 0];
-    for (let round = 0; round < rounds; round++) {
-      const mine = async () => {
-        ours.push(await convergence(lab, '/run/netctl/bird.conf'));
-        oursMb = residentMb(last, last.birdPid!);
-      };
-      const theirs = async () => {
-        hand.push(await convergence(lab, '/run/hand.conf'));
-        handMb = residentMb(last, last.birdPid!);
-      };
-      for (const measured of round % 2 === 0 ? [mine, theirs] : [theirs, mine]) await measured();
-    }
-    return [
-      reflectors === 0 ? 'mesh' : `${reflectors} reflectors`,
-      `${sessions?.all}`,
-      (text.length / 1000).toFixed(1),
-      (median(ours) / 1000).toFixed(1),
-      (median(hand) / 1000).toFixed(1),
-      pairedRatio(ours, hand).toFixed(2),
-      oursMb.toFixed(1),
-      handMb.toFixed(1),
-      agentMb.toFixed(0),
-      upSeconds.toFixed(0),
-    ];
+    const rows = [];
+    for (const [reflectors, bfd] of [
+      [0, false],
+      [3, false],
+      [3, true],
+    ] as const)
+      rows.push(await measure(stations, reflectors, bfd));
+    console.log(
+      `${hosts} hosts with ${blocks} blocks of each family; BIRDs all started at once, median of ${rounds} in turns`,
+    );
+    printTable([
+      [
+        ...['', 'sessions', 'configuration, kB', 'netctl, s', 'by hand, s', 'ratio, pair by pair'],
+        ...['BIRD, MB', 'by hand, MB'],
+      ],
+      ...rows,
+    ]);
   } finally {
-    await lab.down();
+    await onSwitch.kill();
+    await rm(directory, { recursive: true });
   }
 }
 
-/** Starts every BIRD with that configuration at once; milliseconds until every kernel has every block. */
-async function convergence(lab: Lab, config: string): Promise<number> {
-  await inParallel(lab.nodes, async (node) => {
-    await node.killBird('SIGKILL');
-    for (const family of ['-4', '-6']) await node.exec(['ip', family, 'route', 'flush', 'proto', 'bird']);
-  });
-  const before = lab.nodes.map(routesOf);
-  const command = [`/usr/sbin/bird -c ${config}`, '-s /run/netctl/bird.ctl', '-P /run/netctl/bird.pid'].join(
-    ' ',
+async function measure(stations: readonly Station[], reflectors: number, bfd: boolean): Promise<string[]> {
+  const configs = configsOf(stations, reflectors, bfd);
+  const last = stations.at(-1)!;
+  const ours = configs.map(renderBird);
+  const hand = ours.map(byHand);
+  const seconds: [ours: number[], hand: number[]] = [[], []];
+  const mb: [ours: number, hand: number] = [0, 0];
+  for (let round = 0; round < rounds; round++)
+    for (const who of round % 2 === 0 ? ([0, 1] as const) : ([1, 0] as const)) {
+      seconds[who].push(await convergence(stations, who === 0 ? ours : hand));
+      mb[who] = residentMb(last);
+    }
+  return [
+    `${reflectors === 0 ? 'mesh' : `${reflectors} reflectors`}${bfd ? ', BFD' : ''}`,
+    `${configs.at(-1)!.sessions.length}`,
+    (ours.at(-1)!.length / 1000).toFixed(1),
+    ...seconds.map((samples) => median(samples).toFixed(1)),
+    pairedRatio(...seconds).toFixed(2),
+    ...mb.map((megabytes) => megabytes.toFixed(1)),
+  ];
+}
+
+/** As the agents of these hosts would have it. */
+function configsOf(stations: readonly Station[], reflectors: number, bfd: boolean): BgpConfig[] {
+  const nodes = new Map(
+    stations.map(({ name, addresses }, i): [string, BgpNode] => [
+      name,
+      {
+        address4: parseAddress(addresses.address4),
+        address6: parseAddress(addresses.address6),
+        asNumber: null,
+        labels: i < reflectors ? { role: 'reflector' } : {},
+        routeReflectorClusterId: i < reflectors ? ('244.0.0.1' as Address) : null,
+        bgpPort: 179,
+      },
+    ]),
   );
+  const peer = bgpPeerSchema.parse({ peerSelector: 'role == "reflector"' });
+  return stations.map(({ name }) =>
+    compileBgp({
+      node: name,
+      nodes,
+      peers: new Map(reflectors > 0 ? [['reflectors', peer]] : []),
+      filters: new Map(),
+      settings: bgpSettingsSchema.parse({ mesh: reflectors === 0, bfd }),
+      pools: [parseCidr('10.65.0.0/16'), parseCidr('fd00:65::/64')],
+      isOnLink: () => true,
+    }),
+  );
+}
+
+/** Starts every BIRD at once; seconds until every kernel has every block. */
+async function convergence(stations: readonly Station[], texts: readonly string[]): Promise<number> {
+  const clean =
+    '[ ! -e /run/bird.pid ] || kill -9 $(cat /run/bird.pid); cat >/run/bird.conf; ip -4 route flush proto bird; ip -6 route flush proto bird';
+  await inParallel(stations, (station, i) =>
+    mustRun(station.command(['sh', '-c', clean]), { stdin: texts[i]! }),
+  );
+  const before = stations.map(routesOf);
+  const start = ['/usr/sbin/bird', '-c', '/run/bird.conf', '-s', '/run/bird.ctl', '-P', '/run/bird.pid'];
   const begin = performance.now();
-  await inParallel(lab.nodes, async (node) => {
-    await node.mustExec(['sh', '-c', command], { deadlineMs: 120_000 });
-  });
-  const waiting = new Set(lab.nodes.keys());
-  await eventually('all kernels have all blocks', 300_000, async () => {
+  await inParallel(stations, (station) => mustRun(station.command(start), { deadlineMs: 120_000 }));
+  const waiting = new Set(stations.keys());
+  await eventually('all kernels have all blocks', 200_000, async () => {
     for (const i of waiting)
-      if (routesOf(lab.nodes[i]!) >= before[i]! + 2 * blocks * (hosts - 1)) waiting.delete(i);
+      if (routesOf(stations[i]!) >= before[i]! + 2 * blocks * (hosts - 1)) waiting.delete(i);
     return waiting.size === 0;
   });
-  return performance.now() - begin;
+  return (performance.now() - begin) / 1000;
 }
 
 /** In the kernel of the host, of both families; read without a program. */
-function routesOf(node: LabNode): number {
-  const { pid } = node.machine.process;
-  const lines = (file: string) => readFileSync(`/proc/${pid}/net/${file}`, 'utf8').split('\n').length;
-  const tries = readFileSync(`/proc/${pid}/net/fib_triestat`, 'utf8');
-  return Number(/Prefixes:\s+(\d+)/.exec(tries)?.[1]) + lines('ipv6_route');
+function routesOf({ machine }: Station): number {
+  const read = (file: string) => readFileSync(`/proc/${machine.process.pid}/net/${file}`, 'utf8');
+  return Number(/Prefixes:\s+(\d+)/.exec(read('fib_triestat'))?.[1]) + read('ipv6_route').split('\n').length;
 }
 
-function residentMb(node: LabNode, pid: number): number {
-  const status = readFileSync(node.place.path(`/proc/${pid}/status`), 'utf8');
+function residentMb(station: Station): number {
+  const pid = readFileSync(station.path('/run/bird.pid'), 'utf8').trim();
+  const status = readFileSync(station.path(`/proc/${pid}/status`), 'utf8');
   return Number(/VmRSS:\s+(\d+)/.exec(status)?.[1]) / 1024;
 }
 
@@ -156,10 +187,10 @@ function byHand(ours: string): string {
 
 /** Eight at a time. */
 async function inParallel(
-  nodes: readonly LabNode[],
-  work: (node: LabNode, i: number) => Promise<unknown>,
+  stations: readonly Station[],
+  work: (station: Station, i: number) => Promise<unknown>,
 ): Promise<void> {
-  const waiting = [...nodes.entries()];
+  const waiting = [...stations.entries()];
   const worker = async () => {
     for (let next = waiting.shift(); next !== undefined; next = waiting.shift()) await work(next[1], next[0]);
   };
