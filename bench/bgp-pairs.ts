@@ -50,7 +50,7 @@ export class OurPair implements Pair {
   }
 
   one(command: readonly string[], stdin = ''): Promise<string> {
-    return this.lab.nodes[0]!.mustExec(command, { stdin, deadlineMs: 60_000 });
+    return this.lab.nodes[0]!.mustExec(command, { stdin, deadlineMs: 200_000 });
   }
 
   two(command: readonly string[]): Promise<string> {

@@ -80,7 +80,7 @@ async function until(pair: Pair, change: number, act: () => Promise<unknown>): P
   await act();
   await eventually(
     `${pair.name}: ${wanted} routes`,
-    120_000,
+    300_000,
     async () => (await routeCount(pair)) === wanted,
   );
   return performance.now() - begin;
