@@ -10,7 +10,7 @@ built   := $(addprefix dist/,bin/netctl-cni bin/netctl bin/netctld lib/netctl.no
 kernel_headers := -idirafter /usr/include -idirafter /usr/include/$(shell gcc -dumpmachine)
 warnings := -std=c11 -Wall -Wextra -Werror -D_GNU_SOURCE
 
-.PHONY: build setup install deb demo lab test test-long check bench bench-policy clean
+.PHONY: build setup install deb demo lab test test-long check bench bench-policy bench-bgp clean
 .DELETE_ON_ERROR:
 
 build: $(built)
@@ -76,13 +76,19 @@ dist/bench/%: bench/%.c
 bench: build dist/bench/spawn-time bench-policy
 	@scripts/setup containernetworking-plugins
 	@scripts/sandbox node_modules/.bin/node bench/cni.ts
-	@scripts/setup etcd-server
+	@scripts/setup etcd-server bird2 iputils-ping
 	@scripts/sandbox node_modules/.bin/node bench/ipam.ts
+	@scripts/sandbox node_modules/.bin/node bench/bgp.ts
 
 # All parts; PARTS="traffic changes" runs some.
 bench-policy: build dist/bench/tcp-cost
 	@scripts/setup etcd-server etcd-client
 	@scripts/sandbox env TMPDIR='$(CURDIR)/dist/bench' node_modules/.bin/node bench/policy.ts $(PARTS)
+
+# Routes between hosts. PARTS="sync ping routes" are those of `make bench`; PARTS=mesh (100 BIRDs) takes minutes, HOSTS=20 less.
+bench-bgp: build
+	@scripts/setup etcd-server bird2 iputils-ping
+	@scripts/sandbox node_modules/.bin/node bench/bgp.ts $(PARTS)
 
 clean:
 	rm -rf dist

@@ -8,7 +8,8 @@ import { PolicyEngine } from '../src/policy/engine.ts';
 
 export type BackendName = 'nftables' | 'iptables-nft' | 'iptables-legacy';
 
-const logger: Logger = {
+/** Tells complaints only. */
+export const logger: Logger = {
   debug() {},
   info() {},
   warn: (fields, text) => console.error(text, fields),

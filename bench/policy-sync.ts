@@ -5,7 +5,8 @@
  *
  * In: a namespace of the caller's own. Out: tables. Never: a second start that wrote anything.
  */
-import { mustRun, run } from '../lab/run.ts';
+import { mustRun } from '../lab/run.ts';
+import { ownCpu, programCpu } from './cpu-time.ts';
 import { felix2015, felixIptables, felixNftables, felixSets } from './felix.ts';
 import { type BackendName, startPolicy } from './policy-part.ts';
 import { makeWorld, tell, type World } from './policy-world.ts';
@@ -86,22 +87,6 @@ async function forgetFelix(): Promise<void> {
       for (const what of ['-F', '-X']) await mustRun([program, '-t', table, what], { deadlineMs: 120_000 });
   await mustRun(['nft', 'flush', 'ruleset'], { deadlineMs: 60_000 });
   await mustRun(['ipset', 'destroy']);
-}
-
-/** CPU time of this process, the kernel's work for it included. */
-async function ownCpu(act: () => Promise<unknown>): Promise<number> {
-  const before = process.cpuUsage();
-  await act();
-  const { user, system } = process.cpuUsage(before);
-  return (user + system) / 1000;
-}
-
-async function programCpu(program: readonly string[], stdin: string): Promise<number> {
-  const timed = ['bash', '-c', 'TIMEFORMAT="%U %S"; time "$@"', 'bash', ...program];
-  const { code, stderr } = await run(timed, { stdin, deadlineMs: 120_000 });
-  const [, user, system] = /([0-9.]+) ([0-9.]+)\n$/.exec(stderr) ?? [];
-  if (code !== 0 || user === undefined) throw new Error(`${program.join(' ')}: ${stderr}`);
-  return (Number(user) + Number(system)) * 1000;
 }
 
 function note(times: Map<string, number[]>, name: string, took: number): void {

@@ -6,6 +6,7 @@
  */
 import type { NodeItem, StatusItem } from '../src/api/schemas.ts';
 import { type Client, openClient } from '../src/cli/client.ts';
+import { CliError, exitCodes } from '../src/cli/exit.ts';
 import type { LabNode } from './node.ts';
 import { eventually } from './run.ts';
 
@@ -41,7 +42,13 @@ export async function converged(
   let last: NodeState | null = null;
   const check = async () => {
     signal?.throwIfAborted();
-    last = await stateOf(node);
+    try {
+      last = await stateOf(node);
+    } catch (error) {
+      // With many hosts on few processors an agent may be late.
+      if (error instanceof CliError && error.exitCode === exitCodes.unreachable) return false;
+      throw error;
+    }
     // Healthy is also who knows nobody yet.
     return last.healthy && last.nodes === wanted.nodes && (last.sessions?.all ?? 0) >= wanted.sessions;
   };

@@ -106,7 +106,8 @@ static napi_value peer_credentials(napi_env env, napi_callback_info info) {
       getsockopt((int)fd, SOL_SOCKET, SO_PEERCRED, &credentials, &size) != 0) {
     return throw_system_error(env, "credentials of a peer", errno);
   }
-  if (address.sun_family != AF_UNIX || credentials.pid == 0) {
+  /* A process of an outer PID namespace has number 0 here; without a peer there is no user either. */
+  if (address.sun_family != AF_UNIX || credentials.uid == (uid_t)-1) {
     return throw_system_error(env, "credentials of a peer", ENOTCONN);
   }
   if (!succeeded(env, napi_create_object(env, &result)) || !set_number(env, result, "pid", credentials.pid) ||

@@ -265,6 +265,11 @@ export class Agent {
     return this.#bgp.status();
   }
 
+  /** What in the settings of this host's kernel stands in the way of routes. @throws KernelError */
+  hostNotices() {
+    return this.#wiring.hostNotices();
+  }
+
   #onUpdates(updates: Parameters<Picture['apply']>[0], revision: Revision): void {
     if (this.#attachments === null) this.#picture.apply(updates);
     else this.#connections.around(updates, () => this.#picture.apply(updates));

@@ -5,7 +5,7 @@
  */
 import { hostname } from 'node:os';
 import { invalid } from '../lib/errors.ts';
-import { type Address, familyOf, parseAddress } from '../model/ip.ts';
+import { type Address, familyOf, isLinkLocal, parseAddress } from '../model/ip.ts';
 import { parseInterfaceName, parseNodeName } from '../model/names.ts';
 import { parseProtocolPort, protocolPortText } from '../model/protocol-port.ts';
 
@@ -325,7 +325,8 @@ function nullable<T>(parse: (value: unknown, key: string) => T) {
 function ofFamily(family: 4 | 6) {
   return (value: unknown, key: string): Address => {
     const address = parseAddress(value, key);
-    if (familyOf(address) !== family) throw invalid(key, value, `an IPv${family} address`);
+    if (familyOf(address) !== family || isLinkLocal(address))
+      throw invalid(key, value, `an IPv${family} address, not a link-local one`);
     return address;
   };
 }

@@ -37,6 +37,8 @@ export interface ApiDeps {
   status(): AgentStatus;
   /** null where BGP is switched off. */
   bgpStatus(): Promise<BgpStatus | null>;
+  /** Which settings of this host's kernel stand in the way, a sentence each; none of them is a fault of the agent. */
+  hostNotices(): Promise<readonly string[]>;
   /** The effective configuration, in the order in which it is to be shown. */
   config(): readonly ConfigValue[];
   /** Resolves when this host's kernel reflects the revision; rejects when it does not within 5 s. */

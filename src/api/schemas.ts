@@ -349,6 +349,7 @@ export const statusItem = z.object({
   }),
   records: z.object({ broken }),
   guard: z.object({ held: z.array(z.object({ what: z.string(), reason: z.string() })) }),
+  host: z.object({ notices: z.array(z.string()) }),
   bgp: bgpStatus.nullable().meta({ description: 'null where it is switched off' }),
 });
 export type StatusItem = z.output<typeof statusItem>;

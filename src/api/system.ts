@@ -41,6 +41,7 @@ export function systemRoutes(instance: FastifyInstance, deps: ApiDeps): void {
       endpoints: { total: endpoints.total, unhealthy: [...endpoints.unhealthy] },
       records: { broken: [...records.broken] },
       guard: { held: [...guard.held] },
+      host: { notices: [...(await deps.hostNotices())] },
       bgp,
     };
   });

@@ -39,17 +39,35 @@ export const agentCommands: readonly Command[] = [
   },
   {
     words: 'check',
-    help: 'Say what enforces policy on this host and why, which iptables it has, and what of others stands in the way; exit code 4 when not healthy.',
+    help: 'Say what enforces policy on this host and why, which iptables and BIRD it has, and what of others or of the kernel stands in the way; exit code 4 when not healthy.',
     async run({ api, output }) {
-      const { node, healthy, problems, policy } = await api().send<StatusItem>('GET', '/v1/status');
+      const { node, healthy, problems, policy, bgp, host } = await api().send<StatusItem>(
+        'GET',
+        '/v1/status',
+      );
       const { backend, reason, iptables, inSync, notices, lastRepair } = policy;
-      const item = { node, healthy, backend, reason, iptables, inSync, notices, lastRepair, problems };
+      const bird = bgp?.bird?.version ?? null;
+      const item = {
+        node,
+        healthy,
+        backend,
+        reason,
+        iptables,
+        bird,
+        inSync,
+        notices,
+        host,
+        lastRepair,
+        problems,
+      };
       await output.one('check', node, item, [
         ['Policy', `${backend}, ${inSync ? 'in sync' : 'not in sync'}`],
         ['Because', reason],
         ['iptables', `iptables-${iptables}`],
+        ['BIRD', bird ?? (bgp === null ? 'BGP is switched off' : 'does not run')],
         ['Last repair', lastRepair === null ? 'none' : `${lastRepair.at}: ${lastRepair.what.join('; ')}`],
         ...notices.map((notice): [string, string] => ['Others', notice]),
+        ...host.notices.map((notice): [string, string] => ['Kernel', notice]),
         ...problems.map((problem): [string, string] => ['Problem', problem]),
       ]);
       return healthy ? exitCodes.done : exitCodes.unhealthy;

@@ -14,6 +14,7 @@ import {
   type Netns,
   type RouteInfo,
   type Routing,
+  type RoutingRequest,
 } from '../linux/ports.ts';
 import { announcedProtocol, routeProtocol } from '../linux/route-protocols.ts';
 import { hostInterfacePrefix } from '../model/attachment.ts';
@@ -28,6 +29,7 @@ import {
 } from '../model/ip.ts';
 import type { Endpoint } from '../model/records.ts';
 import { blockRoute, planContainer, planHost, planHostRoutes, type VethSpec } from '../veth/plan.ts';
+import { hostNotices } from './host-limits.ts';
 import { twoIndexes } from './indexes.ts';
 import type { Wiring } from './wiring.ts';
 
@@ -195,6 +197,11 @@ export class EndpointWiring implements Wiring {
     return new Set((await this.#host.addresses()).map(({ address }) => address));
   }
 
+  /** Settings of the kernel that stand in the way, a sentence each. */
+  hostNotices(): Promise<string[]> {
+    return hostNotices(this.#linux, this.#host);
+  }
+
   /** Our links, by name. */
   async links(): Promise<Map<string, LinkInfo>> {
     const links = (await this.#host.links()).filter(
@@ -220,17 +227,20 @@ export class EndpointWiring implements Wiring {
         .map(({ linkIndex, address, mac }) => `${linkIndex} ${address} ${mac}`),
     );
     const changed: string[] = [];
+    // Sent together: one by one they would take several times as long.
+    const requests: RoutingRequest[] = [];
     const wanted = new Set<string>();
     const isThere = (route: Place): boolean => {
-      wanted.add(textOf(route));
-      return present.has(textOf(route));
+      const text = textOf(route);
+      wanted.add(text);
+      return present.has(text);
     };
     for (const endpoint of endpoints) {
       const link = links.get(endpoint.hostInterface);
       if (link === undefined) continue;
       this.loosenReversePath(endpoint);
       if (!link.up) {
-        this.#host.batch([{ kind: 'link-set', index: link.index, up: true }]);
+        requests.push({ kind: 'link-set', index: link.index, up: true });
         changed.push(`${link.name} up`);
       }
       const announced = this.#announcedOf(endpoint);
@@ -242,15 +252,16 @@ export class EndpointWiring implements Wiring {
           protocol: announced.has(address) ? announcedProtocol : routeProtocol,
         });
         if (route && neighbours.has(`${link.index} ${address} ${endpoint.mac}`)) continue;
-        this.#host.batch(planHostRoutes(link.index, endpoint.mac, [address], announced));
+        requests.push(...planHostRoutes(link.index, endpoint.mac, [address], announced));
         changed.push(`route to ${address}`);
       }
     }
     for (const block of blocks) {
       if (isOneAddress(block) || isThere({ ...blockRoute(block), linkIndex: null })) continue;
-      this.setBlockRoute(block, true);
+      requests.push({ kind: 'route-replace', route: blockRoute(block) });
       changed.push(`block route ${block}`);
     }
+    this.#host.batch(requests);
     // Read again: a route that was put right replaced the wrong one.
     for (const route of changed.length > 0 ? await this.#ownRoutes() : actual) {
       if (wanted.has(textOf(route))) continue;

@@ -103,6 +103,7 @@ async function run(config: Config, settings: readonly Setting[], logger: Logger)
     version: packageJson.version,
     status: () => agent.status(replication()),
     bgpStatus: () => agent.bgpStatus(),
+    hostNotices: () => agent.hostNotices(),
     config: () => settings,
     applied: (revision) => agent.applied(revision),
     why: (query, isProbed) => questions.why(query, isProbed),

@@ -7,7 +7,7 @@
 import { z } from 'zod';
 import { parseCommunity, parsePassword, parsePrefixMatch } from './bgp-text.ts';
 import { exactObject, textOf } from './check.ts';
-import { type Address, familyOf, parseAddress } from './ip.ts';
+import { type Address, familyOf, isLinkLocal, parseAddress } from './ip.ts';
 import { parseName, parseNodeName } from './names.ts';
 import { canonicalSelector } from './selector.ts';
 
@@ -86,6 +86,10 @@ export const bgpPeerSchema = exactObject({
     context.addIssue({ code: 'custom', path: [path], message });
   if ((peer.address === null) === (peer.peerSelector === null))
     refuse('address', 'either an address or a peerSelector');
+  // BIRD refuses the whole configuration with one.
+  for (const field of ['address', 'sourceAddress'] as const)
+    if (peer[field] !== null && isLinkLocal(peer[field]))
+      refuse(field, 'an address that is not link-local: that would not say on which link');
   if (peer.address !== null && peer.asNumber === null)
     refuse('asNumber', `${AS}: a peer with an address needs one`);
   if (peer.peerSelector !== null && peer.asNumber !== null)

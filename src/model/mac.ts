@@ -21,7 +21,9 @@ export function parseMac(text: unknown, field = 'mac'): Mac {
 }
 
 export function macBytes(mac: Mac): Uint8Array {
-  return Uint8Array.from(mac.split(':'), (octet) => Number.parseInt(octet, 16));
+  const bytes = new Uint8Array(6);
+  for (let i = 0; i < bytes.length; i++) bytes[i] = Number.parseInt(mac.slice(3 * i, 3 * i + 2), 16);
+  return bytes;
 }
 
 export function macFromBytes(bytes: Uint8Array): Mac {

@@ -191,6 +191,51 @@ describe('towards a router outside', { concurrency: false }, () => {
   });
 });
 
+test('a prefix that two routers announce goes by both of them, and by the other when one ends', async () => {
+  const all = await Speakers.create('be');
+  try {
+    await all.add('node1', 'near', ['192.0.2.1/24', 'fd00:1::1/64']);
+    const tors = [
+      { name: 'tor1', address: '192.0.2.253', address6: 'fd00:1::fd01' },
+      { name: 'tor2', address: '192.0.2.252', address6: 'fd00:1::fd02' },
+    ];
+    const peers = Object.fromEntries(
+      tors.flatMap(({ name, address, address6 }) => [
+        [name, { address, asNumber: 65001 }],
+        [`${name}six`, { address: address6, asNumber: 65001 }],
+      ]),
+    );
+    const nodes = { node1: node(1, { address6: parseAddress('fd00:1::1') }) };
+    await all.start('node1', ours({ nodes, peers }));
+    for (const { name, address, address6 } of tors) {
+      await all.add(name, 'near', [`${address}/24`, `${address6}/64`]);
+      const statics = ['route 10.70.0.0/16 blackhole;', 'route fd70::/48 blackhole;'];
+      const session = (neighbor: string, family: 4 | 6) =>
+        `neighbor ${neighbor} as 64512; ipv${family} { import all; export where source = RTS_STATIC; };`;
+      await all.start(
+        name,
+        router(address, 65001, statics, [session('192.0.2.1', 4), session('fd00:1::1', 6)]),
+      );
+    }
+    await all.established('node1');
+    const ways = async (net: string): Promise<string[]> => {
+      const route = await all.ip('node1', net.includes(':') ? '-6' : '-4', 'route', 'show', net);
+      return [...route.matchAll(/via (\S+)/g)].map(([, gateway]) => gateway!).sort();
+    };
+    for (const [net, gateways] of [
+      ['10.70.0.0/16', ['192.0.2.252', '192.0.2.253']],
+      ['fd70::/48', ['fd00:1::fd01', 'fd00:1::fd02']],
+    ] as const)
+      await within(`${net} has two ways`, gateways, () => ways(net));
+    // As a router that ends in good order; what it announced is withdrawn.
+    await all.ask('tor2', 'down');
+    await within('one way is left', ['192.0.2.253'], () => ways('10.70.0.0/16'));
+    await within('of IPv6 too', ['fd00:1::fd01'], () => ways('fd70::/48'));
+  } finally {
+    await all.close();
+  }
+});
+
 test('a reflector passes the blocks of the nodes on, with their own next hops; a client passes on nothing', async () => {
   const all = await Speakers.create('br');
   try {

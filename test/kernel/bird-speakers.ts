@@ -80,6 +80,15 @@ export class Speakers {
     return mustRun(['ip', '-n', this.#space(name), ...command]);
   }
 
+  exec(name: string, command: readonly string[], stdin = ''): Promise<string> {
+    return mustRun(['ip', 'netns', 'exec', this.#space(name), ...command], { stdin });
+  }
+
+  /** Of a BIRD that was started. */
+  pid(name: string): number {
+    return this.#bird(name).pid()!;
+  }
+
   async start(name: string, text: string): Promise<void> {
     const directory = this.#place(name);
     mkdirSync(directory);

@@ -56,7 +56,9 @@ export class ByteWriter {
 
   raw(value: Uint8Array): void {
     const position = this.#reserve(value.length);
-    this.#bytes.set(value, position);
+    // For an address or a MAC a loop is faster than a call.
+    if (value.length > 16) this.#bytes.set(value, position);
+    else for (let i = 0; i < value.length; i++) this.#bytes[position + i] = value[i]!;
   }
 
   zeros(count: number): void {
@@ -66,7 +68,7 @@ export class ByteWriter {
 
   /** Messages and attributes begin at multiples of 4. */
   align(): void {
-    this.zeros(-this.#length & 3);
+    for (let missing = -this.#length & 3; missing > 0; missing--) this.u8(0);
   }
 
   attribute(type: number, value: Uint8Array): void {

@@ -96,6 +96,7 @@ export function makeApi(overrides: Partial<ApiDeps> = {}): Fixture {
     version: '0.1.0',
     status: () => healthy,
     bgpStatus: async () => null,
+    hostNotices: async () => [],
     config: () => [
       { key: 'node.name', value: 'node1', source: 'flag' },
       { key: 'bgp.listenPort', value: 179, source: 'default' },

@@ -44,6 +44,8 @@ describe('a peer', () => {
     [{ ...tor, asNumber: 4294967296 }, /^asNumber: /],
     [{ ...tor, address: '192.0.2.300' }, /^address: "192\.0\.2\.300"/],
     [{ ...tor, address: '192.0.2.254; }' }, /^address: /],
+    [{ ...tor, address: 'fe80::1' }, /^address: .*not link-local/],
+    [{ ...tor, address: 'fd00::2', sourceAddress: 'febf::1' }, /^sourceAddress: .*not link-local/],
     [{ ...tor, holdSeconds: 2 }, /^holdSeconds: .*from 3 to 65535/],
     [{ ...tor, holdSeconds: 9, keepaliveSeconds: 10 }, /^keepaliveSeconds: .*at most the hold time, 9/],
     [{ ...tor, ttlSecurityHops: 255 }, /^ttlSecurityHops: .*from 1 to 254/],
