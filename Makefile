@@ -4,13 +4,13 @@
 version := $(shell sed -n 's/^  "version": "\(.*\)",$$/\1/p' package.json)
 arch    := $(if $(filter aarch64 arm64,$(shell uname -m)),arm64,x64)
 runtime := node_modules/node-linux-$(arch)
-sources := $(shell find src -name '*.ts') package.json package-lock.json scripts/bundle
+sources := $(shell find src lab -name '*.ts') package.json package-lock.json scripts/bundle
 built   := $(addprefix dist/,bin/netctl-cni bin/netctl bin/netctld lib/netctl.node lib/netctld.mjs lib/netctl.cjs lib/node)
 # musl-gcc knows no kernel headers: they are looked for last, so that musl's own win.
 kernel_headers := -idirafter /usr/include -idirafter /usr/include/$(shell gcc -dumpmachine)
 warnings := -std=c11 -Wall -Wextra -Werror -D_GNU_SOURCE
 
-.PHONY: build setup install demo test test-long check bench bench-policy clean
+.PHONY: build setup install deb demo lab test test-long check bench bench-policy clean
 .DELETE_ON_ERROR:
 
 build: $(built)
@@ -39,16 +39,25 @@ dist/bin/netctl dist/bin/netctld: scripts/launcher
 install: build
 	scripts/install '$(DESTDIR)'
 
+deb: build
+	@scripts/deb
+
 demo: build
 	@scripts/sandbox node_modules/.bin/node lab/demo.ts
 
+lab: build
+	@scripts/setup etcd-server bird2 iputils-ping
+	dist/bin/netctl lab up $(LABFLAGS)
+
 test: build dist/test/packet-io
-	@scripts/setup etcd-server etcd-client
+	@scripts/setup etcd-server etcd-client bird2 iputils-ping
 	scripts/sandbox node_modules/.bin/node --test --test-timeout=120000 'test/unit/**/*.test.ts' 'test/kernel/**/*.test.ts'
 
-# Random policy and random packets, for some hours.
+# What takes minutes or hours, each part alone: make test-long PART=machines
+PART := *
 test-long: build dist/test/packet-io
-	NETCTL_TEST_WORLDS=20000 scripts/sandbox node_modules/.bin/node --test test/kernel/policy-random.test.ts
+	@scripts/setup etcd-server etcd-client bird2 iputils-ping
+	@scripts/test-long '$(PART)'
 
 dist/test/packet-io: test/kernel/packet-io.c
 	@mkdir -p $(@D)
@@ -67,6 +76,8 @@ dist/bench/%: bench/%.c
 bench: build dist/bench/spawn-time bench-policy
 	@scripts/setup containernetworking-plugins
 	@scripts/sandbox node_modules/.bin/node bench/cni.ts
+	@scripts/setup etcd-server
+	@scripts/sandbox node_modules/.bin/node bench/ipam.ts
 
 # All parts; PARTS="traffic changes" runs some.
 bench-policy: build dist/bench/tcp-cost

@@ -9,7 +9,7 @@
 import { mkdtempSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join, resolve } from 'node:path';
-import { Host, programs } from '../lab/host.ts';
+import { Host } from '../lab/host.ts';
 import { run as execute, mustRun } from '../lab/run.ts';
 import { pairedRatio, quantile } from './statistics.ts';
 
@@ -33,7 +33,7 @@ try {
   await host.start();
   const added = await host.netctl(['pool', 'add', '10.65.0.0/16', '--cooldown', '1']);
   if (added.code !== 0) throw new Error(added.stderr);
-  const netctl = await contestant('netctl', join(programs, 'netctl-cni'), {
+  const netctl = await contestant('netctl', host.programs.cni, {
     type: 'netctl',
     socket: host.cniSocket,
   });

@@ -4,6 +4,7 @@
  *
  * In: a namespace of the caller's own; etcd installed. Out: a table. Never: a sample whose element was not seen to be written.
  */
+
 import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -11,6 +12,7 @@ import { Agent } from '../src/agent/agent.ts';
 import { loadConfig } from '../src/agent/config.ts';
 import { systemClock } from '../src/lib/clock.ts';
 import type { Logger } from '../src/lib/logger.ts';
+import { FakeBird } from '../src/linux/fake/bird.ts';
 import type { Linux } from '../src/linux/ports.ts';
 import { createLinux } from '../src/linux/real/linux.ts';
 import { openStore } from '../src/main/open-store.ts';
@@ -84,6 +86,8 @@ async function measure(name: string, open: () => Promise<Source>): Promise<strin
   const agent = new Agent({
     ...{ config, version: 'bench', bootId: 'bench', store, clock: systemClock, logger },
     linux: told(linux, waiting),
+    bird: new FakeBird(),
+    releaseDelegate: async () => undefined,
   });
   const writer = source.writer ?? store;
   const rows: string[][] = [];

@@ -6,6 +6,8 @@ export function quantile(samples: readonly number[], share: number): number {
   return sorted[Math.min(sorted.length - 1, Math.ceil(share * sorted.length) - 1)] ?? Number.NaN;
 }
 
+export const median = (samples: readonly number[]): number => quantile(samples, 0.5);
+
 /** Median of the ratios pair by pair: what else the machine did at the time of a pair fell on both. */
 export function pairedRatio(ours: readonly number[], theirs: readonly number[]): number {
   return quantile(

@@ -6,9 +6,9 @@
  */
 import { type ChildProcess, spawn } from 'node:child_process';
 import { randomBytes } from 'node:crypto';
-import { join, resolve } from 'node:path';
 import { createInterface } from 'node:readline';
-import { type Host, programs } from './host.ts';
+import { fileURLToPath } from 'node:url';
+import type { Host } from './host.ts';
 import { mustRun, type Result, type RunOptions, run } from './run.ts';
 
 /** As in /etc/cni/net.d. */
@@ -33,6 +33,8 @@ export interface CniCall {
   readonly interface?: string;
   /** `NETCTL_PROFILE=web;IP=10.0.0.9` */
   readonly args?: string;
+  /** What the runtime knows, by capability; a plugin gets what its configuration says that it can. */
+  readonly runtime?: Readonly<Record<string, unknown>>;
 }
 
 /** One connection to try. */
@@ -43,27 +45,31 @@ export interface Target {
   readonly from?: string;
 }
 
-const tcpProgram = resolve(import.meta.dirname, 'tcp.ts');
-
 export class Container {
   readonly name: string;
   readonly id: string;
   readonly netns: string;
   readonly #host: Host;
   readonly #servers: ChildProcess[] = [];
+  /** What ADD answered, by network and interface. */
+  readonly #results = new Map<string, unknown>();
 
-  private constructor(host: Host, name: string) {
+  /** One that there is. @param netns name of its namespace below /run/netns on the host */
+  constructor(host: Host, { name, id, netns }: { name: string; id: string; netns: string }) {
     this.#host = host;
     this.name = name;
-    const unique = randomBytes(4).toString('hex');
-    this.id = `${name}-${unique}`;
-    this.netns = `nct-${name}-${unique}`;
+    this.id = id;
+    this.netns = netns;
   }
 
-  /** A namespace with loopback only, as a runtime hands it to CNI. */
-  static async create(host: Host, name: string): Promise<Container> {
-    const container = new Container(host, name);
-    await mustRun(['ip', 'netns', 'add', container.netns]);
+  /**
+   * A namespace with loopback only, as a runtime hands it to CNI.
+   * @param netns its name, for a host that has /run/netns for itself
+   */
+  static async create(host: Host, name: string, netns?: string): Promise<Container> {
+    const id = `${name}-${randomBytes(4).toString('hex')}`;
+    const container = new Container(host, { name, id, netns: netns ?? `nct-${id}` });
+    await host.mustExec(['ip', 'netns', 'add', container.netns]);
     await container.mustExec(['ip', 'link', 'set', 'lo', 'up']);
     return container;
   }
@@ -83,8 +89,11 @@ export class Container {
       throw new Error(`CNI DEL of ${this.name}: exit code ${code}: ${(stdout || stderr).trim()}`);
   }
 
-  /** Executes the plugin as libcni does, with the first plugin of the list. */
-  cni(command: string, conflist: Conflist, call: CniCall = {}): Promise<Result> {
+  /**
+   * Calls the plugins of a list as libcni does: ADD and CHECK in order, DEL in reverse, each with the result of the one before (CHECK
+   * and DEL: with that of the whole ADD). What the last one printed is the answer; the first failure ends it.
+   */
+  async cni(command: string, conflist: Conflist, call: CniCall = {}): Promise<Result> {
     const { cniVersion, name, plugins } = conflist;
     const env = {
       CNI_COMMAND: command,
@@ -92,10 +101,29 @@ export class Container {
       CNI_NETNS: `/run/netns/${this.netns}`,
       CNI_IFNAME: call.interface ?? 'eth0',
       CNI_ARGS: call.args ?? '',
-      CNI_PATH: programs,
+      CNI_PATH: `${this.#host.pluginDirectory}:/usr/lib/cni`,
     };
-    const stdin = JSON.stringify({ ...plugins[0], cniVersion, name, socket: this.#host.cniSocket });
-    return this.#host.exec([join(programs, 'netctl-cni')], { env, stdin });
+    const key = `${name} ${env.CNI_IFNAME}`;
+    let previous = command === 'ADD' ? undefined : this.#results.get(key);
+    let answer: Result = { code: 0, stdout: '', stderr: '' };
+    for (const plugin of command === 'DEL' ? plugins.toReversed() : plugins) {
+      // Also below another plugin, whose configuration is ours too.
+      const socket = JSON.stringify(plugin).includes('"netctl') ? { socket: this.#host.cniSocket } : {};
+      const capabilities = (plugin['capabilities'] ?? {}) as Record<string, boolean>;
+      const wanted = Object.entries(call.runtime ?? {}).filter(([capability]) => capabilities[capability]);
+      const runtimeConfig = wanted.length > 0 ? { runtimeConfig: Object.fromEntries(wanted) } : {};
+      const prevResult = previous === undefined ? {} : { prevResult: previous };
+      const config = { ...prevResult, ...runtimeConfig, ...plugin, ...socket, cniVersion, name };
+      answer = await this.#host.exec([this.#host.plugin(String(plugin['type']))], {
+        env,
+        stdin: JSON.stringify(config),
+      });
+      if (answer.code !== 0) return answer;
+      if (command === 'ADD') previous = JSON.parse(answer.stdout);
+    }
+    if (command === 'ADD') this.#results.set(key, previous);
+    if (command === 'DEL') this.#results.delete(key);
+    return answer;
   }
 
   /** Serves TCP (echo) on the ports until close(). */
@@ -123,27 +151,28 @@ export class Container {
 
   /** Runs a program in the container's namespace. */
   exec(command: readonly string[], options: RunOptions = {}): Promise<Result> {
-    return run(this.#command(command), options);
+    return run(this.command(command), options);
   }
 
   /** As exec, for programs that must succeed. */
   mustExec(command: readonly string[], options: RunOptions = {}): Promise<string> {
-    return mustRun(this.#command(command), options);
+    return mustRun(this.command(command), options);
   }
 
   /** Ends the servers and removes the namespace (with what CNI may have left in it). */
   async close(): Promise<void> {
     for (const server of this.#servers) server.kill('SIGKILL');
-    await run(['ip', 'netns', 'delete', this.netns]);
+    await this.#host.exec(['ip', 'netns', 'delete', this.netns]);
   }
 
-  #command(command: readonly string[]): string[] {
-    return ['nsenter', `--net=/run/netns/${this.netns}`, ...command];
+  /** The command line that runs a program in the container's namespace. */
+  command(command: readonly string[]): string[] {
+    return this.#host.place.command(command, this.netns);
   }
 
   /** Starts lab/tcp.ts and waits for its first line, which says that it is ready. */
   #background(args: readonly string[]): Promise<ChildProcess> {
-    const [program, ...rest] = this.#command([process.execPath, tcpProgram, ...args]) as [
+    const [program, ...rest] = this.command([process.execPath, tcpProgram(), ...args]) as [
       string,
       ...string[],
     ];
@@ -177,6 +206,11 @@ export async function connectFrom(
   timeoutMs: number,
 ): Promise<boolean[]> {
   return JSON.parse(
-    await mustExec([process.execPath, tcpProgram, 'connect', JSON.stringify(targets), String(timeoutMs)]),
+    await mustExec([process.execPath, tcpProgram(), 'connect', JSON.stringify(targets), String(timeoutMs)]),
   );
+}
+
+/** Not a constant: in a bundle of the command line, which does not use it, there is no such file. */
+function tcpProgram(): string {
+  return fileURLToPath(new URL('tcp.ts', import.meta.url));
 }

@@ -36,7 +36,10 @@ NAPI_MODULE_INIT() {
     free_addon(env, addon, NULL);
     return NULL;
   }
-  if (!succeeded(env, define_netlink(env, exports)) || !succeeded(env, define_files(env, exports))) return NULL;
+  if (!succeeded(env, define_netlink(env, exports)) || !succeeded(env, define_files(env, exports)) ||
+      !succeeded(env, define_packets(env, exports))) {
+    return NULL;
+  }
   return exports;
 }
 

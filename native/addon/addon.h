@@ -49,6 +49,7 @@ int in_netns(const struct addon *addon, int netns, int (*action)(const void *), 
 napi_status define_functions(napi_env env, napi_value exports, const napi_property_descriptor *functions, size_t count);
 napi_status define_netlink(napi_env env, napi_value exports);
 napi_status define_files(napi_env env, napi_value exports);
+napi_status define_packets(napi_env env, napi_value exports);
 
 #define FUNCTION(name, call) {name, NULL, call, NULL, NULL, NULL, napi_enumerable, NULL}
 

@@ -12,7 +12,7 @@
 
 #define MESSAGES_PER_WAKE_UP 32
 
-/* Bytes received from the kernel, 0 when nothing waits, or a negative errno; EMSGSIZE when the buffer was too small. */
+/* Bytes received, 0 when nothing waits, or a negative errno; EMSGSIZE when the buffer was too small. */
 static ssize_t receive_bytes(const struct netlink_socket *sock, struct addon *addon) {
   for (;;) {
     struct sockaddr_nl from = {0};
@@ -22,7 +22,7 @@ static ssize_t receive_bytes(const struct netlink_socket *sock, struct addon *ad
     if (length < 0 && errno == EINTR) continue;
     if (length < 0) return errno == EAGAIN ? 0 : -errno;
     if (message.msg_flags & MSG_TRUNC) return -EMSGSIZE;
-    if (length > 0 && from.nl_pid == 0) return length; /* other processes may write to us, too: not heard */
+    if (length > 0 && (!sock->kernel_only || from.nl_pid == 0)) return length; /* other processes may write to us, too: not heard */
   }
 }
 

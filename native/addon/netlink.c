@@ -80,6 +80,23 @@ struct netlink_socket *get_socket(napi_env env, napi_value value) {
   return NULL;
 }
 
+napi_value wrap_socket(napi_env env, int fd, bool kernel_only) {
+  napi_value object;
+  struct netlink_socket *sock = calloc(1, sizeof *sock);
+  if (sock == NULL) {
+    close(fd);
+    return throw_system_error(env, "calloc", ENOMEM);
+  }
+  *sock = (struct netlink_socket){.fd = fd, .kernel_only = kernel_only, .users = 1, .has_object = true, .env = env};
+  if (!succeeded(env, napi_create_object(env, &object)) ||
+      !succeeded(env, napi_wrap(env, object, sock, on_object_gone, NULL, NULL))) {
+    close(fd);
+    free(sock);
+    return NULL;
+  }
+  return succeeded(env, napi_type_tag_object(env, object, &socket_tag)) ? object : NULL;
+}
+
 static int open_protocol(const void *protocol) {
   return socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC | SOCK_NONBLOCK, *(const int *)protocol);
 }
@@ -103,7 +120,7 @@ static bool set_up(int fd, int protocol, int receive_bytes) {
 
 /* openNetlink(netnsFd | -1, protocol, receiveBytes) → socket */
 static napi_value open_netlink(napi_env env, napi_callback_info info) {
-  napi_value arguments[3], object;
+  napi_value arguments[3];
   int64_t netns, protocol, receive_bytes;
   struct addon *addon = addon_of(env);
   if (addon == NULL || !get_arguments(env, info, 3, arguments) ||
@@ -120,20 +137,7 @@ static napi_value open_netlink(napi_env env, napi_callback_info info) {
     close(fd);
     return throw_system_error(env, "set up a netlink socket", error);
   }
-  struct netlink_socket *sock = calloc(1, sizeof *sock);
-  if (sock == NULL) {
-    close(fd);
-    return throw_system_error(env, "calloc", ENOMEM);
-  }
-  *sock = (struct netlink_socket){.fd = fd, .users = 1, .has_object = true, .env = env};
-  if (!succeeded(env, napi_create_object(env, &object)) ||
-      !succeeded(env, napi_wrap(env, object, sock, on_object_gone, NULL, NULL))) {
-    close(fd);
-    free(sock);
-    return NULL;
-  }
-  if (!succeeded(env, napi_type_tag_object(env, object, &socket_tag))) return NULL;
-  return object;
+  return wrap_socket(env, fd, true);
 }
 
 static napi_value close_netlink(napi_env env, napi_callback_info info) {

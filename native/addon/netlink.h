@@ -1,5 +1,5 @@
 /*
- * A netlink socket as the files that open it, send on it and receive from it see it.
+ * A netlink or packet socket as the files that open it, send on it and receive from it see it.
  *
  * Life: `users` counts the open socket, its poll and each background send; the last one closes the descriptor. The memory goes
  * when, besides, JavaScript has no object for it any more. Never: a descriptor closed while a thread or the loop still uses it.
@@ -13,6 +13,8 @@
 
 struct netlink_socket {
   int fd;
+  /* What other processes may send to a netlink socket is not heard; a packet socket hears what is on the wire. */
+  bool kernel_only;
   int users;
   bool has_object;
   bool closed;
@@ -26,6 +28,8 @@ struct netlink_socket {
 
 /* The open socket that the value is, or NULL with an exception pending. */
 struct netlink_socket *get_socket(napi_env env, napi_value value);
+/* A JavaScript object for the descriptor, or NULL with an exception pending and the descriptor closed. */
+napi_value wrap_socket(napi_env env, int fd, bool kernel_only);
 /* One user less. */
 void drop_user(struct netlink_socket *sock);
 /* For everybody: stops the poll, closes the descriptor as soon as nobody uses it. */

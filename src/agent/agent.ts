@@ -12,28 +12,38 @@
 
 import { Backends } from '../dataplane/choose-backend.ts';
 import { EndpointWiring } from '../dataplane/endpoint-wiring.ts';
+import { ForeignWiring } from '../dataplane/foreign-wiring.ts';
+import { MacvlanWiring } from '../dataplane/macvlan-wiring.ts';
 import { PolicyDataplane } from '../dataplane/policy-dataplane.ts';
+import type { Wirings } from '../dataplane/wirings.ts';
 import { AddressBook } from '../ipam/address-book.ts';
+import { defaultCollectOptions } from '../ipam/collect.ts';
+import { Collection, ownEvidence } from '../ipam/collection.ts';
 import { Ipam } from '../ipam/ipam.ts';
 import type { Clock, Timer } from '../lib/clock.ts';
 import { asNetctlError } from '../lib/errors.ts';
 import type { Logger } from '../lib/logger.ts';
-import type { LinkEvent, Linux } from '../linux/ports.ts';
-import type { Cidr } from '../model/ip.ts';
-import { nodeKey } from '../model/keys.ts';
-import type { Endpoint, Node } from '../model/records.ts';
+import type { Bird } from '../linux/bird.ts';
+import type { Linux } from '../linux/ports.ts';
+import { hostInterfaceName } from '../model/attachment.ts';
+import type { Address } from '../model/ip.ts';
+import type { Endpoint } from '../model/records.ts';
 import { PolicyEngine } from '../policy/engine.ts';
-import type { Json, Revision, Store } from '../store/store.ts';
+import type { Revision, Store } from '../store/store.ts';
 import { Syncer } from '../store/syncer.ts';
-import { Attachments } from './attach.ts';
+import { Attachments, type AttachParts } from './attach.ts';
+import { Bgp } from './bgp.ts';
 import type { Config } from './config.ts';
 import { ConnectionFlush } from './connection-flush.ts';
 import { EndpointTable } from './endpoint-table.ts';
-import { judgeDeletion } from './mass-deletion-guard.ts';
+import { writeNodeRecord } from './node-record.ts';
 import { Picture } from './picture.ts';
 import { PolicyGuard } from './policy-guard.ts';
 import { policyOptions } from './policy-options.ts';
+import { RevisionGate } from './revision-gate.ts';
 import { agentStatus, type Replication } from './status.ts';
+import { Upkeep } from './upkeep.ts';
+import { hasMoved, livesAway } from './whereabouts.ts';
 
 export interface AgentParts {
   readonly config: Config;
@@ -41,12 +51,13 @@ export interface AgentParts {
   readonly bootId: string;
   readonly store: Store;
   readonly linux: Linux;
+  readonly bird: Bird;
   readonly clock: Clock;
   readonly logger: Logger;
+  /** Gives addresses back to the IPAM plugin that gave them. */
+  readonly releaseDelegate: AttachParts['releaseDelegate'];
 }
 
-/** A namespace that ends takes its link first and is gone a moment later. */
-const repairDelayMilliseconds = 2000;
 /** How long a change may take to the kernel before the API stops waiting for it. */
 const appliedDeadlineMilliseconds = 5000;
 
@@ -55,26 +66,29 @@ export class Agent {
   readonly #book = new AddressBook();
   /** The verbs of address management, for the API. */
   readonly ipam: Ipam;
+  /** Looks for leaked addresses, for the API. */
+  readonly collection: Collection;
   readonly #endpoints = new EndpointTable();
   readonly #policy: PolicyDataplane;
   readonly #guard: PolicyGuard;
   readonly #engine: PolicyEngine;
   readonly #connections: ConnectionFlush;
   readonly #wiring: EndpointWiring;
+  readonly #bgp: Bgp;
+  readonly #wirings: Wirings;
   readonly #picture: Picture;
   readonly #syncer: Syncer;
   readonly #startedAt: Date;
   readonly #synced = Promise.withResolvers<void>();
-  readonly #waiting = new Set<{ revision: Revision; resolve: () => void }>();
-  #revision: Revision = 0;
+  readonly #gate = new RevisionGate();
   #attachments: Attachments | null = null;
   #stopWatchingLinks: () => void = () => undefined;
   #timers: Timer[] = [];
-  #missing = new Map<string, string>();
-  #held: readonly string[] = [];
-  #repairScheduled = false;
+  #upkeep: Upkeep | null = null;
   #nextPolicyRetry = 0;
   #isRegistered = false;
+  /** Said once: it is tried again every second. */
+  #registerError = '';
   #stopped = false;
 
   constructor(parts: AgentParts) {
@@ -93,7 +107,14 @@ export class Agent {
       logger,
       report: (error) => this.#report('policy', error),
     });
-    this.#wiring = new EndpointWiring(linux, logger);
+    const isAway = (address: Address): boolean => livesAway(this.#book, address, config.node.name);
+    this.#wiring = new EndpointWiring(linux, isAway, logger);
+    this.#wirings = {
+      routed: this.#wiring,
+      macvlan: new MacvlanWiring(linux, nodeAddresses(config), clock, logger),
+      foreign: new ForeignWiring(linux),
+    };
+    this.#bgp = new Bgp(parts);
     this.#connections = new ConnectionFlush({
       engine: this.#engine,
       policy: this.#policy,
@@ -104,6 +125,7 @@ export class Agent {
     });
     this.#picture = new Picture({
       node: config.node.name,
+      bgp: this.#bgp,
       book: this.#book,
       endpoints: this.#endpoints,
       engine: this.#engine,
@@ -111,6 +133,7 @@ export class Agent {
       onFamily: (family) => this.#afterSync(() => this.#wiring.ensureForwarding(family)),
       onOwnEndpoint: (id, before, now) => this.#onOwnEndpoint(id, before, now),
       onOwnBlock: (block, present) => this.#afterSync(() => this.#wiring.setBlockRoute(block, present)),
+      onAddressMoved: (address, id) => this.#onAddressMoved(address, id),
     });
     this.ipam = new Ipam({
       store,
@@ -118,6 +141,16 @@ export class Agent {
       book: this.#book,
       node: config.node.name,
       clock,
+    });
+    this.collection = new Collection({
+      ...parts,
+      options: { ...defaultCollectOptions, graceMilliseconds: config.ipam.collectGraceSeconds * 1000 },
+      steadyNow: () => this.ipam.steadyNow(),
+      evidence: async () => {
+        const links = await this.#wiring.links();
+        const stands = (endpoint: string): boolean => links.has(hostInterfaceName(endpoint));
+        return ownEvidence(config.node.name, this.#book.addresses(), stands);
+      },
     });
     this.#syncer = new Syncer({
       store,
@@ -140,29 +173,41 @@ export class Agent {
     const { config, linux, logger } = this.#parts;
     await this.#synced.promise;
     await this.#registerNode();
+    await this.#wiring.learnUplinks();
     for (const [, pool] of this.#book.pools()) this.#wiring.ensureForwarding(pool.cidr.includes(':') ? 6 : 4);
     await this.#guard.start();
-    const { address4, address6 } = config.node;
-    const nodeAddresses = [address4, address6].filter((address) => address !== null);
     const attachments = new Attachments({
       ...this.#parts,
       node: config.node.name,
-      mtuBytes: config.dataplane.mtuBytes || (await this.#wiring.mtuOf(config.node.interface, nodeAddresses)),
+      mtuBytes:
+        config.dataplane.mtuBytes || (await this.#wiring.mtuOf(config.node.interface, nodeAddresses(config))),
       picture: this.#picture,
       ipam: this.ipam,
       endpoints: this.#endpoints,
-      wiring: this.#wiring,
+      wirings: this.#wirings,
       policy: this.#policy,
       now: () => new Date(this.#parts.clock.now()),
     });
     this.#attachments = attachments;
-    this.#stopWatchingLinks = linux.watchLinks((event) => this.#onLinkEvent(event));
-    await this.#removeUnknownLinks();
-    await this.#repairEndpoints();
+    const upkeep = new Upkeep({
+      ...this.#parts,
+      node: config.node.name,
+      book: this.#book,
+      endpoints: this.#endpoints,
+      attachments,
+      wirings: this.#wirings,
+      confirmMassDeletion: config.dataplane.confirmMassDeletion,
+      isBroken: (key) => this.#picture.broken().has(key),
+    });
+    this.#upkeep = upkeep;
+    this.#stopWatchingLinks = linux.watchLinks((event) => upkeep.onLinkEvent(event));
+    await upkeep.run();
     await attachments.flushCooling();
     await attachments.expire();
+    await this.#bgp.start();
     this.#every(1000, () => this.#housekeep(attachments));
     this.#every(config.dataplane.resyncSeconds * 1000, () => this.#resync());
+    if (config.ipam.collectSeconds > 0) this.#every(config.ipam.collectSeconds * 1000, () => this.#collect());
     logger.info({ node: config.node.name, endpoints: this.#endpoints.size }, 'ready');
     return attachments;
   }
@@ -173,16 +218,18 @@ export class Agent {
     for (const timer of this.#timers) timer.cancel();
     this.#stopWatchingLinks();
     this.#guard.stop();
+    this.#upkeep?.stop();
     await this.#attachments?.idle();
+    await this.#bgp.stop();
     this.#syncer.stop();
-    this.#wiring.close();
+    for (const wiring of Object.values(this.#wirings)) wiring.close();
     await this.#parts.store.close();
   }
 
   /** Resolves when this host's kernel reflects the revision. @throws TRY_AGAIN after 5 s, POLICY when it could not be written */
   async applied(revision: Revision): Promise<void> {
     await this.#inTime(`revision ${revision} is not in force yet`, async () => {
-      await this.#seen(revision);
+      await this.#gate.passed(revision);
       await this.#policy.flush();
       await this.#connections.done;
     });
@@ -201,38 +248,31 @@ export class Agent {
       startedAt: this.#startedAt,
       storeType: config.datastore.type,
       sync: this.#syncer.status(),
-      revision: this.#revision,
+      revision: this.#gate.revision,
       replication,
       policy: { ...this.#policy.status, reason: this.#guard.reason, notices: this.#guard.notices },
       iptables: this.#parts.linux.iptables.backend,
       endpoints: this.#endpoints.size,
-      missing: this.#missing,
+      missing: this.#upkeep?.missing ?? new Map(),
       broken: this.#picture.broken(),
-      heldLinks: this.#held,
+      heldLinks: this.#upkeep?.held ?? [],
       flushedConnections: this.#connections.count,
     });
+  }
+
+  /** The state of BGP, asked of BIRD; null where it is switched off. */
+  bgpStatus() {
+    return this.#bgp.status();
   }
 
   #onUpdates(updates: Parameters<Picture['apply']>[0], revision: Revision): void {
     if (this.#attachments === null) this.#picture.apply(updates);
     else this.#connections.around(updates, () => this.#picture.apply(updates));
     this.#book.onRevision(revision);
-    this.#revision = revision;
-    for (const waiter of this.#waiting) {
-      if (waiter.revision > revision) continue;
-      waiter.resolve();
-      this.#waiting.delete(waiter);
-    }
+    this.#gate.onRevision(revision);
     // What changed is in the kernel when flush resolves; those who must know wait for a flush of their own.
     if (this.#attachments !== null)
       this.#policy.flush().catch((error: unknown) => this.#report('policy', error));
-  }
-
-  #seen(revision: Revision): Promise<void> {
-    if (this.#revision >= revision) return Promise.resolve();
-    const { promise, resolve } = Promise.withResolvers<void>();
-    this.#waiting.add({ revision, resolve });
-    return promise;
   }
 
   /** @throws when the work takes longer than the API waits for it; it goes on */
@@ -256,14 +296,14 @@ export class Agent {
   /** The node's own record is the cluster's to take; a host that is cut off starts without. */
   async #registerNode(): Promise<void> {
     const { config, store, version, logger } = this.#parts;
-    const { name, address4, address6, asNumber, labels } = config.node;
-    const startedAt = this.#startedAt.toISOString();
-    const record: Node = { address4, address6, asNumber, labels, version, startedAt };
     try {
-      await store.transact([], [{ kind: 'put', key: nodeKey(name), value: record as unknown as Json }]);
+      await writeNodeRecord(store, config, { version, startedAt: this.#startedAt.toISOString() });
       this.#isRegistered = true;
     } catch (error) {
-      logger.warn({ error: asNetctlError(error).message }, 'the record of this node is not written yet');
+      const { message } = asNetctlError(error);
+      if (message !== this.#registerError)
+        logger.warn({ error: message }, 'the record of this node is not written yet');
+      this.#registerError = message;
     }
   }
 
@@ -273,7 +313,7 @@ export class Agent {
     const attachments = this.#attachments;
     if (attachments === null || attachments.isBusy(id)) return;
     if (now !== null) {
-      if (before === null) this.#scheduleRepair();
+      if (before === null) this.#upkeep?.schedule();
       return;
     }
     if (before === null) return;
@@ -284,89 +324,30 @@ export class Agent {
     attachments.tearDown(id, before).catch((error: unknown) => this.#report('tear-down', error));
   }
 
-  /** Links with our name that no endpoint has: left by a crash, or a sign that the store is not the one it was. */
-  async #removeUnknownLinks(): Promise<void> {
-    const { config, linux, logger } = this.#parts;
-    const links = await this.#wiring.links();
-    const unknown = [...links.keys()].filter(
-      (name) => !this.#endpoints.hasLink(name) && !this.#attachments?.isBusyLink(name),
-    );
-    const { remove, held } = judgeDeletion(links.size, unknown, config.dataplane.confirmMassDeletion);
-    this.#held = held;
-    if (held.length > 0) logger.error({ links: held }, 'held back: the store knows none of these links');
-    for (const name of remove) {
-      logger.warn({ link: name }, 'removing a link that no endpoint has');
-      await linux.deleteLink(links.get(name)?.index ?? 0);
-    }
+  /** At once, this host neither answers for the address nor announces it any more; then its endpoint gives way. */
+  #onAddressMoved(address: Address, id: string): void {
+    if (this.#attachments === null || this.#attachments.isBusy(id)) return;
+    if (hasMoved(this.#book, address, this.#parts.config.node.name))
+      this.#wiring.forgetAddress(address).catch((error: unknown) => this.#report('routes', error));
+    this.#upkeep?.schedule();
   }
 
-  /** Endpoints without a link get it anew where their namespace lives, and are released where it does not. */
-  async #repairEndpoints(): Promise<void> {
-    const links = await this.#wiring.links();
-    this.#missing = new Map();
-    for (const [id, { value }] of [...this.#endpoints.all()]) {
-      if (!links.has(value.hostInterface) && !this.#attachments?.isBusy(id))
-        await this.#repairEndpoint(id, value.containerId);
-    }
-    const changed = await this.#wiring.reconcileRoutes(
-      this.#settledEndpoints(),
-      await this.#wiring.links(),
-      this.#ownBlocks(),
-    );
-    if (changed.length > 0) this.#parts.logger.warn({ changed }, 'repaired links and routes');
-  }
-
-  async #repairEndpoint(id: string, containerId: string): Promise<void> {
-    try {
-      const outcome = await this.#attachments?.repair(id);
-      if (outcome !== 'stands')
-        this.#parts.logger.warn({ endpoint: id, containerId, outcome }, 'an endpoint had no interface');
-    } catch (error) {
-      this.#missing.set(id, asNetctlError(error).message);
-      this.#report('endpoint', error);
-    }
-  }
-
-  *#settledEndpoints() {
-    for (const [id, { value }] of this.#endpoints.all()) if (!this.#attachments?.isBusy(id)) yield value;
-  }
-
-  *#ownBlocks(): Generator<Cidr> {
-    for (const [block, { value }] of this.#book.blocks())
-      if (value.node === this.#parts.config.node.name) yield block;
+  async #collect(): Promise<void> {
+    const { held } = await this.collection.run({ dryRun: false, confirmed: false });
+    if (held !== null) this.#parts.logger.error({ held }, 'leaked addresses are not collected');
   }
 
   async #resync(): Promise<void> {
     await this.#guard.look();
     await this.#policy.resync();
-    await this.#removeUnknownLinks();
-    await this.#repairEndpoints();
-  }
-
-  /** A link of ours that vanished without us: its namespace ended (a DEL follows), or somebody removed it. */
-  #onLinkEvent(event: LinkEvent): void {
-    if (event.kind === 'changed') return;
-    if (
-      event.kind === 'gone' &&
-      (!this.#endpoints.hasLink(event.name) || this.#attachments?.isBusyLink(event.name))
-    )
-      return;
-    this.#scheduleRepair();
-  }
-
-  #scheduleRepair(): void {
-    if (this.#repairScheduled) return;
-    this.#repairScheduled = true;
-    this.#timers.push(
-      this.#parts.clock.setTimer(repairDelayMilliseconds, () => {
-        this.#repairScheduled = false;
-        this.#repairEndpoints().catch((error: unknown) => this.#report('links', error));
-      }),
-    );
+    await this.#upkeep?.run();
+    await this.#bgp.resync();
   }
 
   async #housekeep(attachments: Attachments): Promise<void> {
-    if (!this.#isRegistered) await this.#registerNode();
+    // An operator may have removed the node: what it had is gone, and it goes on as a new one.
+    if (!this.#isRegistered || !this.#book.nodes().has(this.#parts.config.node.name))
+      await this.#registerNode();
     await attachments.expire();
     const { retryInMs } = this.#policy.status;
     if (retryInMs === null) {
@@ -393,4 +374,8 @@ export class Agent {
   #report(what: string, error: unknown): void {
     this.#parts.logger.error({ error: asNetctlError(error).message }, `${what}: failed, will be tried again`);
   }
+}
+
+function nodeAddresses({ node: { address4, address6 } }: Config): Address[] {
+  return [address4, address6].filter((address) => address !== null);
 }

@@ -6,13 +6,9 @@
  * endpoint at once, a container's interface up before its policy is in the kernel, an address released before its link is gone.
  */
 
-import type { EndpointWiring } from '../dataplane/endpoint-wiring.ts';
-import type { PolicyDataplane } from '../dataplane/policy-dataplane.ts';
-import type { Ipam } from '../ipam/ipam.ts';
-import { planRelease } from '../ipam/release.ts';
+import { reopen } from '../dataplane/reopen.ts';
 import { asNetctlError, NetctlError } from '../lib/errors.ts';
 import { KeyedQueue } from '../lib/keyed-queue.ts';
-import type { Logger } from '../lib/logger.ts';
 import { UndoStack } from '../lib/undo.ts';
 import type { Linux, Netns } from '../linux/ports.ts';
 import {
@@ -23,37 +19,30 @@ import {
   endpointId,
   hostInterfaceName,
 } from '../model/attachment.ts';
-import { type Address, familyOf } from '../model/ip.ts';
-import { endpointKey, profileKey } from '../model/keys.ts';
-import { parseName } from '../model/names.ts';
-import { newProfile, profileRecord } from '../model/profile.ts';
+import type { Delegate } from '../model/delegate.ts';
+import type { Address } from '../model/ip.ts';
+import type { Mac } from '../model/mac.ts';
 import type { Endpoint } from '../model/records.ts';
-import type { Json } from '../store/store.ts';
-import { gateways, hostMac } from '../veth/plan.ts';
-import type { EndpointTable } from './endpoint-table.ts';
-import type { Picture } from './picture.ts';
+import { attachmentOf } from './endpoint-record.ts';
+import { type RegistrationParts, Registrations } from './registrations.ts';
 
-export interface AttachParts {
-  readonly node: string;
-  readonly bootId: string;
-  /** MTU of endpoints that do not ask for one. */
-  readonly mtuBytes: number;
-  readonly picture: Picture;
-  readonly ipam: Ipam;
-  readonly endpoints: EndpointTable;
+export interface AttachParts extends RegistrationParts {
   readonly linux: Linux;
-  readonly wiring: EndpointWiring;
-  readonly policy: PolicyDataplane;
-  readonly logger: Logger;
-  now(): Date;
+  /** Gives addresses back to the plugin that gave them. @throws when it refuses */
+  releaseDelegate(
+    id: AttachmentId & { readonly netns: { readonly path: string } },
+    delegate: Delegate,
+  ): Promise<void>;
 }
 
 export class Attachments implements Attacher {
   readonly #parts: AttachParts;
+  readonly #registrations: Registrations;
   readonly #queue = new KeyedQueue();
 
   constructor(parts: AttachParts) {
     this.#parts = parts;
+    this.#registrations = new Registrations(parts);
   }
 
   attach(request: AttachRequest): Promise<Attachment> {
@@ -78,13 +67,10 @@ export class Attachments implements Attacher {
     const id = endpointId(request);
     const endpoint = this.#parts.endpoints.get(id)?.value;
     if (endpoint === undefined)
-      throw new NetctlError(
-        'NOT_FOUND',
-        `no endpoint of container ${request.containerId} on ${request.network}`,
-      );
+      throw new NetctlError('NOT_FOUND', `no endpoint of ${request.containerId} on ${request.network}`);
     const netns = this.#parts.linux.openNetns(expected.netnsOpen);
     try {
-      const problems = await this.#parts.wiring.inspect(endpoint, netns);
+      const problems = await this.#parts.wirings[endpoint.kind].inspect(endpoint, netns);
       for (const address of endpoint.addresses) {
         if (!expected.addresses.includes(address)) problems.push(`address ${address} is not in prevResult`);
       }
@@ -111,7 +97,7 @@ export class Attachments implements Attacher {
       );
   }
 
-  notReady(): { reason: string; existingAffected: boolean } | null {
+  notReady(fromPools: boolean): { reason: string; existingAffected: boolean } | null {
     const policy = this.#parts.policy.status;
     if (!policy.inSync)
       return {
@@ -119,7 +105,7 @@ export class Attachments implements Attacher {
         existingAffected: true,
       };
     const pools = this.#parts.ipam.book.pools().filter(([, pool]) => !pool.disabled);
-    if (pools.length === 0)
+    if (fromPools && pools.length === 0)
       return {
         reason: 'there is no enabled pool: add one with `netctl pool add CIDR`',
         existingAffected: false,
@@ -136,7 +122,7 @@ export class Attachments implements Attacher {
   tearDown(id: string, endpoint: Endpoint): Promise<void> {
     return this.#queue.run(id, async () => {
       if (this.#parts.endpoints.get(id) !== undefined) return;
-      await this.#parts.wiring.remove(endpoint.hostInterface);
+      await this.#parts.wirings[endpoint.kind].unmake(endpoint);
       for (const address of endpoint.addresses) await this.#parts.linux.conntrack.flushAddress(address);
     });
   }
@@ -168,17 +154,53 @@ export class Attachments implements Attacher {
 
   async #attach(id: string, request: AttachRequest): Promise<Attachment> {
     const netns = this.#parts.linux.openNetns(request.netns.open);
-    const undo = new UndoStack();
     try {
       const known = this.#parts.endpoints.get(id)?.value;
-      if (known !== undefined && this.#parts.wiring.stands(known, netns)) return attachmentOf(known);
+      if (known !== undefined && this.#parts.wirings[known.kind].stands(known, netns))
+        return attachmentOf(known, this.#parts.ipam.book);
       if (known !== undefined) await this.#detach(id, known);
-      const endpoint = await this.#register(id, request, netns);
-      undo.push('release the addresses', () => this.#unregister(id, endpoint, false));
+      const endpoint = await this.#attachTo(id, request, netns);
+      this.#log(id, endpoint, 'attached');
+      return attachmentOf(endpoint, this.#parts.ipam.book);
+    } finally {
+      netns.close();
+    }
+  }
+
+  /** An address that somebody else on the wire has is put into quarantine, and another one tried, unless it was asked for. */
+  async #attachTo(id: string, request: AttachRequest, netns: Netns): Promise<Endpoint> {
+    const skip: Address[] = [];
+    for (;;) {
+      try {
+        return await this.#tryAttach(id, request, netns, skip);
+      } catch (error) {
+        if (!(error instanceof NetctlError) || error.code !== 'DUPLICATE_ADDRESS') throw error;
+        const { address, mac } = error.details as { address: Address; mac: Mac };
+        this.#parts.logger.warn({ endpoint: id, address, mac }, 'somebody else answered for the address');
+        const { ipam, node, now } = this.#parts;
+        await ipam.quarantine({ address, mac, node, seenAt: now() });
+        if (skip.push(address) === mostDuplicates || request.addresses.includes(address)) throw error;
+      }
+    }
+  }
+
+  async #tryAttach(
+    id: string,
+    request: AttachRequest,
+    netns: Netns,
+    skip: readonly Address[],
+  ): Promise<Endpoint> {
+    const undo = new UndoStack();
+    try {
+      const given = (await request.foreignIpam?.allocate()) ?? null;
+      const delegate = request.foreignIpam?.delegate ?? null;
+      if (delegate !== null)
+        undo.push('give the addresses back', () => this.#parts.releaseDelegate(request, delegate));
+      const endpoint = await this.#registrations.enter(id, request, netns.identity, { skip, given });
+      undo.push('release the addresses', () => this.#registrations.leave(id, endpoint, false));
       await this.#wire(endpoint, netns, undo);
       undo.forget();
-      this.#log(id, endpoint, 'attached');
-      return attachmentOf(endpoint);
+      return endpoint;
     } catch (error) {
       for (const failure of await undo.run()) {
         this.#parts.logger.error(
@@ -187,105 +209,28 @@ export class Attachments implements Attacher {
         );
       }
       throw error;
-    } finally {
-      netns.close();
     }
-  }
-
-  /** Address, owner index and endpoint (and, on its first use, the network's own profile) in one transaction. */
-  async #register(id: string, request: AttachRequest, netns: Netns): Promise<Endpoint> {
-    const { ipam, picture, node, now } = this.#parts;
-    const profiles =
-      request.profiles.length > 0
-        ? [...new Set(request.profiles)]
-        : [parseName(request.network, 'profile (named like the network)')];
-    const ownProfile =
-      request.profiles.length === 0 && !picture.hasProfile(request.network) ? request.network : null;
-    const owner = request.owner ?? {
-      tenant: 'default',
-      app: request.network.slice(0, 128),
-      instance: request.containerId.slice(0, 128),
-    };
-    const key = endpointKey(node, id);
-    let endpoint: Endpoint | undefined;
-    await ipam.commit(() => {
-      const container = request.containerId;
-      const proposal = ipam.assigner.propose({
-        ...request,
-        node,
-        endpoint: id,
-        container,
-        owner,
-        now: now(),
-      });
-      const record: Endpoint = {
-        network: request.network,
-        containerId: request.containerId,
-        interface: request.interface,
-        kind: 'routed',
-        hostInterface: hostInterfaceName(id),
-        mac: proposal.mac,
-        mtuBytes: request.mtuBytes || this.#parts.mtuBytes,
-        addresses: [...proposal.addresses],
-        profiles: [...profiles],
-        labels: { ...request.labels },
-        extraSources: [...request.extraSources],
-        rateLimits: null,
-        netns: { path: request.netns.path, ...netns.identity },
-        bootId: this.#parts.bootId,
-        createdAt: now().toISOString(),
-      };
-      endpoint = record;
-      const needsProfile = ownProfile !== null && !picture.hasProfile(ownProfile);
-      return {
-        compares: [
-          ...proposal.compares,
-          { kind: 'absent', key },
-          ...(needsProfile ? [{ kind: 'absent', key: profileKey(ownProfile) } as const] : []),
-        ],
-        writes: [
-          ...proposal.writes,
-          { kind: 'put', key, value: record as unknown as Json },
-          ...(needsProfile
-            ? [
-                {
-                  kind: 'put',
-                  key: profileKey(ownProfile),
-                  value: profileRecord(newProfile(ownProfile)) as unknown as Json,
-                } as const,
-              ]
-            : []),
-        ],
-        settle: () => proposal.settle(),
-      };
-    }, owner.tenant);
-    if (endpoint === undefined) throw new NetctlError('BUG', `endpoint ${id} was committed but not planned`);
-    for (const address of endpoint.addresses) this.#parts.wiring.ensureForwarding(familyOf(address));
-    for (const profile of profiles) {
-      if (!picture.hasProfile(profile))
-        this.#parts.logger.warn({ endpoint: id, profile }, 'profile does not exist: it denies everything');
-    }
-    return endpoint;
   }
 
   /** The commit has put the endpoint into the policy's desired state; it is in the kernel before the container's link goes up. */
   async #wire(endpoint: Endpoint, netns: Netns, undo: UndoStack): Promise<void> {
-    const { policy, wiring } = this.#parts;
+    const { policy, wirings } = this.#parts;
+    const wiring = wirings[endpoint.kind];
     await policy.flush();
-    const spec = await wiring.begin(endpoint, netns);
-    undo.push('remove the link', () => wiring.remove(endpoint.hostInterface));
-    wiring.finish(spec, netns);
+    undo.push('remove the link', () => wiring.unmake(endpoint));
+    await wiring.make(endpoint, netns);
   }
 
   async #detach(id: string, endpoint: Endpoint | undefined): Promise<void> {
-    const { wiring, linux } = this.#parts;
+    const { wirings, linux } = this.#parts;
     if (endpoint === undefined) {
-      await wiring.remove(hostInterfaceName(id));
+      await wirings.routed.remove(hostInterfaceName(id));
       return;
     }
-    await wiring.remove(endpoint.hostInterface);
+    await wirings[endpoint.kind].unmake(endpoint);
+    if (endpoint.delegate !== null) await this.#parts.releaseDelegate(endpoint, endpoint.delegate);
     for (const address of endpoint.addresses) await linux.conntrack.flushAddress(address);
-    await this.#unregister(id, endpoint, true);
+    await this.#registrations.leave(id, endpoint, true);
     this.#log(id, endpoint, 'detached');
   }
 
@@ -295,28 +240,6 @@ export class Attachments implements Attacher {
       { endpoint: id, network, containerId, interface: name, addresses, profiles },
       message,
     );
-  }
-
-  /** One transaction gives back the addresses and forgets the endpoint; its policy members go with it. */
-  async #unregister(id: string, endpoint: Endpoint, used: boolean): Promise<void> {
-    const { ipam, node, now, policy, endpoints } = this.#parts;
-    await ipam.commit(() => {
-      const known = endpoints.get(id);
-      if (known === undefined) return nothing;
-      const release = planRelease(ipam.book, id, endpoint.addresses, now(), used);
-      const key = endpointKey(node, id);
-      return {
-        compares: [...release.compares, { kind: 'modified', key, revision: known.modified }],
-        writes: [...release.writes, { kind: 'delete', key }],
-      };
-    });
-    // The link is gone, so members that linger do no harm; the dataplane tries again by itself.
-    await policy.flush().catch((error: unknown) => {
-      this.#parts.logger.warn(
-        { endpoint: id, error: String(error) },
-        'policy of a detached endpoint is not yet out of the kernel',
-      );
-    });
   }
 
   async #repair(id: string): Promise<'stands' | 'remade' | 'released'> {
@@ -329,8 +252,8 @@ export class Attachments implements Attacher {
     }
     const undo = new UndoStack();
     try {
-      if (this.#parts.wiring.stands(endpoint, netns)) return 'stands';
-      await this.#parts.wiring.remove(endpoint.hostInterface);
+      if (this.#parts.wirings[endpoint.kind].stands(endpoint, netns)) return 'stands';
+      await this.#parts.wirings[endpoint.kind].unmake(endpoint);
       await this.#wire(endpoint, netns, undo);
       return 'remade';
     } catch (error) {
@@ -341,35 +264,11 @@ export class Attachments implements Attacher {
     }
   }
 
-  /** The namespace that the endpoint was made in, if it lives and is still the same one. */
+  /** The namespace that the endpoint was made in, if it lives. */
   #reopen(endpoint: Endpoint): Netns | null {
-    if (endpoint.bootId !== this.#parts.bootId) return null;
-    let netns: Netns;
-    try {
-      netns = this.#parts.linux.openNetns(endpoint.netns.path);
-    } catch {
-      return null;
-    }
-    const { device, inode } = netns.identity;
-    if (device === endpoint.netns.device && inode === endpoint.netns.inode) return netns;
-    netns.close();
-    return null;
+    return endpoint.bootId === this.#parts.bootId ? reopen(this.#parts.linux, endpoint) : null;
   }
 }
 
-const nothing = { compares: [], writes: [] };
-
-function attachmentOf(endpoint: Endpoint): Attachment {
-  return {
-    network: endpoint.network,
-    containerId: endpoint.containerId,
-    interface: endpoint.interface,
-    hostInterface: endpoint.hostInterface,
-    hostMac,
-    mac: endpoint.mac,
-    mtuBytes: endpoint.mtuBytes,
-    addresses: endpoint.addresses,
-    gateways,
-    netnsPath: endpoint.netns.path,
-  };
-}
+/** Addresses of one attach that others may turn out to have. */
+const mostDuplicates = 3;

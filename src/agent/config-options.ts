@@ -151,14 +151,25 @@ export const options: readonly Option[] = [
   {
     key: 'dataplane.failsafeInbound',
     flag: 'failsafe-inbound',
-    fallback: ['tcp:22', 'udp:68', 'tcp:179', 'udp:546', 'tcp:2379', 'tcp:2380'],
-    doc: 'Ports of this host that no host endpoint closes: ssh, DHCP, BGP, etcd; as a flag tcp:22,udp:68.',
+    fallback: ['tcp:22', 'udp:68', 'tcp:179', 'udp:3784', 'udp:4784', 'udp:546', 'tcp:2379', 'tcp:2380'],
+    doc: 'Ports of this host that no host endpoint closes: ssh, DHCP, BGP with BFD, etcd; as a flag tcp:22,udp:68.',
     parse: ports,
   },
   {
     key: 'dataplane.failsafeOutbound',
     flag: 'failsafe-outbound',
-    fallback: ['tcp:22', 'tcp:53', 'udp:53', 'udp:67', 'tcp:179', 'udp:547', 'tcp:2379', 'tcp:2380'],
+    fallback: [
+      'tcp:22',
+      'tcp:53',
+      'udp:53',
+      'udp:67',
+      'tcp:179',
+      'udp:3784',
+      'udp:4784',
+      'udp:547',
+      'tcp:2379',
+      'tcp:2380',
+    ],
     doc: 'Ports elsewhere that this host reaches in spite of its host endpoints: the same, and DNS.',
     parse: ports,
   },
@@ -182,6 +193,76 @@ export const options: readonly Option[] = [
     fallback: false,
     doc: 'Lets this start remove many endpoints that the store does not know (held back otherwise).',
     parse: boolean,
+  },
+  {
+    key: 'ipam.collectSeconds',
+    flag: 'collect-seconds',
+    fallback: 300,
+    doc: 'How often the agent looks for leaked addresses of this host; 0: only when `netctl ipam collect` asks for it.',
+    parse: integer(0, 86400),
+  },
+  {
+    key: 'ipam.collectGraceSeconds',
+    flag: 'collect-grace-seconds',
+    fallback: 900,
+    doc: 'A leaked address is freed when it was seen leaked twice, this far apart.',
+    parse: integer(1, 86400),
+  },
+  {
+    key: 'api.listen',
+    flag: 'api-listen',
+    fallback: null,
+    doc: 'Address and port for the API over TCP with mutual TLS, such as 10.0.0.1:7443; null: the unix socket only.',
+    parse: nullable(hostAndPort),
+  },
+  {
+    key: 'api.tls.cert',
+    flag: 'api-cert',
+    fallback: null,
+    doc: 'File with the certificate of the API; SIGHUP reads the three files anew.',
+    parse: nullable(absolutePath),
+  },
+  {
+    key: 'api.tls.key',
+    flag: 'api-key',
+    fallback: null,
+    doc: 'File with the key of that certificate.',
+    parse: nullable(absolutePath),
+  },
+  {
+    key: 'api.tls.clientCa',
+    flag: 'api-client-ca',
+    fallback: null,
+    doc: 'File with the authority that signs client certificates; their scopes are URIs (docs/scheduler.md).',
+    parse: nullable(absolutePath),
+  },
+  {
+    key: 'metrics.listen',
+    flag: 'metrics-listen',
+    fallback: '127.0.0.1:9091',
+    doc: 'Address and port for /metrics, /healthz and /readyz in the clear; null for none.',
+    parse: nullable(hostAndPort),
+  },
+  {
+    key: 'bgp.enabled',
+    flag: 'bgp',
+    fallback: true,
+    doc: 'Whether this host speaks BGP with the others (by BIRD); false (the flag: --no-bgp) ends it and takes back what it announced.',
+    parse: boolean,
+  },
+  {
+    key: 'bgp.birdPath',
+    flag: 'bird-path',
+    fallback: '/usr/sbin/bird',
+    doc: 'The program BIRD, version 2 (Debian: bird2). It is started when there is a peer, and goes on without the agent.',
+    parse: absolutePath,
+  },
+  {
+    key: 'bgp.listenPort',
+    flag: 'bgp-port',
+    fallback: 179,
+    doc: 'TCP port of BGP on this host.',
+    parse: integer(1, 65535),
   },
   {
     key: 'log.level',
@@ -256,6 +337,18 @@ function urls(value: unknown, key: string): string[] {
     throw invalid(key, value, 'addresses such as https://10.0.0.1:2379');
   }
   return list as string[];
+}
+
+function hostAndPort(value: unknown, key: string): string {
+  const expected = 'an address and a port such as 127.0.0.1:9091 or [fd00::1]:7443';
+  const [, host = '', port = ''] = /^(\[[^\]]+\]|[^:[\]]+):(\d{1,5})$/.exec(String(value)) ?? [];
+  if (Number(port) < 1 || Number(port) > 65535) throw invalid(key, value, expected);
+  try {
+    parseAddress(host.replace(/^\[|\]$/g, ''), key);
+  } catch {
+    throw invalid(key, value, expected);
+  }
+  return String(value);
 }
 
 function keyPrefix(value: unknown, key: string): string {

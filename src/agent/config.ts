@@ -44,6 +44,26 @@ export interface Config {
     readonly resyncSeconds: number;
     readonly confirmMassDeletion: boolean;
   };
+  readonly ipam: {
+    /** 0: never by itself. */
+    readonly collectSeconds: number;
+    readonly collectGraceSeconds: number;
+  };
+  readonly api: {
+    /** HOST:PORT; null: on the unix socket only. */
+    readonly listen: string | null;
+    readonly tls: {
+      readonly cert: string | null;
+      readonly key: string | null;
+      readonly clientCa: string | null;
+    };
+  };
+  readonly metrics: { readonly listen: string | null };
+  readonly bgp: {
+    readonly enabled: boolean;
+    readonly birdPath: string;
+    readonly listenPort: number;
+  };
   readonly log: { readonly level: 'debug' | 'info' | 'warn' | 'error'; readonly format: 'json' | 'text' };
   readonly runDir: string;
   readonly stateDir: string;
@@ -84,6 +104,7 @@ export function loadConfig(input: ConfigInput): { config: Config; settings: read
   });
   const config = nest(settings);
   checkDatastore(config);
+  checkApi(config);
   return { config, settings };
 }
 
@@ -114,6 +135,18 @@ function checkDatastore({ datastore }: Config): void {
   }
 }
 
+/** The API is never served over TCP in the clear. */
+function checkApi({ api: { listen, tls } }: Config): void {
+  for (const file of ['cert', 'key', 'clientCa'] as const) {
+    if (listen !== null && tls[file] === null)
+      throw invalid(
+        `api.tls.${file}`,
+        null,
+        'a file, since api.listen is set: over TCP there is mutual TLS only',
+      );
+  }
+}
+
 function readFlags(argv: readonly string[]): Map<string, string> {
   const known = Object.fromEntries(
     options.map(({ flag, fallback }) => [
@@ -126,6 +159,7 @@ function readFlags(argv: readonly string[]): Map<string, string> {
       args: [...argv],
       options: { ...known, config: { type: 'string' } },
       strict: true,
+      allowNegative: true,
       allowPositionals: false,
     });
     return new Map(Object.entries(values).map(([flag, value]) => [flag, String(value)]));

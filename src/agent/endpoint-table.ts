@@ -1,19 +1,28 @@
 /**
- * The endpoints of this node as the store has them, by id and by network.
+ * The endpoints of this node as the store has them, by id, by network and by address.
  *
  * In: records with their revisions. Out: look-ups in constant time. Never: an endpoint of another node.
  */
 import type { Known } from '../ipam/address-book.ts';
+import type { Address } from '../model/ip.ts';
 import type { Endpoint } from '../model/records.ts';
 
 export class EndpointTable {
   readonly #endpoints = new Map<string, Known<Endpoint>>();
   readonly #links = new Set<string>();
+  readonly #users = new Map<Address, string>();
 
   set(id: string, endpoint: Known<Endpoint> | null): void {
     const before = this.#endpoints.get(id);
-    if (before !== undefined) this.#links.delete(before.value.hostInterface);
-    if (endpoint !== null) this.#links.add(endpoint.value.hostInterface);
+    if (before !== undefined) {
+      this.#links.delete(before.value.hostInterface);
+      for (const address of before.value.addresses)
+        if (this.#users.get(address) === id) this.#users.delete(address);
+    }
+    if (endpoint !== null) {
+      this.#links.add(endpoint.value.hostInterface);
+      for (const address of endpoint.value.addresses) this.#users.set(address, id);
+    }
     if (endpoint === null) this.#endpoints.delete(id);
     else this.#endpoints.set(id, endpoint);
   }
@@ -25,6 +34,11 @@ export class EndpointTable {
   /** True for the host interface of one of them. */
   hasLink(hostInterface: string): boolean {
     return this.#links.has(hostInterface);
+  }
+
+  /** Id of the one that has the address, or was the last to get it. */
+  userOf(address: Address): string | undefined {
+    return this.#users.get(address);
   }
 
   get size(): number {

@@ -7,7 +7,9 @@
  *                                          ├─ endpoints, profiles, ────► PolicyEngine ──► PolicyDataplane ──► kernel
  *                                          │  policies, address sets,
  *                                          │  pools, host endpoints
- *                                          └─ blocks of this node ─────► block routes ──► kernel
+ *                                          ├─ blocks of this node ─────► block routes ──► kernel
+ *                                          └─ nodes, peers, filters, ──► Bgp ──► BIRD
+ *                                             pools, settings
  *
  * In: keys with entries, in any order, repeated, stale. Out: calls into those parts. Never: a broken record that stops others (it
  * counts as absent or, where policy uses it, denies; it is logged and shown in the status), a decision.
@@ -16,8 +18,9 @@ import type { z } from 'zod';
 import type { AddressBook, Known } from '../ipam/address-book.ts';
 import type { Logger } from '../lib/logger.ts';
 import { addressSetFromJson } from '../model/address-set.ts';
+import { bgpFilterSchema, bgpPeerSchema } from '../model/bgp.ts';
 import { hostEndpointFromJson } from '../model/host-endpoint.ts';
-import { type Cidr, type Family, familyOf } from '../model/ip.ts';
+import { type Address, type Cidr, type Family, familyOf } from '../model/ip.ts';
 import { type Key, parseKey } from '../model/keys.ts';
 import { type BrokenPolicy, type Policy, policyFromJson, salvagePolicy } from '../model/policy.ts';
 import { parseProfileRecord } from '../model/profile.ts';
@@ -27,6 +30,7 @@ import {
   type Endpoint,
   endpointSchema,
   nodeSchema,
+  nodeStateSchema,
   poolSchema,
   reservationSchema,
   settingsSchema,
@@ -35,6 +39,7 @@ import {
 } from '../model/records.ts';
 import type { PolicyEngine } from '../policy/engine.ts';
 import type { Json, Revision } from '../store/store.ts';
+import type { BgpRecords } from './bgp.ts';
 import type { EndpointTable } from './endpoint-table.ts';
 
 /** What the picture needs of an entry; an entry of the store is one. */
@@ -49,11 +54,15 @@ export interface PictureParts {
   readonly book: AddressBook;
   readonly endpoints: EndpointTable;
   readonly engine: PolicyEngine;
+  /** null: nobody asks about BGP. */
+  readonly bgp: BgpRecords | null;
   readonly logger: Logger;
   /** A pool of the family exists. */
   onFamily(family: Family): void;
   /** An endpoint of this node came, went or changed; null where there was or is none. */
   onOwnEndpoint(id: string, before: Endpoint | null, now: Endpoint | null): void;
+  /** An endpoint of this node has the address, and its record says so no longer. */
+  onAddressMoved(address: Address, id: string): void;
   /** This node has, or has no longer, the block. */
   onOwnBlock(block: Cidr, present: boolean): void;
 }
@@ -89,12 +98,13 @@ export class Picture {
   #applyOne({ key: path, entry }: Change): void {
     const key = parseKey(path);
     if (key === null || (entry !== null && this.#isEcho(key, entry.modified))) return;
-    const { book, engine } = this.#parts;
+    const { book, engine, bgp } = this.#parts;
     switch (key.kind) {
       case 'pool': {
         const pool = this.#read(path, entry, poolSchema);
-        book.onPool(key.pool, pool?.value ?? null);
+        book.onPool(key.pool, pool);
         engine.onPool(key.pool, pool?.value ?? null);
+        bgp?.onPool(key.pool, pool?.value ?? null);
         if (pool !== null) this.#parts.onFamily(familyOf(pool.value.cidr));
         return;
       }
@@ -106,12 +116,22 @@ export class Picture {
         if (wasOurs !== isOurs) this.#parts.onOwnBlock(key.cidr, isOurs);
         return;
       }
-      case 'address':
+      case 'address': {
         book.onAddress(key.address, this.#read(path, entry, addressSchema));
+        const user = this.#parts.endpoints.userOf(key.address);
+        if (user !== undefined && book.address(key.address)?.value.endpoint !== user)
+          this.#parts.onAddressMoved(key.address, user);
         return;
-      case 'endpoint':
-        this.#endpoint(key, this.#read(path, entry, endpointSchema));
+      }
+      case 'endpoint': {
+        const known = this.#read(path, entry, endpointSchema);
+        // A container of this host is not torn down because somebody wrote a record that this version cannot read.
+        const isOurs = entry !== null && key.node === this.#parts.node;
+        const before = isOurs ? this.#parts.endpoints.get(key.endpoint) : undefined;
+        const kept = before === undefined ? null : { value: before.value, modified: entry!.modified };
+        this.#endpoint(key, known ?? kept);
         return;
+      }
       case 'profile':
         // A broken profile exists all the same: it denies, and is not made anew.
         if (entry === null) this.#profiles.delete(key.profile);
@@ -129,8 +149,14 @@ export class Picture {
         if (key.node === this.#parts.node) engine.onHostEndpoint(key.name, host);
         return;
       }
-      case 'node':
-        book.onNode(key.node, this.#read(path, entry, nodeSchema)?.value.labels ?? null);
+      case 'node': {
+        const node = this.#read(path, entry, nodeSchema)?.value ?? null;
+        book.onNode(key.node, node?.labels ?? null);
+        bgp?.onNode(key.node, node);
+        return;
+      }
+      case 'node-state':
+        book.onNodeState(key.node, this.#read(path, entry, nodeStateSchema)?.value ?? null);
         return;
       case 'reservation':
         book.onReservation(key.reservation, this.#read(path, entry, reservationSchema));
@@ -141,10 +167,23 @@ export class Picture {
       case 'tenant-use':
         book.onTenantUse(key.tenant, this.#read(path, entry, tenantUseSchema));
         return;
-      case 'settings':
-        book.onSettings(this.#read(path, entry, settingsSchema)?.value ?? null);
+      case 'bgp-peer':
+        bgp?.onPeer(key.peer, this.#read(path, entry, bgpPeerSchema)?.value ?? null);
         return;
+      case 'bgp-filter': {
+        const filter = this.#read(path, entry, bgpFilterSchema)?.value ?? null;
+        // Sessions that use a broken one pass nothing.
+        bgp?.onFilter(key.filter, filter ?? (entry === null ? null : 'broken'));
+        return;
+      }
+      case 'settings': {
+        const settings = this.#read(path, entry, settingsSchema)?.value ?? null;
+        book.onSettings(settings);
+        bgp?.onSettings(settings?.bgp ?? null);
+        return;
+      }
       case 'owner':
+      case 'status':
       case 'connection-flush':
         return;
     }

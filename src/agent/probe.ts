@@ -6,8 +6,9 @@
  */
 import { randomInt } from 'node:crypto';
 import { asNetctlError } from '../lib/errors.ts';
+import type { TraceStep } from '../linux/nftables-port.ts';
 import { probePacket } from '../linux/packet.ts';
-import type { Linux, Netns, TraceStep } from '../linux/ports.ts';
+import type { Linux, Netns } from '../linux/ports.ts';
 import type { Endpoint } from '../model/records.ts';
 import { packetOf, type WhyAnswer, type WhyQuery } from './why.ts';
 

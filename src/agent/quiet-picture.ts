@@ -19,8 +19,10 @@ export function quietPicture(node: string, engine: PolicyEngine): Picture {
     endpoints: new EndpointTable(),
     engine,
     logger: silent,
+    bgp: null,
     onFamily: () => undefined,
     onOwnBlock: () => undefined,
     onOwnEndpoint: () => undefined,
+    onAddressMoved: () => undefined,
   });
 }

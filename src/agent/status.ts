@@ -4,7 +4,7 @@
  * In: values. Out: one value, times as RFC 3339. Never: a decision taken from it.
  */
 import type { PolicyStatus } from '../dataplane/policy-dataplane.ts';
-import type { Revision } from '../store/store.ts';
+import type { PresenceStatus, Revision } from '../store/store.ts';
 import type { SyncStatus } from '../store/syncer.ts';
 
 /** What a store that replicates to a cluster tells (times in milliseconds since 1970). */
@@ -15,6 +15,7 @@ export interface Replication {
   readonly held: string | null;
   readonly waiting: number;
   readonly oldest: number | null;
+  readonly lease: PresenceStatus;
 }
 
 interface Facts {
@@ -78,8 +79,16 @@ export function agentStatus(facts: Facts) {
   };
 }
 
-function clusterStatus({ clusterReachable, since, error, held, waiting, oldest }: Replication) {
+function clusterStatus({ clusterReachable, since, error, held, waiting, oldest, lease }: Replication) {
   const time = (milliseconds: number | null): string | null =>
     milliseconds === null ? null : new Date(milliseconds).toISOString();
-  return { reachable: clusterReachable, since: time(since), error, held, waiting, oldest: time(oldest) };
+  return {
+    reachable: clusterReachable,
+    since: time(since),
+    error,
+    held,
+    waiting,
+    oldest: time(oldest),
+    lease: { ...lease, since: new Date(lease.since).toISOString() },
+  };
 }

@@ -5,10 +5,13 @@
  * them.
  */
 import type { Socket } from 'node:net';
+import type { Collected, CollectionRequest } from '../ipam/collection.ts';
 import type { Ipam } from '../ipam/ipam.ts';
 import type { Clock } from '../lib/clock.ts';
 import type { NetctlError } from '../lib/errors.ts';
 import type { Json, Revision, Store } from '../store/store.ts';
+import type { BgpStatus } from './bgp-schemas.ts';
+import type { Caller } from './caller.ts';
 import type { Impact, RuleCounts, WhyAnswer } from './explain-schemas.ts';
 import type { AgentStatus, ConfigValue } from './status.ts';
 
@@ -25,11 +28,15 @@ export interface ApiDeps {
   readonly store: Store;
   /** The verbs of address management, with the picture that they plan on. */
   readonly ipam: Ipam;
+  /** One look for leaked addresses, freeing what is confirmed unless `dryRun`. */
+  collect(request: CollectionRequest): Promise<Collected>;
   readonly clock: Pick<Clock, 'now'>;
   /** Name of this node. */
   readonly node: string;
   readonly version: string;
   status(): AgentStatus;
+  /** null where BGP is switched off. */
+  bgpStatus(): Promise<BgpStatus | null>;
   /** The effective configuration, in the order in which it is to be shown. */
   config(): readonly ConfigValue[];
   /** Resolves when this host's kernel reflects the revision; rejects when it does not within 5 s. */
@@ -40,8 +47,8 @@ export interface ApiDeps {
   impact(changes: ReadonlyMap<string, Json | null>): Promise<Impact>;
   /** How often each rule applied on this host. */
   ruleCounts(kind: 'profile' | 'policy', name: string): Promise<RuleCounts>;
-  /** Who is at the other end, for the log: `uid 0, process 4711`. */
-  actorOf?(socket: Socket): string;
+  /** Who is at the other end, and what they may do. */
+  callerOf(socket: Socket): Caller;
   /** Told of every change that only force made possible, to be logged. */
   onForced?(change: ForcedChange): void;
   /** Told of every answer 500, with its cause. */
@@ -49,7 +56,6 @@ export interface ApiDeps {
 }
 
 export interface ForcedChange {
-  /** `unknown` where the agent cannot tell. */
   readonly actor: string;
   readonly action: 'release' | 'release-owner' | 'transfer';
   /** An address, or an owner as `tenant/app/instance`. */

@@ -6,7 +6,8 @@
  */
 import { isDeepStrictEqual } from 'node:util';
 import type { FastifyInstance } from 'fastify';
-import { NetctlError } from '../lib/errors.ts';
+import { invalid, NetctlError } from '../lib/errors.ts';
+import { bgpPeerSchema, passwordIsSet } from '../model/bgp.ts';
 import {
   addressSetsOf,
   type Document,
@@ -18,7 +19,7 @@ import {
 } from '../model/document.ts';
 import { type Key, keyPrefix, parseKey } from '../model/keys.ts';
 import { type Pool, poolSchema } from '../model/records.ts';
-import type { Compare, Json, Revision, Store, Write } from '../store/store.ts';
+import type { Compare, Entry, Json, Revision, Store, Write } from '../store/store.ts';
 import type { ApiDeps } from './deps.ts';
 import { byName, isApplied, serialised, typed } from './http.ts';
 import { checkNewPool, checkPoolChange, removePool } from './pools.ts';
@@ -53,7 +54,7 @@ export function documentRoutes(instance: FastifyInstance, deps: ApiDeps): void {
     const parsed = documents.map((json, i) => parseDocument(json, `documents[${i}]`));
     refuseRepeated(parsed);
     const result = await oneAtATime(() => apply(store, parsed, dryRun === true, flushConnections === true));
-    const warnings = await missingSets(store, parsed);
+    const warnings = [...(await missingSets(store, parsed)), ...(await missingFilters(store, parsed))];
     const isInForce = dryRun === true || (await isApplied(deps, result.revision));
     const impact =
       dryRun === true
@@ -95,6 +96,10 @@ function nameOf(key: Key): string {
       return key.set;
     case 'pool':
       return key.pool;
+    case 'bgp-peer':
+      return key.peer;
+    case 'bgp-filter':
+      return key.filter;
     case 'host-endpoint':
       return `${key.node}/${key.name}`;
     default:
@@ -113,8 +118,9 @@ async function apply(
   const items: { kind: DocumentKind; name: string; action: Action }[] = [];
   let revision = 0;
   await checkPools(store, documents);
-  for (const { kind, name, key, record } of documents) {
+  for (const { kind, name, key, record: given } of documents) {
     const entry = await store.get(key);
+    const record = kind === 'bgp-peer' ? withPassword(name, given, entry) : given;
     const action =
       entry === null ? 'created' : isDeepStrictEqual(entry.value, record) ? 'unchanged' : 'changed';
     items.push({ kind, name, action });
@@ -159,6 +165,38 @@ async function missingSets(store: Store, documents: readonly Document[]): Promis
   return warnings;
 }
 
+/** A record that was shown and is applied again keeps its password. */
+function withPassword(name: string, record: Document['record'], entry: Entry | null): Document['record'] {
+  if (record['password'] !== passwordIsSet) return record;
+  const { password } = (entry?.value ?? {}) as { password?: unknown };
+  if (typeof password === 'string') return { ...record, password };
+  throw invalid(
+    'password',
+    passwordIsSet,
+    `the password of bgp-peer ${name} itself: it has none that could be kept`,
+  );
+}
+
+/** A session whose filter is not there passes nothing; that is worth a word too. */
+async function missingFilters(store: Store, documents: readonly Document[]): Promise<string[]> {
+  const warnings: string[] = [];
+  for (const { kind, name, record } of documents) {
+    for (const filter of filtersOf(kind, record)) {
+      if (documents.some((other) => other.kind === 'bgp-filter' && other.name === filter)) continue;
+      if ((await store.get(documentKey('bgp-filter', filter))) !== null) continue;
+      warnings.push(`${kind} ${name}: there is no bgp-filter ${filter}: its sessions pass nothing`);
+    }
+  }
+  return warnings;
+}
+
+/** The filters that a peer names. */
+function filtersOf(kind: DocumentKind, record: unknown): Set<string> {
+  if (kind !== 'bgp-peer') return new Set();
+  const { importFilters, exportFilters } = bgpPeerSchema.parse(record);
+  return new Set([...importFilters, ...exportFilters]);
+}
+
 async function remove(
   store: Store,
   kind: DocumentKind,
@@ -171,7 +209,8 @@ async function remove(
   const key = documentKey(kind, name);
   const entry = await store.get(key);
   if (entry === null) throw noDocument(kind, name);
-  if (kind === 'address-set' && !force) await refuseInUse(store, name);
+  if (kind === 'address-set' && !force) await refuseInUse(store, kind, name);
+  if (kind === 'bgp-filter' && !force) await refuseInUse(store, kind, name);
   const result = await store.transact(
     [{ kind: 'modified', key, revision: entry.modified }],
     [{ kind: 'delete', key }, ...flushRequest(flush)],
@@ -180,22 +219,28 @@ async function remove(
   return result.revision;
 }
 
-async function refuseInUse(store: Store, set: string): Promise<void> {
+/** Who names the address set or filter would deny, or pass nothing, without it. */
+async function refuseInUse(store: Store, kind: 'address-set' | 'bgp-filter', name: string): Promise<void> {
   const users: string[] = [];
-  for (const kind of ['profile', 'policy'] as const) {
-    for (const { key, value } of await entriesOf(store, keyPrefix[kind])) {
+  for (const user of kind === 'address-set' ? (['profile', 'policy'] as const) : (['bgp-peer'] as const)) {
+    for (const { key, value } of await entriesOf(store, keyPrefix[user])) {
       try {
-        if (addressSetsOf(kind, value).has(set)) users.push(`${kind} ${key.slice(keyPrefix[kind].length)}`);
+        const named = kind === 'address-set' ? addressSetsOf(user, value) : filtersOf(user, value);
+        if (named.has(name)) users.push(`${user} ${key.slice(keyPrefix[user].length)}`);
       } catch {
         // A broken record names nothing: it denies as a whole.
       }
     }
   }
   if (users.length === 0) return;
+  const [what, then] =
+    kind === 'address-set'
+      ? [`address set ${name} is used by rules of`, 'these rules then deny']
+      : [`bgp-filter ${name} is used by`, 'its sessions then pass nothing'];
   throw new NetctlError(
     'IN_USE',
-    `address set ${set} is used by rules of ${users.join(', ')}: change them first, or use --force: these rules then deny`,
-    { set, users },
+    `${what} ${users.join(', ')}: change them first, or use --force: ${then}`,
+    kind === 'address-set' ? { set: name, users } : { filter: name, users },
   );
 }
 

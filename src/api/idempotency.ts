@@ -9,8 +9,8 @@ import type { FastifyInstance, FastifyRequest } from 'fastify';
 import { z } from 'zod';
 import { invalid, NetctlError } from '../lib/errors.ts';
 import type { Compare, Json, Revision, Store } from '../store/store.ts';
+import type { Caller } from './caller.ts';
 import type { ApiDeps } from './deps.ts';
-import { IdempotencyMismatch } from './errors.ts';
 import { parserOf, readOne } from './store-access.ts';
 
 const prefix = 'idempotency/';
@@ -56,7 +56,7 @@ export function keepAnswers(instance: FastifyInstance, { store, clock }: ApiDeps
   instance.addHook('preHandler', async (request, reply) => {
     const name = request.headers['idempotency-key'];
     if (request.method !== 'POST' || name === undefined) return;
-    const claim = await claimOrAnswer(store, keyOf(name), hashOf(request), clock.now());
+    const claim = await claimOrAnswer(store, keyOf(name, request.caller), hashOf(request), clock.now());
     if ('key' in claim) return void claims.set(request, claim);
     return reply.header('idempotency-replayed', 'true').code(claim.status).send(claim.body);
   });
@@ -87,7 +87,7 @@ async function claimOrAnswer(
   const before = await readOne(store, key, parseRecord);
   if (before !== null && !isOver(before.value, now)) {
     const { answer } = before.value;
-    if (before.value.hash !== hash) throw new IdempotencyMismatch(key.slice(prefix.length));
+    if (before.value.hash !== hash) throw mismatch(key.slice(prefix.length));
     if (answer !== null) return { status: answer.status, body: answer.body as Json };
     throw underWay(key);
   }
@@ -142,10 +142,11 @@ function isOver({ at, answer }: Kept, now: number): boolean {
   return Date.parse(at) + (answer === null ? claimMilliseconds : keptMilliseconds) <= now;
 }
 
-function keyOf(name: unknown): string {
+/** Callers with a certificate have keys of their own: nobody gets the answer that was somebody else's. */
+function keyOf(name: unknown, caller: Caller): string {
   if (typeof name !== 'string' || !/^[A-Za-z0-9_.:-]{1,128}$/.test(name))
     throw invalid('Idempotency-Key', name, '1 to 128 letters, digits or _ . : -');
-  return `${prefix}${name}`;
+  return `${prefix}${caller.realm === null ? '' : `${caller.realm}.`}${name}`;
 }
 
 /** The body has been checked, so its keys are in the order of the schema. */
@@ -153,6 +154,14 @@ function hashOf({ method, url, body }: FastifyRequest): string {
   return createHash('sha256')
     .update(`${method} ${url}\n${JSON.stringify(body)}`)
     .digest('hex');
+}
+
+function mismatch(key: string): NetctlError {
+  return new NetctlError(
+    'IDEMPOTENCY_MISMATCH',
+    `Idempotency-Key ${key} was used for another request: repeat a request as it was, and give each new one a key of its own`,
+    { key },
+  );
 }
 
 function underWay(key: string): NetctlError {

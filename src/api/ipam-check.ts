@@ -46,11 +46,16 @@ export function ipamCheckRoutes(instance: FastifyInstance, deps: ApiDeps): void 
   );
 }
 
-async function look({ store, node, clock }: ApiDeps): Promise<{ revision: number; remedies: Remedy[] }> {
+async function look({
+  store,
+  ipam,
+  node,
+  clock,
+}: ApiDeps): Promise<{ revision: number; remedies: Remedy[] }> {
   const { entries, revision } = await store.list('');
   const snapshot = readSnapshot(entries, revision);
   const now = new Date(clock.now());
-  const remedies = planRepair(snapshot, check(snapshot, now), now).map(
+  const remedies = planRepair(snapshot, check(snapshot, ipam.steadyNow()), now).map(
     ({ finding, action, step }): Remedy => {
       const decider = deciderOf(snapshot, finding);
       if (step === null || decider === null || decider === node)

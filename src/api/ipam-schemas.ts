@@ -53,6 +53,11 @@ function list<T extends z.ZodType>(item: T, what: string) {
 
 // reservations
 
+const KIND = 'routed or macvlan';
+const poolKind = z.enum(['routed', 'macvlan'], KIND).optional().meta({
+  description: 'From pools of this kind; that of the first pool or address named when absent, else routed',
+});
+
 const COUNT = `a number from 0 to ${MOST}`;
 const addressCount = z.int(COUNT).min(0, COUNT).max(MOST, COUNT).default(0);
 const RESERVATION = '1 to 64 letters, digits, "-" or "_"';
@@ -76,6 +81,7 @@ export const reserveBody = exactObject({
   ipv6: addressCount,
   addresses: list(addressText, 'addresses').meta({ description: 'Exactly these, instead of a number' }),
   macs: list(macText, 'MACs').meta({ description: 'For the addresses in turn' }),
+  kind: poolKind,
   pools: list(nameText, 'pools'),
   ranges: list(rangeText, 'ranges'),
   skip: list(addressText, 'addresses'),
@@ -108,7 +114,9 @@ export type ReservedItem = z.output<typeof reservedItem>;
 
 export const reservationItem = z.object({ id: z.string(), ...reservationSchema.shape });
 export type ReservationItem = z.output<typeof reservationItem>;
-export const reservationList = listOf(reservationItem);
+const reservationRow = reservationItem.extend({ revision });
+export const reservationList = listOf(reservationRow);
+export const reservationShown = reservationRow;
 export const reservationParams = exactObject({ reservation: reservationId });
 export const tenantQuery = exactObject({ tenant: ownerText.optional() });
 export const extendBody = exactObject({ ttlSeconds: seconds, tenant });
@@ -137,7 +145,11 @@ export const allocationQuery = exactObject({
 export type AllocationQuery = z.output<typeof allocationQuery>;
 export const allocationPage = z.object({
   revision,
-  items: z.array(addressItem).meta({ description: 'In the order of the addresses as texts' }),
+  items: z
+    .array(
+      addressItem.extend({ releasable: z.boolean().meta({ description: 'Without force, by who asks' }) }),
+    )
+    .meta({ description: 'In the order of the addresses as texts' }),
   next: address.nullable().meta({ description: 'The cursor of the next page, or null' }),
 });
 export type AllocationPage = z.output<typeof allocationPage>;
@@ -188,11 +200,25 @@ export const releasedOwner = z.object({
   kept: z.array(address).meta({ description: 'Of policy never: freed by force only' }),
 });
 export type ReleasedOwner = z.output<typeof releasedOwner>;
-export const quarantineBody = exactObject({
+export const conflictBody = exactObject({
+  address: addressText,
   mac: macText.meta({ description: 'Who answered for the address' }),
   node: nodeText.optional().meta({ description: 'Where it was seen; this node when absent' }),
+  at: z.iso
+    .datetime('a time such as 2026-01-02T03:04:05Z')
+    .optional()
+    .meta({ description: 'Now when absent' }),
 });
-export const quarantined = z.object({ address, ...addressSchema.shape });
+export const conflictAnswer = z.object({
+  address,
+  ...addressSchema.shape,
+  alternate: z
+    .object({ reservation: z.string(), address, mac: mac.nullable(), generation: count })
+    .nullable()
+    .meta({ description: 'Another address of the pool, held for the owner for ten minutes' }),
+  alternateReason: z.string().nullable().meta({ description: 'Why there is none' }),
+});
+export type ConflictAnswer = z.output<typeof conflictAnswer>;
 
 // numbers
 
@@ -213,6 +239,11 @@ const poolUsage = {
 };
 export const capacityBody = exactObject({
   tenant: ownerText,
+  app: ownerText.default('default').meta({ description: 'Of the sticky instances' }),
+  stickyInstances: list(ownerText, 'instances').meta({
+    description: 'Where could these run with the addresses kept for them?',
+  }),
+  kind: poolKind,
   pools: list(nameText, 'pools'),
   nodes: z
     .array(nodeText, 'a list of nodes')
@@ -233,6 +264,14 @@ export const capacityAnswer = z.object({
   ),
   pools: z.array(z.object({ key: name, ...usage, ...poolUsage })),
   quotaLeft: count.nullable(),
+  sticky: z.array(
+    z.object({
+      instance: z.string(),
+      addresses: z.array(address).meta({ description: 'Kept for it; empty: it may run anywhere' }),
+      usedOn: z.string().nullable().meta({ description: 'Where a container has them now' }),
+      nodes: z.array(z.string()).meta({ description: 'Of the nodes asked about' }),
+    }),
+  ),
 });
 const BY = 'pool, node, tenant or app';
 export const utilizationQuery = exactObject({
@@ -285,3 +324,20 @@ export const checkAnswer = z.object({
   remaining: z.array(z.object(finding)).meta({ description: 'What a second look finds' }),
 });
 export type CheckAnswer = z.output<typeof checkAnswer>;
+export const collectBody = exactObject({
+  dryRun: z.boolean(SWITCH).default(false),
+  confirmed: z.boolean(SWITCH).default(false).meta({ description: 'Many endpoints are really gone' }),
+});
+export const collectAnswer = z.object({
+  items: z.array(
+    z.object({
+      address,
+      node: z.string().nullable(),
+      verdict: z.enum(['confirmed', 'waiting', 'live', 'unreachable']),
+      evidence: z.string(),
+      outcome: z.enum(['freed', 'changed', 'left']),
+    }),
+  ),
+  held: z.string().nullable().meta({ description: 'Why nothing was freed' }),
+});
+export type CollectAnswer = z.output<typeof collectAnswer>;

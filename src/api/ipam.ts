@@ -8,7 +8,8 @@ import type { FastifyInstance } from 'fastify';
 import { NetctlError } from '../lib/errors.ts';
 import { type Address, type Cidr, cidrContains, cidrSize } from '../model/ip.ts';
 import { addressKey } from '../model/keys.ts';
-import { addressSchema, blockSchema, poolSchema } from '../model/records.ts';
+import { type AddressRecord, addressSchema, blockSchema, poolSchema } from '../model/records.ts';
+import { type Caller, sees } from './caller.ts';
 import type { ApiDeps } from './deps.ts';
 import { byAddress, byName, setRevision, typed } from './http.ts';
 import { addressItem, addressList, addressParams, blockList, nodeQuery, usageList } from './schemas.ts';
@@ -72,11 +73,12 @@ export function ipamRoutes(instance: FastifyInstance, { store }: ApiDeps): void 
     },
   );
 
+  const config = { audience: 'tenant' } as const;
   const oneSchema = { params: addressParams, response: { 200: addressItem } };
-  api.get('/v1/ipam/addresses/:address', { schema: oneSchema }, async (request, reply) => {
+  api.get('/v1/ipam/addresses/:address', { config, schema: oneSchema }, async (request, reply) => {
     const { address } = request.params;
     const found = await readOne(store, addressKey(address), parseAddressRecord);
-    if (found === null) {
+    if (found === null || !showsTo(request.caller, found.value)) {
       throw new NetctlError('NOT_FOUND', `address ${address} is not allocated: see \`netctl ipam show\``, {
         address,
       });
@@ -84,4 +86,9 @@ export function ipamRoutes(instance: FastifyInstance, { store }: ApiDeps): void 
     setRevision(reply, found.revision);
     return { address, ...found.value, revision: found.revision };
   });
+}
+
+/** A cooling address is nobody's, whoever had it last. */
+function showsTo(caller: Caller, { owner, state }: AddressRecord): boolean {
+  return caller.operator || (sees(caller, owner.tenant) && state !== 'cooldown');
 }

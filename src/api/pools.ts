@@ -2,16 +2,18 @@
  * Pools over HTTP: add, show, change, remove.
  *
  * In: requests and the store. Out: pool records. Never: two pools that share an address, a pool gone while an address of it
- * is out, a setting accepted that nothing carries out yet.
+ * is out, a setting accepted that its kind of pool does not carry out.
  */
 import type { FastifyInstance } from 'fastify';
 import type { z } from 'zod';
+import { refuseChanged } from '../ipam/fenced.ts';
 import { invalid, NetctlError } from '../lib/errors.ts';
 import { cidrBase, cidrContains, cidrsOverlap, prefixLength } from '../model/ip.ts';
 import { poolKey } from '../model/keys.ts';
 import { parseName } from '../model/names.ts';
 import { addressSchema, blockSchema, defaultBlockSize, type Pool, poolSchema } from '../model/records.ts';
-import type { Revision, Store } from '../store/store.ts';
+import type { Revision, Store, Write } from '../store/store.ts';
+import { type Caller, sees } from './caller.ts';
 import type { ApiDeps } from './deps.ts';
 import { byName, changedAnswer, ifMatch, isApplied, serialised, setRevision, typed } from './http.ts';
 import {
@@ -24,16 +26,7 @@ import {
   poolSet,
   removed,
 } from './schemas.ts';
-import {
-  checkIfMatch,
-  create,
-  parserOf,
-  raced,
-  readAll,
-  readOne,
-  readReadable,
-  rewrite,
-} from './store-access.ts';
+import { create, parserOf, raced, readAll, readOne, readReadable, rewrite } from './store-access.ts';
 
 const parsePool = parserOf(poolSchema);
 
@@ -42,21 +35,29 @@ export function poolRoutes(instance: FastifyInstance, deps: ApiDeps): void {
   const { store } = deps;
   const oneAtATime = serialised();
 
-  api.get('/v1/pools', { schema: { response: { 200: poolList } } }, async () => {
+  const config = { audience: 'tenant' } as const;
+  api.get('/v1/pools', { config, schema: { response: { 200: poolList } } }, async ({ caller }) => {
     const { revision, found, broken } = await readReadable(store, 'pool', parsePool);
     const items = found.map(({ key, value, revision }) => ({ name: key.pool, ...value, revision }));
-    return { revision, items: items.sort((a, b) => byName(a.name, b.name)), broken };
+    const shown = items.flatMap((item) => shownTo(caller, item) ?? []);
+    return {
+      revision,
+      items: shown.sort((a, b) => byName(a.name, b.name)),
+      broken: caller.operator ? broken : [],
+    };
   });
 
   api.get(
     '/v1/pools/:pool',
-    { schema: { params: poolParams, response: { 200: poolItem } } },
+    { config, schema: { params: poolParams, response: { 200: poolItem } } },
     async (request, reply) => {
       const { pool } = request.params;
       const found = await readOne(store, poolKey(pool), parsePool);
-      if (found === null) throw noPool(pool);
-      setRevision(reply, found.revision);
-      return { name: pool, ...found.value, revision: found.revision };
+      const item = found === null ? null : { name: pool, ...found.value, revision: found.revision };
+      const shown = item === null ? null : shownTo(request.caller, item);
+      if (shown === null) throw noPool(pool);
+      setRevision(reply, shown.revision);
+      return shown;
     },
   );
 
@@ -86,8 +87,14 @@ export function poolRoutes(instance: FastifyInstance, deps: ApiDeps): void {
   );
 }
 
+/** To a tenant: the pools that it may use, without the names of the others that may. */
+function shownTo(caller: Caller, item: PoolItem): PoolItem | null {
+  if (caller.operator) return item;
+  const tenants = item.tenants.filter((tenant) => sees(caller, tenant));
+  return item.tenants.length > 0 && tenants.length === 0 ? null : { ...item, tenants };
+}
+
 async function addPool(store: Store, { name: wanted, ...body }: z.output<typeof poolAdd>): Promise<PoolItem> {
-  refuseUnsupported(body);
   const pool = checkedPool({ ...body, blockSize: body.blockSize ?? defaultBlockSize(body.cidr) });
   const { found } = await readAll(store, 'pool', parsePool);
   const names = new Set(found.map(({ key }) => key.pool));
@@ -104,13 +111,13 @@ async function addPool(store: Store, { name: wanted, ...body }: z.output<typeof 
   return { name, ...pool, revision };
 }
 
-/** @param others by name @throws INVALID, CONFLICT */
+/** @param others by name @throws INVALID, CIDR_OVERLAP */
 export function checkNewPool(pool: Pool, others: ReadonlyMap<string, Pool>): void {
   checkedPool(pool);
   for (const [name, other] of others) {
     if (!cidrsOverlap(other.cidr, pool.cidr)) continue;
     throw new NetctlError(
-      'CONFLICT',
+      'CIDR_OVERLAP',
       `cidr: ${pool.cidr} overlaps ${other.cidr} of pool ${name}: choose a prefix that shares no address with it`,
       { field: 'cidr', pool: name },
     );
@@ -148,6 +155,11 @@ async function setPool(
   return { name, ...value, revision };
 }
 
+/**
+ * Disabled first: who takes an address compares the pool's revision, so from then on none is taken, and all that was taken before can
+ * be seen here. Cut short, the pool stays disabled.
+ * @throws NOT_FOUND, IN_USE, CONFLICT
+ */
 export async function removePool(
   store: Store,
   name: string,
@@ -156,14 +168,21 @@ export async function removePool(
   const key = poolKey(name);
   const pool = await readOne(store, key, parsePool);
   if (pool === null) throw noPool(name);
-  checkIfMatch(`pool ${name}`, ifMatch, pool.revision);
+  refuseChanged(`pool ${name}`, ifMatch, pool.revision);
   await refuseInUse(store, name);
-  const result = await store.transact(
-    [{ kind: 'modified', key, revision: pool.revision }],
-    [{ kind: 'delete', key }],
-  );
-  if (!result.committed) throw raced(`pool ${name}`);
-  return result.revision;
+  const replace = async (after: Revision, write: Write): Promise<Revision> => {
+    const result = await store.transact([{ kind: 'modified', key, revision: after }], [write]);
+    if (!result.committed) throw raced(`pool ${name}`);
+    return result.revision;
+  };
+  const closed = await replace(pool.revision, { kind: 'put', key, value: { ...pool.value, disabled: true } });
+  try {
+    await refuseInUse(store, name);
+  } catch (error) {
+    await replace(closed, { kind: 'put', key, value: pool.value });
+    throw error;
+  }
+  return replace(closed, { kind: 'delete', key });
 }
 
 async function refuseInUse(store: Store, pool: string): Promise<void> {
@@ -186,14 +205,15 @@ async function refuseInUse(store: Store, pool: string): Promise<void> {
   );
 }
 
-/** A later version carries these out; until then a pool that asks for them would silently be something else. */
-function refuseUnsupported({ kind }: { kind?: Pool['kind'] | undefined }): void {
-  if (kind === undefined || kind === 'routed') return;
-  throw new NetctlError('INVALID', `kind: "${kind}" is not supported yet: expected routed`, {
-    field: 'kind',
-    value: kind,
-    accepted: 'routed',
-  });
+/** Nodes share a macvlan pool without claiming parts of it, and what is on the wire there is not translated by the host. */
+function refuseForMacvlan({ kind, cidr, blockSize, maxBlocksPerNode, natOutgoing }: Pool): void {
+  if (kind !== 'macvlan') return;
+  if (blockSize !== defaultBlockSize(cidr))
+    throw invalid('blockSize', blockSize, 'nothing for a macvlan pool: it has no blocks');
+  if (maxBlocksPerNode !== null)
+    throw invalid('maxBlocksPerNode', maxBlocksPerNode, 'null for a macvlan pool: it has no blocks');
+  if (natOutgoing)
+    throw invalid('natOutgoing', true, 'false for a macvlan pool: its traffic does not pass the host');
 }
 
 /** What is right for each field by itself may be wrong for this prefix. @throws INVALID naming the field */
@@ -204,7 +224,7 @@ function checkedPool(wanted: Readonly<Record<string, unknown>>): Pool {
     const field = String(issue.path[0] ?? 'pool');
     throw invalid(field, wanted[field], issue.message.replace(/^expected /, ''));
   }
-  refuseUnsupported(result.data);
+  refuseForMacvlan(result.data);
   const { cidr, excludes, gateway } = result.data;
   const outside = excludes.find(
     (exclude) => prefixLength(exclude) < prefixLength(cidr) || !cidrContains(cidr, cidrBase(exclude)),

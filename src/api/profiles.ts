@@ -6,6 +6,7 @@
  */
 import { isDeepStrictEqual } from 'node:util';
 import type { FastifyInstance } from 'fastify';
+import { refuseChanged } from '../ipam/fenced.ts';
 import { invalid, NetctlError } from '../lib/errors.ts';
 import { profileKey } from '../model/keys.ts';
 import {
@@ -37,7 +38,7 @@ import {
   ruleRemove,
   tagParams,
 } from './schemas.ts';
-import { checkIfMatch, create, flushRequest, raced, readOne, readReadable, rewrite } from './store-access.ts';
+import { create, flushRequest, raced, readOne, readReadable, rewrite } from './store-access.ts';
 
 /** Words that stand where a profile's name may stand: `netctl profile show`. */
 const RESERVED = ['add', 'remove', 'show'];
@@ -199,7 +200,7 @@ export async function removeProfile(
   const key = profileKey(name);
   const entry = await store.get(key);
   if (entry === null) throw noProfile(name);
-  checkIfMatch(`profile ${name}`, ifMatch, entry.modified);
+  refuseChanged(`profile ${name}`, ifMatch, entry.modified);
   if (!force) await refuseInUse(store, name);
   const result = await store.transact(
     [{ kind: 'modified', key, revision: entry.modified }],

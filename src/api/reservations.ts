@@ -6,8 +6,9 @@
 import { randomUUID } from 'node:crypto';
 import type { FastifyInstance } from 'fastify';
 import { NetctlError } from '../lib/errors.ts';
+import { sees, showingTo } from './caller.ts';
 import type { ApiDeps } from './deps.ts';
-import { byName, typed } from './http.ts';
+import { byName, ifMatch, setRevision, typed } from './http.ts';
 import {
   cancelBody,
   cancelled,
@@ -16,33 +17,37 @@ import {
   reservationItem,
   reservationList,
   reservationParams,
+  reservationShown,
   reserveBody,
   reservedItem,
   tenantQuery,
 } from './ipam-schemas.ts';
+import { performed, steps } from './steps.ts';
 
-export function reservationRoutes(instance: FastifyInstance, { ipam }: ApiDeps): void {
+export function reservationRoutes(instance: FastifyInstance, deps: ApiDeps): void {
   const api = typed(instance);
+  const { ipam } = deps;
+  const config = { audience: 'tenant' } as const;
 
   api.post(
     '/v1/reservations',
-    { schema: { body: reserveBody, response: { 201: reservedItem, 202: reservedItem } } },
+    { config, schema: { body: reserveBody, response: { 201: reservedItem, 202: reservedItem } } },
     async (request, reply) => {
       const { id = randomUUID(), ...wanted } = request.body;
-      const { addresses, ...reserved } = await ipam.reserve({ ...wanted, id, kind: 'routed' });
-      reply.code(addresses.length < reserved.requested ? 202 : 201);
-      return { ...reserved, addresses: [...addresses] };
+      const reserved = await performed(deps, steps.reserve(deps, request.caller, { ...wanted, id }));
+      reply.code(reserved.addresses.length < reserved.requested ? 202 : 201);
+      return reserved;
     },
   );
 
   api.get(
     '/v1/reservations',
-    { schema: { querystring: tenantQuery, response: { 200: reservationList } } },
+    { config, schema: { querystring: tenantQuery, response: { 200: reservationList } } },
     async (request) => {
-      const { tenant } = request.query;
+      const tenant = showingTo(request.caller, request.query.tenant);
       const items = [...ipam.book.reservations()]
-        .filter(([, { value }]) => tenant === undefined || value.tenant === tenant)
-        .map(([id, { value }]) => ({ id, ...value }))
+        .filter(([, { value }]) => tenant === null || value.tenant === tenant)
+        .map(([id, { value, modified }]) => ({ id, ...value, revision: modified }))
         .sort((a, b) => byName(a.id, b.id));
       return { revision: ipam.book.revision, items };
     },
@@ -50,47 +55,46 @@ export function reservationRoutes(instance: FastifyInstance, { ipam }: ApiDeps):
 
   api.get(
     '/v1/reservations/:reservation',
-    { schema: { params: reservationParams, response: { 200: reservationItem } } },
-    async (request) => {
+    { config, schema: { params: reservationParams, response: { 200: reservationShown } } },
+    async (request, reply) => {
       const { reservation: id } = request.params;
       const known = ipam.book.reservation(id);
-      if (known === undefined)
+      if (known === undefined || !sees(request.caller, known.value.tenant))
         throw new NetctlError(
           'NOT_FOUND',
           `there is no reservation ${id} (any more): see \`netctl ipam show --reservations\``,
           { reservation: id },
         );
-      return { id, ...known.value };
+      setRevision(reply, known.modified);
+      return { id, ...known.value, revision: known.modified };
     },
   );
 
+  const params = reservationParams;
   api.post(
     '/v1/reservations/:reservation/extend',
-    { schema: { params: reservationParams, body: extendBody, response: { 200: reservationItem } } },
+    { config, schema: { params, body: extendBody, response: { 200: reservationItem } } },
     async (request) => {
-      const { reservation: id } = request.params;
-      const { ttlSeconds, tenant = null } = request.body;
-      return { id, ...(await ipam.extend({ id, tenant, ttlSeconds })) };
+      const call = { ...request.body, ...request.params };
+      return performed(deps, steps.extend(deps, request.caller, call, ifMatch(request)));
     },
   );
 
   api.post(
     '/v1/reservations/:reservation/commit',
-    { schema: { params: reservationParams, body: commitBody, response: { 200: reservationItem } } },
+    { config, schema: { params, body: commitBody, response: { 200: reservationItem } } },
     async (request) => {
-      const { reservation: id } = request.params;
-      const { node, ttlSeconds, tenant = null } = request.body;
-      const lasting = ttlSeconds === undefined ? {} : { ttlSeconds };
-      return { id, ...(await ipam.commitTo({ id, tenant, node, ...lasting })) };
+      const call = { ...request.body, ...request.params };
+      return performed(deps, steps.commit(deps, request.caller, call, ifMatch(request)));
     },
   );
 
   api.post(
     '/v1/reservations/:reservation/cancel',
-    { schema: { params: reservationParams, body: cancelBody, response: { 200: cancelled } } },
+    { config, schema: { params, body: cancelBody, response: { 200: cancelled } } },
     async (request) => {
-      const { reservation: id } = request.params;
-      return { freed: [...(await ipam.cancel({ id, tenant: request.body.tenant ?? null }))] };
+      const call = { ...request.body, ...request.params };
+      return performed(deps, steps.cancel(deps, request.caller, call, ifMatch(request)));
     },
   );
 }

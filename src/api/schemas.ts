@@ -27,6 +27,7 @@ import {
 } from '../model/records.ts';
 import { ruleSchema } from '../model/rule.ts';
 import { parseSelector } from '../model/selector.ts';
+import { bgpStatus } from './bgp-schemas.ts';
 import { impact } from './explain-schemas.ts';
 
 export const revision = z.int().min(0).meta({ description: 'Store revision that last wrote it' });
@@ -43,7 +44,7 @@ export const errorBody = z.object({
 });
 
 /** Every change: what stands there now, and whether this host's kernel has it already. */
-function changed<T extends z.ZodType>(item: T) {
+export function changed<T extends z.ZodType>(item: T) {
   return z.object({ revision, applied: inForce, item });
 }
 const inForce = z.boolean().meta({ description: 'In force on this host when the answer was sent' });
@@ -55,7 +56,7 @@ export function listOf<T extends z.ZodType>(item: T) {
 }
 
 /** A list that shows what can be read though something of it cannot. */
-function readableListOf<T extends z.ZodType>(item: T) {
+export function readableListOf<T extends z.ZodType>(item: T) {
   return listOf(item).extend({ broken });
 }
 const broken = z
@@ -267,9 +268,39 @@ export const endpointSet = exactObject({
 });
 export type EndpointSet = z.input<typeof endpointSet>;
 
-export const nodeItem = z.object({ name: nodeName, ...nodeSchema.shape, revision });
+export const nodeItem = z.object({
+  name: nodeName,
+  ...nodeSchema.shape,
+  alive: z
+    .boolean()
+    .nullable()
+    .meta({ description: 'Whether its agent runs; null while the cluster cannot be asked' }),
+  since: z.string().nullable().meta({ description: 'When the agent that runs was started' }),
+  problems: z.array(z.string()).meta({ description: 'Why its agent says that it is not healthy' }),
+  state: z
+    .enum(['drained', 'fenced'])
+    .nullable()
+    .meta({ description: 'Set while an operator has it out of use' }),
+  revision,
+});
 export type NodeItem = z.output<typeof nodeItem>;
 export const nodeList = listOf(nodeItem);
+export const nodeParams = exactObject({ node: nodeText });
+export const nodeHoldings = z.object({
+  registered: z.boolean(),
+  blocks: count,
+  endpoints: count,
+  released: count.meta({ description: 'Addresses that will be free when their cooldown is over' }),
+  retained: count.meta({ description: 'Fixed addresses, kept for their owners' }),
+  reservations: count,
+});
+export type NodeHoldings = z.output<typeof nodeHoldings>;
+export const nodeRemoval = exactObject({
+  force: z.enum(['true', 'false'], 'true or false').default('false'),
+});
+export const nodeRemoved = nodeHoldings.extend({
+  forced: z.boolean().meta({ description: 'Its agent was running' }),
+});
 
 // the agent
 
@@ -297,6 +328,7 @@ export const statusItem = z.object({
         held: z.string().nullable(),
         waiting: count,
         oldest: z.string().nullable(),
+        lease: z.object({ held: z.boolean(), since: z.string(), error: z.string().nullable() }),
       })
       .nullable()
       .meta({ description: 'How the local store stands with the cluster; null on a host alone' }),
@@ -317,6 +349,7 @@ export const statusItem = z.object({
   }),
   records: z.object({ broken }),
   guard: z.object({ held: z.array(z.object({ what: z.string(), reason: z.string() })) }),
+  bgp: bgpStatus.nullable().meta({ description: 'null where it is switched off' }),
 });
 export type StatusItem = z.output<typeof statusItem>;
 

@@ -11,26 +11,49 @@ import type { z } from 'zod';
 import { NetctlError } from '../lib/errors.ts';
 import { checkJson } from '../model/check.ts';
 import { allocationRoutes } from './allocations.ts';
+import { batchRoutes } from './batch.ts';
+import { bgpRoutes } from './bgp.ts';
+import { keepBudgets } from './budget.ts';
+import { admit, type Caller } from './caller.ts';
 import { capacityRoutes } from './capacity.ts';
+import { conflictRoutes } from './conflicts.ts';
 import type { ApiDeps } from './deps.ts';
 import { documentRoutes } from './documents.ts';
 import { endpointRoutes } from './endpoints.ts';
 import { errorAnswer } from './errors.ts';
 import { explainRoutes } from './explain.ts';
+import { gcRoutes } from './gc.ts';
 import { keepAnswers } from './idempotency.ts';
+import { importRoutes } from './import.ts';
 import { ipamRoutes } from './ipam.ts';
 import { ipamCheckRoutes } from './ipam-check.ts';
+import { ipamCollectRoutes } from './ipam-collect.ts';
+import { Metrics } from './metrics.ts';
+import { nodeVerbRoutes } from './node-verbs.ts';
+import { nodeRoutes } from './nodes.ts';
 import { poolRoutes } from './pools.ts';
 import { profileRoutes } from './profiles.ts';
 import { reservationRoutes } from './reservations.ts';
 import { errorBody } from './schemas.ts';
 import { systemRoutes } from './system.ts';
+import { tenantRoutes } from './tenants.ts';
+import { watchRoutes } from './watch.ts';
 
 /** Requests larger than this are refused: the largest profile that fits the store is far smaller. */
 const MAX_BODY_BYTES = 1 << 20;
 
-export function buildApi(deps: ApiDeps): FastifyInstance {
-  const api = fastify({ bodyLimit: MAX_BODY_BYTES, routerOptions: { maxParamLength: 1024 } });
+/** After a colon at the end of a path; none of them is the end of an IPv6 address. */
+const verbs =
+  /:(extend|commit|cancel|bind|activate|unbind|transfer|release|batch|fence|drain|readmit|forget|plan|apply)(?=$|\?)/;
+
+/** @param metrics measures the requests, and is served too */
+export function buildApi(deps: ApiDeps, metrics = new Metrics(deps)): FastifyInstance {
+  const api = fastify({
+    bodyLimit: MAX_BODY_BYTES,
+    routerOptions: { maxParamLength: 1024 },
+    // `…/deploy-41:extend` is `…/deploy-41/extend`: both spellings of a verb are in use elsewhere.
+    rewriteUrl: ({ url = '/' }) => url.replace(verbs, '/$1'),
+  });
   api.removeContentTypeParser('text/plain');
   api.setValidatorCompiler(validator);
   api.setSerializerCompiler(serializerCompiler);
@@ -46,15 +69,49 @@ export function buildApi(deps: ApiDeps): FastifyInstance {
     openapi: { openapi: '3.1.0', info: { title: 'netctl', version: deps.version } },
     transform: jsonSchemaTransform,
   });
+  api.decorateRequest('caller', null as unknown as Caller);
+  api.addHook('onRequest', async (request) => {
+    request.caller = deps.callerOf(request.raw.socket);
+    admit(request);
+  });
   api.register(async (v1) => {
+    keepBudgets(v1, deps);
     v1.addHook('onRoute', ({ schema }) => {
       if (schema?.response) Object.assign(schema.response, { '4xx': errorBody, '5xx': errorBody });
     });
-    const areas = [systemRoutes, poolRoutes, profileRoutes, documentRoutes, endpointRoutes, explainRoutes];
-    for (const routes of [...areas, ipamRoutes, capacityRoutes, ipamCheckRoutes]) routes(v1, deps);
+    metrics.attach(v1);
+    const areas = [
+      systemRoutes,
+      nodeRoutes,
+      poolRoutes,
+      profileRoutes,
+      documentRoutes,
+      endpointRoutes,
+      explainRoutes,
+      bgpRoutes,
+    ];
+    for (const routes of [
+      ...areas,
+      ipamRoutes,
+      capacityRoutes,
+      ipamCheckRoutes,
+      ipamCollectRoutes,
+      watchRoutes,
+      importRoutes,
+      tenantRoutes,
+    ])
+      routes(v1, deps);
     v1.register(async (repeatable) => {
       keepAnswers(repeatable, deps);
-      for (const routes of [reservationRoutes, allocationRoutes]) routes(repeatable, deps);
+      for (const routes of [
+        reservationRoutes,
+        allocationRoutes,
+        batchRoutes,
+        conflictRoutes,
+        nodeVerbRoutes,
+        gcRoutes,
+      ])
+        routes(repeatable, deps);
     });
   });
   return api;

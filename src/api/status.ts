@@ -5,6 +5,8 @@
  * as a sentence. Never: a decision about traffic taken from it.
  */
 
+import type { BgpStatus } from './bgp-schemas.ts';
+
 export interface AgentStatus {
   readonly agent: { readonly version: string; readonly startedAt: string; readonly pid: number };
   readonly store: {
@@ -26,6 +28,8 @@ export interface AgentStatus {
       /** Changes of this node that the cluster does not have yet, and since when the first of them. */
       readonly waiting: number;
       readonly oldest: string | null;
+      /** What tells the other hosts that this agent lives. */
+      readonly lease: { readonly held: boolean; readonly since: string; readonly error: string | null };
     } | null;
   };
   readonly policy: {
@@ -51,6 +55,23 @@ export interface AgentStatus {
   readonly records: { readonly broken: readonly { readonly key: string; readonly reason: string }[] };
   /** What the agent would delete if it believed the store, and holds until an operator confirms. */
   readonly guard: { readonly held: readonly { readonly what: string; readonly reason: string }[] };
+}
+
+/** Why BGP is not as it should be. */
+export function bgpProblems({ error, inSync, differences, problems, sessions }: BgpStatus): string[] {
+  const isUnexplained = !inSync && error === null && differences.length === 0;
+  return [
+    ...(isUnexplained ? ['bgp: BIRD does not have its configuration yet'] : []),
+    ...(error === null ? [] : [`bgp: ${error}`]),
+    ...differences.map((difference) => `bgp: ${difference}`),
+    ...problems.map((problem) => `bgp: ${problem}`),
+    ...sessions
+      .filter(({ state }) => state !== 'Established')
+      .map(
+        ({ name, peer, state, since, lastError }) =>
+          `bgp: session with ${name} (${peer}) is ${state}${since === null ? '' : ` since ${since}`}${because(lastError)}`,
+      ),
+  ];
 }
 
 /** One effective setting and where it came from (`flag`, `environment`, `file`, `default`). */
@@ -79,9 +100,14 @@ function clusterProblems({
   error,
   held,
   waiting,
+  lease,
 }: NonNullable<AgentStatus['store']['cluster']>): string[] {
   const cutOff = `cluster: not reachable since ${since}${because(error)}; ${waiting} changes wait for it`;
-  return [...(reachable ? [] : [cutOff]), ...(held === null ? [] : [`cluster: held back: ${held}`])];
+  const unseen = `cluster: no lease since ${lease.since}${because(lease.error)}: other hosts take this agent for gone`;
+  return [
+    ...(reachable ? (lease.held ? [] : [unseen]) : [cutOff]),
+    ...(held === null ? [] : [`cluster: held back: ${held}`]),
+  ];
 }
 
 function because(error: string | null): string {

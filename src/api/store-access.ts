@@ -8,10 +8,10 @@
 import { randomUUID } from 'node:crypto';
 import { isDeepStrictEqual } from 'node:util';
 import { ZodError, type z } from 'zod';
+import { refuseChanged } from '../ipam/fenced.ts';
 import { NetctlError } from '../lib/errors.ts';
 import { connectionFlushKey, type Key, type KeyKind, keyPrefix, parseKey } from '../model/keys.ts';
 import type { Compare, Entry, Json, Revision, Store, Write } from '../store/store.ts';
-import { PreconditionFailed } from './errors.ts';
 
 /** How often a change looks again when other writers keep being quicker. */
 const MAX_ATTEMPTS = 8;
@@ -22,7 +22,7 @@ export interface Found<T, K extends KeyKind = KeyKind> {
   readonly revision: Revision;
 }
 
-/** All records of a kind, as of one revision. @throws BUG naming the key of a record that does not pass its check */
+/** All records of a kind, as of one revision. @throws RECORD_BROKEN naming the key of a record that does not pass its check */
 export async function readAll<T, K extends KeyKind>(
   store: Store,
   kind: K,
@@ -59,7 +59,7 @@ export async function readReadable<T, K extends KeyKind>(
   return { revision, found, broken };
 }
 
-/** One record, or null. @throws BUG as `readAll` */
+/** One record, or null. @throws RECORD_BROKEN as `readAll` */
 export async function readOne<T>(
   store: Store,
   key: string,
@@ -113,7 +113,7 @@ export async function rewrite<T>(
   for (let attempt = 1; attempt <= MAX_ATTEMPTS; attempt++) {
     const entry = await store.get(key);
     if (entry === null) throw request.missing();
-    checkIfMatch(what, request.ifMatch, entry.modified);
+    refuseChanged(what, request.ifMatch, entry.modified);
     const value = await request.change(read(entry, request.parse));
     const json = request.serialise(value);
     if (isDeepStrictEqual(json, entry.value)) return { value, revision: entry.modified };
@@ -133,11 +133,6 @@ export function flushRequest(isAsked: boolean): Write[] {
   return isAsked ? [{ kind: 'put', key: connectionFlushKey, value: { id: randomUUID() } }] : [];
 }
 
-/** @throws PreconditionFailed */
-export function checkIfMatch(what: string, ifMatch: Revision | undefined, actual: Revision): void {
-  if (ifMatch !== undefined && ifMatch !== actual) throw new PreconditionFailed(what, ifMatch, actual);
-}
-
 export function raced(what: string): NetctlError {
   return new NetctlError(
     'CONFLICT',
@@ -150,8 +145,8 @@ function read<T>(entry: Entry, parse: (json: Json) => T): T {
     return parse(entry.value);
   } catch (error) {
     throw new NetctlError(
-      'BUG',
-      `the store holds a record that is not valid: ${entry.key}: ${reasonOf(error)}`,
+      'RECORD_BROKEN',
+      `the store holds a record that is not valid: ${entry.key}: ${reasonOf(error)}: delete it and make it anew`,
       { key: entry.key },
       error,
     );

@@ -1,30 +1,30 @@
 /**
- * Routes about the agent itself: version, status, configuration, nodes, and the document that describes the API.
+ * Routes about the agent itself: version, status, configuration, and the document that describes the API.
  *
- * In: what the agent reports, node records. Out: `/v1/version`, `/v1/status`, `/v1/config`, `/v1/nodes`, `/v1/openapi.json`.
+ * In: what the agent reports. Out: `/v1/version`, `/v1/status`, `/v1/config`, `/v1/openapi.json`.
  * Never: a secret of the configuration (the agent leaves them out of what it hands over).
  */
 import type { FastifyInstance } from 'fastify';
-import { nodeSchema } from '../model/records.ts';
 import type { ApiDeps } from './deps.ts';
-import { byName, typed } from './http.ts';
-import { configList, nodeList, statusItem, versionItem } from './schemas.ts';
-import { problemsOf } from './status.ts';
-import { parserOf, readAll } from './store-access.ts';
+import { typed } from './http.ts';
+import { configList, statusItem, versionItem } from './schemas.ts';
+import { bgpProblems, problemsOf } from './status.ts';
 
 export function systemRoutes(instance: FastifyInstance, deps: ApiDeps): void {
   const api = typed(instance);
 
-  api.get('/v1/openapi.json', { schema: { hide: true } }, () => instance.swagger());
+  const anyone = { audience: 'anyone' } as const;
+  api.get('/v1/openapi.json', { config: anyone, schema: { hide: true } }, () => instance.swagger());
 
-  api.get('/v1/version', { schema: { response: { 200: versionItem } } }, () => ({
+  api.get('/v1/version', { config: anyone, schema: { response: { 200: versionItem } } }, () => ({
     version: deps.version,
     node: deps.node,
   }));
 
-  api.get('/v1/status', { schema: { response: { 200: statusItem } } }, () => {
+  api.get('/v1/status', { schema: { response: { 200: statusItem } } }, async () => {
     const status = deps.status();
-    const problems = problemsOf(status);
+    const bgp = await deps.bgpStatus();
+    const problems = [...problemsOf(status), ...(bgp === null ? [] : bgpProblems(bgp))];
     const { agent, store, policy, endpoints, records, guard } = status;
     return {
       node: deps.node,
@@ -41,14 +41,9 @@ export function systemRoutes(instance: FastifyInstance, deps: ApiDeps): void {
       endpoints: { total: endpoints.total, unhealthy: [...endpoints.unhealthy] },
       records: { broken: [...records.broken] },
       guard: { held: [...guard.held] },
+      bgp,
     };
   });
 
   api.get('/v1/config', { schema: { response: { 200: configList } } }, () => ({ items: [...deps.config()] }));
-
-  api.get('/v1/nodes', { schema: { response: { 200: nodeList } } }, async () => {
-    const { revision, found } = await readAll(deps.store, 'node', parserOf(nodeSchema));
-    const items = found.map(({ key, value, revision }) => ({ name: key.node, ...value, revision }));
-    return { revision, items: items.sort((a, b) => byName(a.name, b.name)) };
-  });
 }

@@ -1,38 +1,20 @@
 /**
- * Commands about nodes and the agent itself: `node show`, `node status`, `check`, `config show`, `version`.
+ * Commands about the agent itself: `node status`, `check`, `config show`, `version`.
  *
  * In: arguments. Out: what the agent reports; `node status` also as an exit code. Never: "healthy" while the agent names a
  * problem.
  */
-import type { NodeItem, StatusItem, VersionItem } from '../api/schemas.ts';
+import type { StatusItem, VersionItem } from '../api/schemas.ts';
+import { printBgp } from './bgp-status.ts';
 import type { Command } from './command.ts';
 import { CliError, exitCodes } from './exit.ts';
 import type { Output, View } from './output.ts';
-import { joined } from './table.ts';
 
 interface ConfigItem {
   readonly key: string;
   readonly value: unknown;
   readonly source: string;
 }
-
-const nodeView: View<NodeItem> = {
-  kind: 'node',
-  name: ({ name }) => name,
-  columns: [
-    { header: 'NAME', value: ({ name }) => name },
-    { header: 'ADDRESS4', value: ({ address4 }) => address4 },
-    { header: 'ADDRESS6', value: ({ address6 }) => address6 },
-    { header: 'AS', value: ({ asNumber }) => asNumber, alignRight: true },
-    { header: 'VERSION', value: ({ version }) => version },
-    { header: 'STARTED', value: ({ startedAt }) => startedAt },
-    {
-      header: 'LABELS',
-      value: ({ labels }) => joined(Object.entries(labels).map(([key, value]) => `${key}=${value}`)),
-      wide: true,
-    },
-  ],
-};
 
 const configView: View<ConfigItem> = {
   kind: 'setting',
@@ -45,13 +27,6 @@ const configView: View<ConfigItem> = {
 };
 
 export const agentCommands: readonly Command[] = [
-  {
-    words: 'node show',
-    help: 'List the nodes.',
-    async run({ api, output }) {
-      await output.list(nodeView, (await api().send<{ items: NodeItem[] }>('GET', '/v1/nodes')).items);
-    },
-  },
   {
     words: 'node status',
     help: 'Show the state of this node; exit code 4 when it is not healthy.',
@@ -110,7 +85,7 @@ async function agentVersion(ask: () => Promise<VersionItem>): Promise<string | n
 }
 
 function printStatus(output: Output, status: StatusItem): void {
-  const { agent, store, policy, endpoints, guard, problems } = status;
+  const { agent, store, policy, endpoints, guard, bgp, problems } = status;
   const good = (ok: boolean, yes: string, no: string): string =>
     ok ? output.paint('green', yes) : output.paint('red', no);
   const since = store.since === null ? '' : ` since ${store.since}`;
@@ -132,6 +107,7 @@ function printStatus(output: Output, status: StatusItem): void {
     ['Held back', guard.held.length === 0 ? 'nothing' : `${guard.held.length}`],
   ];
   for (const [key, value] of lines) output.line(`${`${key}:`.padEnd(11)} ${value}`);
+  if (bgp !== null) printBgp(output, bgp);
   if (problems.length === 0) return;
   output.line('');
   output.line(output.paint('bold', 'Problems:'));
@@ -139,12 +115,13 @@ function printStatus(output: Output, status: StatusItem): void {
 }
 
 function clusterLine(
-  { reachable, since, held, waiting }: NonNullable<StatusItem['store']['cluster']>,
+  { reachable, since, held, waiting, lease }: NonNullable<StatusItem['store']['cluster']>,
   good: (ok: boolean, yes: string, no: string) => string,
 ): [string, string] {
   const state =
     held === null
       ? good(reachable, 'reachable', `not reachable since ${since}`)
       : good(false, '', 'held back');
-  return ['Cluster', `${state}, ${waiting} changes wait for it`];
+  const seen = good(lease.held, `lease since ${lease.since}`, `no lease since ${lease.since}`);
+  return ['Cluster', `${state}, ${waiting} changes wait for it, ${seen}`];
 }

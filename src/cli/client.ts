@@ -17,18 +17,30 @@ export type Environment = Readonly<Record<string, string | undefined>>;
 export interface Client {
   /** @throws CliError: refused (1), or agent or store out of reach (3) */
   send<T>(method: Method, path: string, body?: unknown): Promise<T>;
+  /** Lines of text, as they are. @throws CliError as send */
+  sendText<T>(method: Method, path: string, lines: string): Promise<T>;
+  /** What is answered, as it is. @throws CliError as send */
+  text(path: string): Promise<string>;
 }
 
-/**
- * @param address `unix:PATH` or `https://HOST:PORT`; for the latter `NETCTL_CA`, `NETCTL_CERT` and `NETCTL_KEY` name PEM files
- * @throws CliError (2)
- */
-export function openClient(address: string, env: Environment): Client {
-  const target = targetOf(address, env);
+/** PEM files. */
+export type TlsFiles = Readonly<Record<'ca' | 'cert' | 'key', string | undefined>>;
+
+/** @param address `unix:PATH` or `https://HOST:PORT`; `files` are for the latter @throws CliError (2) */
+export function openClient(address: string, files: TlsFiles): Client {
+  const target = targetOf(address, files);
   return {
     async send<T>(method: Method, path: string, body?: unknown): Promise<T> {
-      const answer = await exchange(target, address, method, path, body);
-      return unwrap<T>(answer, address);
+      const text = body === undefined ? undefined : JSON.stringify(body);
+      return unwrap<T>(await exchange(target, address, method, path, 'application/json', text), address);
+    },
+    async sendText<T>(method: Method, path: string, lines: string): Promise<T> {
+      return unwrap<T>(await exchange(target, address, method, path, 'text/plain', lines), address);
+    },
+    async text(path: string): Promise<string> {
+      const answer = await exchange(target, address, 'GET', path, 'application/json', undefined);
+      if (answer.status >= 400) unwrap(answer, address);
+      return answer.text;
     },
   };
 }
@@ -44,7 +56,7 @@ interface Target {
   readonly options: RequestOptions;
 }
 
-function targetOf(address: string, env: Environment): Target {
+function targetOf(address: string, files: TlsFiles): Target {
   if (address.startsWith('unix:') && address.length > 'unix:'.length) {
     return { secure: false, options: { socketPath: address.slice('unix:'.length), host: 'localhost' } };
   }
@@ -56,17 +68,20 @@ function targetOf(address: string, env: Environment): Target {
     );
   }
   const host = url.hostname.replace(/^\[|\]$/g, '');
-  const tls = { ca: pem(env, 'NETCTL_CA'), cert: pem(env, 'NETCTL_CERT'), key: pem(env, 'NETCTL_KEY') };
+  const tls = { ca: pem(files, 'ca'), cert: pem(files, 'cert'), key: pem(files, 'key') };
   return { secure: true, options: { host, port: url.port || 443, ...tls } as RequestOptions };
 }
 
-function pem(env: Environment, variable: string): Buffer | undefined {
-  const path = env[variable];
+function pem(files: TlsFiles, which: keyof TlsFiles): Buffer | undefined {
+  const path = files[which];
   if (path === undefined || path === '') return undefined;
   try {
     return readFileSync(path);
   } catch (error) {
-    throw new CliError(`${variable}: cannot read ${path}: ${(error as Error).message}`, exitCodes.usage);
+    throw new CliError(
+      `--${which} (NETCTL_${which.toUpperCase()}): cannot read ${path}: ${(error as Error).message}`,
+      exitCodes.usage,
+    );
   }
 }
 
@@ -75,13 +90,11 @@ async function exchange(
   address: string,
   method: Method,
   path: string,
-  body: unknown,
+  type: string,
+  text: string | undefined,
 ): Promise<{ status: number; text: string }> {
-  const text = body === undefined ? undefined : JSON.stringify(body);
   const headers =
-    text === undefined
-      ? {}
-      : { 'content-type': 'application/json', 'content-length': Buffer.byteLength(text) };
+    text === undefined ? {} : { 'content-type': type, 'content-length': Buffer.byteLength(text) };
   const open = secure ? (await import('node:https')).request : httpRequest;
   return new Promise((resolve, reject) => {
     const fail = (error: Error): void => reject(unreachable(address, error));

@@ -6,6 +6,7 @@
  */
 import type { Client } from './client.ts';
 import { CliError, exitCodes } from './exit.ts';
+import type { LabControl } from './lab-control.ts';
 import type { Output } from './output.ts';
 
 export interface Command {
@@ -39,6 +40,8 @@ export interface Context {
   readonly commands: readonly Command[];
   /** Opened on first use: a command that needs no agent has none. */
   api(): Client;
+  /** The lab on this machine; loaded on first use. */
+  lab(): Promise<LabControl>;
   /** Everything on standard input. @throws CliError when it is a terminal */
   readStdin(hint: string): Promise<string>;
 }

@@ -15,6 +15,9 @@ export const globalOptions: Readonly<Record<string, Option>> = {
     value: 'ADDRESS',
     help: 'unix:PATH or https://HOST:PORT (default: $NETCTL_API, else unix:/run/netctl/api.sock)',
   },
+  cert: { type: 'text', value: 'FILE', help: 'client certificate for https (default: $NETCTL_CERT)' },
+  key: { type: 'text', value: 'FILE', help: 'its key (default: $NETCTL_KEY)' },
+  ca: { type: 'text', value: 'FILE', help: "authority of the agent's certificate (default: $NETCTL_CA)" },
   help: { type: 'flag', help: 'show this' },
 };
 

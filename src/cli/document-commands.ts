@@ -15,7 +15,9 @@ import type { View } from './output.ts';
 import { readCounts, ruleLines } from './rule-lines.ts';
 import { type Column, joined } from './table.ts';
 
-const KINDS = { KIND: ['profile', 'policy', 'address-set', 'host-endpoint', 'pool'] };
+const KINDS = {
+  KIND: ['profile', 'policy', 'address-set', 'host-endpoint', 'pool', 'bgp-peer', 'bgp-filter'],
+};
 
 const base: readonly Column<DocumentItem>[] = [
   { header: 'NAME', value: ({ name }) => name },
@@ -47,6 +49,22 @@ const columns: Readonly<Record<string, readonly Column<DocumentItem>[]>> = {
     field('INTERFACE', 'interface'),
     field('PROFILES', 'profiles'),
     field('LABELS', 'labels'),
+  ],
+  'bgp-peer': [
+    ...base,
+    field('ADDRESS', 'address'),
+    field('AS', 'asNumber'),
+    field('NODE', 'node'),
+    field('NODE-SELECTOR', 'nodeSelector'),
+    field('PEER-SELECTOR', 'peerSelector'),
+  ],
+  'bgp-filter': [
+    ...base,
+    {
+      header: 'RULES',
+      value: ({ document }) => (document['rules'] as unknown[]).length,
+      alignRight: true,
+    },
   ],
   pool: [...base, field('CIDR', 'cidr'), field('KIND', 'poolKind'), field('NAT', 'natOutgoing')],
 };

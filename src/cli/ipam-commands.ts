@@ -15,6 +15,7 @@ import type {
 } from '../api/ipam-schemas.ts';
 import type { AddressItem } from '../api/schemas.ts';
 import { segment } from './client.ts';
+import { collectCommand } from './collect-command.ts';
 import { type Command, type Context, UsageError } from './command.ts';
 import { exitCodes } from './exit.ts';
 import { showCommand } from './ipam-show.ts';
@@ -110,6 +111,7 @@ export const ipamCommands: readonly Command[] = [
     help: 'Look for records that contradict each other; exit code 4 when something is found and not fixed.',
     run: checkRecords,
   },
+  collectCommand,
 ];
 
 function reservation({ args }: Context): ReserveBody {

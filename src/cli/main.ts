@@ -22,12 +22,16 @@ export interface Streams extends OutputStreams {
   readonly stdin: Readable & { readonly isTTY?: boolean };
 }
 
-/** @returns the exit code */
+/**
+ * @param lab makes hosts on this machine; without it those commands are refused
+ * @returns the exit code
+ */
 export async function main(
   argv: readonly string[],
   env: Environment,
   streams: Streams,
   version: string,
+  lab: Context['lab'] = withoutLab,
 ): Promise<number> {
   ignoreClosedReaders(streams);
   try {
@@ -36,7 +40,7 @@ export async function main(
       streams.stdout.write(`${helpText(topic).join('\n')}\n`);
       return exitCodes.done;
     }
-    return await runCall(parseCall(argv, commands), env, streams, version);
+    return await runCall(parseCall(argv, commands), env, streams, version, lab);
   } catch (error) {
     return report(error, streams);
   }
@@ -47,6 +51,7 @@ async function runCall(
   env: Environment,
   streams: Streams,
   version: string,
+  lab: Context['lab'],
 ): Promise<number> {
   const output = new Output(streams, formatOf(args.optionalText('output')), (env['NO_COLOR'] ?? '') !== '');
   let client: Client | undefined;
@@ -56,12 +61,21 @@ async function runCall(
     version,
     commands,
     api: () => {
-      client ??= openClient(args.optionalText('api') ?? (env['NETCTL_API'] || DEFAULT_API), env);
+      client ??= openClient(args.optionalText('api') ?? (env['NETCTL_API'] || DEFAULT_API), {
+        ca: args.optionalText('ca') ?? env['NETCTL_CA'],
+        cert: args.optionalText('cert') ?? env['NETCTL_CERT'],
+        key: args.optionalText('key') ?? env['NETCTL_KEY'],
+      });
       return client;
     },
+    lab,
     readStdin: (hint) => readStdin(streams, hint),
   });
   return code ?? exitCodes.done;
+}
+
+async function withoutLab(): Promise<never> {
+  throw new CliError('this netctl cannot make hosts');
 }
 
 /** A command's own complaint about its arguments comes with its usage. */

@@ -98,6 +98,13 @@ export class Output {
     this.#streams.stderr.write(`${text}\n`);
   }
 
+  /** How far something is, on standard error: a line that the next one replaces. Not on a terminal, only what is `done` is told. */
+  progress(text: string, done: boolean): void {
+    const { stderr } = this.#streams;
+    if (stderr.isTTY === true) stderr.write(`\r\u001b[K${text}${done ? '\n' : ''}`);
+    else if (done) this.note(text);
+  }
+
   /** A remark that something is not as it should be, though the command did what it was told. */
   warn(text: string): void {
     this.note(`netctl: warning: ${text}`);

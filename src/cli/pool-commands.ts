@@ -18,7 +18,11 @@ const poolView: View<PoolItem> = {
     { header: 'NAME', value: ({ name }) => name },
     { header: 'CIDR', value: ({ cidr }) => cidr },
     { header: 'KIND', value: ({ kind }) => kind },
-    { header: 'BLOCK', value: ({ blockSize }) => `/${blockSize}`, alignRight: true },
+    {
+      header: 'BLOCK',
+      value: ({ kind, blockSize }) => (kind === 'macvlan' ? null : `/${blockSize}`),
+      alignRight: true,
+    },
     { header: 'COOLDOWN', value: ({ cooldownSeconds }) => `${cooldownSeconds}s`, alignRight: true },
     { header: 'EXCLUDES', value: ({ excludes }) => joined(excludes) },
     { header: 'STATE', value: ({ disabled }) => (disabled ? 'disabled' : 'enabled') },

@@ -7,33 +7,53 @@
  */
 import { z } from 'zod';
 import { invalid, NetctlError } from '../lib/errors.ts';
-import type { AttachmentId, AttachRequest } from '../model/attachment.ts';
+import type { AttachmentId, AttachRequest, ForeignIpam } from '../model/attachment.ts';
+import type { Delegate } from '../model/delegate.ts';
 import { type Address, parseAddress, parseAddressOrCidr } from '../model/ip.ts';
 import { parseMac } from '../model/mac.ts';
+import {
+  duplicateDetections,
+  hostAccesses,
+  type MacvlanAttachment,
+  macvlanModes,
+  parseWord,
+} from '../model/macvlan.ts';
 import { parseInterfaceName, parseName } from '../model/names.ts';
-import { type Owner, ownerSchema } from '../model/records.ts';
+import {
+  longestTtlSeconds,
+  type Owner,
+  ownerSchema,
+  type ReleasePolicy,
+  releasePolicies,
+} from '../model/records.ts';
+import { type Config, parseConfig } from './config.ts';
+import { allocate, type DelegateCall } from './delegate.ts';
 import { CniError } from './errors.ts';
 import type { Request } from './frame.ts';
-import { type CniVersion, type Dns, supportedVersions } from './result.ts';
+import { type LinkBefore, linkBefore, previousResult } from './previous.ts';
+import type { AnswerForm, CniVersion, Dns } from './result.ts';
 
 export type CniCall =
   | {
       readonly command: 'ADD';
       readonly cniVersion: CniVersion;
       readonly attach: AttachRequest;
-      readonly dns: Dns;
+      readonly answer: AnswerForm;
     }
   | {
       readonly command: 'DEL';
       readonly cniVersion: CniVersion;
       readonly id: AttachmentId;
       readonly queuedAt: Date | null;
+      /** Who gave the addresses, if not our pools; it hears of every DEL. */
+      readonly delegate: DelegateCall | null;
     }
   | {
       readonly command: 'CHECK';
       readonly cniVersion: CniVersion;
       readonly id: AttachmentId;
       readonly expected: { readonly addresses: readonly Address[]; readonly netnsOpen: string };
+      readonly delegate: DelegateCall | null;
     }
   | {
       readonly command: 'GC';
@@ -41,149 +61,146 @@ export type CniCall =
       readonly network: string;
       /** null: the runtime gave no list, which says nothing about any attachment. */
       readonly valid: readonly Omit<AttachmentId, 'network'>[] | null;
+      readonly delegate: Delegate | null;
     }
-  | { readonly command: 'STATUS'; readonly cniVersion: CniVersion };
+  | { readonly command: 'STATUS'; readonly cniVersion: CniVersion; readonly delegate: Delegate | null };
 
 /** @throws CniError, or INVALID naming the field */
 export function parseCall(request: Request): CniCall {
   const config = parseConfig(request.stdin);
   const command = request.env.get('CNI_COMMAND') ?? '';
   const cniVersion = config.cniVersion;
-  if (request.env.get('NETCTL_ROLE') === 'ipam') throw unsupported('ipam.type', 'netctl-ipam');
+  const delegate = delegateOf(request, config);
   switch (command) {
     case 'ADD':
-      return { command, cniVersion, attach: attachRequest(request, config), dns: dnsOf(config) };
-    case 'DEL':
-      return { command, cniVersion, id: attachmentId(request.env, config), queuedAt: queuedAt(request.env) };
-    case 'CHECK':
       return {
         command,
         cniVersion,
-        id: attachmentId(request.env, config),
-        expected: expectation(request, config),
+        attach: attachRequest(request, config, delegate),
+        answer: answerForm(request, config),
       };
+    case 'DEL': {
+      const id = attachmentId(request.env, config);
+      return {
+        command,
+        cniVersion,
+        id,
+        queuedAt: queuedAt(request.env),
+        delegate: delegate && { delegate, id, netnsPath: netnsPath(request) },
+      };
+    }
+    case 'CHECK': {
+      const id = attachmentId(request.env, config);
+      return {
+        command,
+        cniVersion,
+        id,
+        expected: expectation(request, config),
+        delegate: delegate && { delegate, id, netnsPath: netnsPath(request) },
+      };
+    }
     case 'GC':
-      return { command, cniVersion, network: config.name, valid: validAttachments(config) };
+      return { command, cniVersion, network: config.name, valid: validAttachments(config), delegate };
     case 'STATUS':
-      return { command, cniVersion };
+      return { command, cniVersion, delegate };
     default:
       throw new CniError(4, `unknown CNI_COMMAND: ${command}`);
   }
 }
 
-const texts = z.array(z.string()).nullish();
-
-const configSchema = z.object({
-  cniVersion: z.enum(supportedVersions).default('0.1.0'),
-  name: z
-    .string()
-    .regex(/^[a-zA-Z0-9][a-zA-Z0-9_.-]*$/, 'expected a network name of letters, digits, "_", "." and "-"'),
-  mode: z.string().nullish(),
-  profiles: texts,
-  pools: texts,
-  mtu: z.int().min(0).max(65535).nullish(),
-  ipam: z.object({ type: z.string().nullish() }).nullish(),
-  prevResult: z.unknown().optional(),
-  runtimeConfig: z
-    .object({
-      ips: texts,
-      mac: z.string().nullish(),
-      dns: z.object({ servers: texts, searches: texts, options: texts }).nullish(),
-      bandwidth: z.unknown().optional(),
-      portMappings: z.array(z.unknown()).nullish(),
-    })
-    .nullish(),
-  args: z
-    .object({
-      cni: z
-        .object({
-          ips: texts,
-          labels: z.array(z.object({ key: z.string(), value: z.string() })).nullish(),
-          netctl: z
-            .strictObject({
-              profiles: texts,
-              pools: texts,
-              owner: z.string().nullish(),
-              extraSources: texts,
-            })
-            .nullish(),
-        })
-        .nullish(),
-    })
-    .nullish(),
-  'cni.dev/valid-attachments': z.array(z.object({ containerID: z.string(), ifname: z.string() })).nullish(),
-});
-type Config = z.infer<typeof configSchema>;
-
-const knownKeys = [
-  'cniVersion',
-  'prevResult',
-  'runtimeConfig',
-  'portMappings',
-  'containerID',
-  'extraSources',
-];
-const foldedKeys = new Map(knownKeys.map((key) => [key.toLowerCase(), key]));
-
-function parseConfig(stdin: string): Config {
-  let json: unknown;
-  try {
-    json = JSON.parse(stdin);
-  } catch (error) {
-    throw new CniError(6, `error unmarshall network config: ${(error as Error).message}`);
-  }
-  const parsed = configSchema.safeParse(fold(json, 8));
-  if (parsed.success) return parsed.data;
-  const issue = parsed.error.issues[0];
-  const path = issue?.path.join('.') ?? '';
-  throw new CniError(
-    7,
-    `invalid network config: ${path === '' ? 'the configuration' : path}: ${issue?.message ?? 'not valid'}`,
-  );
-}
-
-/** Go matches JSON keys without regard to case; so does this, for objects down to `depth`. */
-function fold(value: unknown, depth: number): unknown {
-  if (typeof value !== 'object' || value === null || depth === 0) return value;
-  if (Array.isArray(value)) return value.map((item) => fold(item, depth - 1));
-  return Object.fromEntries(
-    Object.entries(value).map(([key, item]) => {
-      const lower = key.toLowerCase();
-      return [foldedKeys.get(lower) ?? lower, fold(item, depth - 1)];
-    }),
-  );
-}
-
-function attachRequest(request: Request, config: Config): AttachRequest {
+function attachRequest(request: Request, config: Config, delegate: Delegate | null): AttachRequest {
   refuseUnsupported(config);
+  const id = attachmentId(request.env, config);
+  const before = isIpamOnly(request) ? null : linkBefore(config, id.interface);
   const args = cniArgs(request.env.get('CNI_ARGS') ?? '');
   const cni = config.args?.cni;
   const runtime = config.runtimeConfig;
   const ips = first(runtime?.ips, cni?.ips, list(args.get('IP')));
   const owner = cni?.netctl?.owner ?? args.get('NETCTL_OWNER');
-  const mac = runtime?.mac ?? args.get('MAC');
+  const reservation = cni?.netctl?.reservation ?? args.get('NETCTL_RESERVATION');
+  const mac = before?.mac ?? runtime?.mac ?? args.get('MAC');
   const profiles = first(cni?.netctl?.profiles, list(args.get('NETCTL_PROFILE')), config.profiles);
-  const pools = first(cni?.netctl?.pools, list(args.get('NETCTL_POOL')), config.pools);
+  const pools = first(cni?.netctl?.pools, list(args.get('NETCTL_POOL')), config.pools, config.ipam?.pools);
   return {
-    ...attachmentId(request.env, config),
-    netns: { open: netnsOpenPath(request), path: request.env.get('CNI_NETNS') ?? '' },
+    ...id,
+    netns: { open: netnsOpenPath(request), path: netnsPath(request) },
     profiles: profiles.map((profile) => parseName(profile, 'profile')),
     pools: pools.map((pool) => parseName(pool, 'pool')),
     addresses: ips.map((ip) => parseAddress(ip.split('/')[0], 'ip')),
     mac: mac ? parseMac(mac) : null,
     mtuBytes: checkedMtu(config.mtu ?? 0),
     owner: owner ? parseOwner(owner) : null,
+    reservation: reservation ? parseReservation(reservation) : null,
+    ...release(
+      cni?.netctl?.onRelease ?? args.get('NETCTL_ON_RELEASE'),
+      cni?.netctl?.retainSeconds ?? args.get('NETCTL_RETAIN_SECONDS'),
+      owner ? 'immutable' : 'delete',
+    ),
     extraSources: (cni?.netctl?.extraSources ?? []).map((net) => parseAddressOrCidr(net, 'extraSources')),
     labels: Object.fromEntries((cni?.labels ?? []).map(({ key, value }) => [key, value])),
+    macvlan: before === null && !isIpamOnly(request) ? macvlanOf(config) : null,
+    foreignLink: isIpamOnly(request)
+      ? { hostInterface: null }
+      : before && { hostInterface: before.hostInterface },
+    foreignIpam: foreignIpam(before, delegate && { delegate, id, netnsPath: netnsPath(request) }),
+  };
+}
+
+/** The addresses of a link that was there before us come with it. */
+function foreignIpam(before: LinkBefore | null, call: DelegateCall | null): ForeignIpam | null {
+  if (before !== null) return { allocate: async () => before.addresses, delegate: null };
+  return call && { allocate: () => allocate(call), delegate: call.delegate };
+}
+
+/** Called as `netctl-ipam` by another plugin: addresses, and nothing else. */
+function isIpamOnly(request: Request): boolean {
+  return request.env.get('NETCTL_ROLE') === 'ipam';
+}
+
+/** `ipam.type` names another IPAM plugin; our own name, or none, means our pools. */
+function delegateOf(request: Request, config: Config): Delegate | null {
+  const type = config.ipam?.type;
+  if (!type || ownIpam.has(type) || isIpamOnly(request)) return null;
+  if (type.includes('/'))
+    throw new CniError(7, `invalid network config: ipam.type: ${JSON.stringify(type)} is not a name`);
+  if (type === 'dhcp') throw unsupported('ipam.type', type);
+  const path = request.env.get('CNI_PATH') ?? '';
+  return { type, path, args: request.env.get('CNI_ARGS') ?? '', config: request.stdin };
+}
+
+const ownIpam: ReadonlySet<string> = new Set(['netctl', 'netctl-ipam']);
+
+function answerForm(request: Request, config: Config): AnswerForm {
+  return {
+    dns: dnsOf(config),
+    ipamRoutes: isIpamOnly(request) ? (config.ipam?.routes ?? []) : null,
+    before: previousResult(request.stdin),
+  };
+}
+
+function macvlanOf(config: Config): MacvlanAttachment | null {
+  const { parent, vlan, macvlanMode, hostAccess, duplicateDetection, defaultRoute } = config;
+  if (config.mode !== 'macvlan') {
+    const stray = Object.entries({ parent, macvlanMode, hostAccess, duplicateDetection }).find(
+      ([, value]) => value,
+    );
+    if (stray !== undefined)
+      throw new CniError(7, `invalid network config: ${stray[0]}: only with mode macvlan`);
+    return null;
+  }
+  if (!parent)
+    throw new CniError(7, 'invalid network config: parent: mode macvlan needs the interface to sit on');
+  return {
+    parent: parseInterfaceName(parent, 'parent'),
+    vlan: vlan || null,
+    mode: parseWord(macvlanModes, macvlanMode, 'macvlanMode', 'bridge'),
+    hostAccess: parseWord(hostAccesses, hostAccess, 'hostAccess', 'none'),
+    duplicateDetection: parseWord(duplicateDetections, duplicateDetection, 'duplicateDetection', 'off'),
+    defaultRoute: defaultRoute ?? true,
   };
 }
 
 function refuseUnsupported(config: Config): void {
-  if (config.mode && config.mode !== 'routed') throw unsupported('mode', config.mode);
-  if (config.ipam?.type && config.ipam.type !== 'netctl-ipam')
-    throw unsupported('ipam.type', config.ipam.type);
-  if (config.prevResult)
-    throw new CniError(2, 'unsupported field prevResult: netctl must be the first plugin of its list');
   if (config.runtimeConfig?.portMappings?.length)
     throw unsupported('runtimeConfig.portMappings', 'not empty');
   if (config.runtimeConfig?.bandwidth) throw unsupported('runtimeConfig.bandwidth', 'not empty');
@@ -204,8 +221,6 @@ function cniArgs(text: string): Map<string, string> {
     const at = pair.indexOf('=');
     if (at > 0) args.set(pair.slice(0, at), pair.slice(at + 1));
   }
-  if (args.has('NETCTL_RESERVATION'))
-    throw unsupported('CNI_ARGS NETCTL_RESERVATION', args.get('NETCTL_RESERVATION') ?? '');
   return args;
 }
 
@@ -219,6 +234,11 @@ function attachmentId(env: ReadonlyMap<string, string>, config: Config): Attachm
     containerId,
     interface: parseInterfaceName(env.get('CNI_IFNAME'), 'CNI_IFNAME'),
   };
+}
+
+/** As the runtime named it; empty where a DEL has none. */
+function netnsPath(request: Request): string {
+  return request.env.get('CNI_NETNS') ?? '';
 }
 
 /** The shim keeps the namespace open while we work, so its path needs no sense in our mount namespace. */
@@ -263,6 +283,29 @@ function parseOwner(text: string): Owner {
   const parsed = ownerSchema.safeParse({ tenant, app, instance });
   if (!parsed.success || more.length > 0) throw invalid('owner', text, 'tenant/app/instance');
   return parsed.data;
+}
+
+function parseReservation(text: string): string {
+  if (!/^[A-Za-z0-9_-]{1,64}$/.test(text))
+    throw invalid('reservation', text, 'the id of a reservation: 1 to 64 letters, digits, "-" or "_"');
+  return text;
+}
+
+/** @param fallback who names an owner wants the address again for it */
+function release(
+  policy: string | undefined,
+  seconds: string | number | undefined,
+  fallback: ReleasePolicy,
+): Pick<AttachRequest, 'onRelease' | 'retainSeconds'> {
+  const onRelease = policy ? releasePolicies.find((each) => each === policy) : fallback;
+  if (onRelease === undefined) throw invalid('onRelease', policy, releasePolicies.join(', '));
+  if (seconds === undefined || seconds === '') return { onRelease, retainSeconds: null };
+  const retainSeconds = Number(seconds);
+  if (onRelease !== 'ttl')
+    throw invalid('retainSeconds', seconds, `no value with onRelease ${onRelease}: it is for ttl`);
+  if (!Number.isInteger(retainSeconds) || retainSeconds < 1 || retainSeconds > longestTtlSeconds)
+    throw invalid('retainSeconds', seconds, `a whole number of seconds from 1 to ${longestTtlSeconds}`);
+  return { onRelease, retainSeconds };
 }
 
 function dnsOf(config: Config): Dns {

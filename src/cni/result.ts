@@ -16,6 +16,52 @@ export interface Dns {
   readonly options?: readonly string[];
 }
 
+/** What the answer to an ADD holds besides the attachment. */
+export interface AnswerForm {
+  readonly dns: Dns;
+  /** Called as an IPAM plugin: the routes of its configuration, to be handed on; null otherwise. */
+  readonly ipamRoutes: readonly { readonly dst: string; readonly gw?: string | null | undefined }[] | null;
+  /** The result of the plugin before us in the list. */
+  readonly before: Readonly<Record<string, unknown>> | null;
+}
+
+/** The whole answer to an ADD. @throws as cniResult */
+export function addAnswer(attachment: Attachment, cniVersion: CniVersion, form: AnswerForm): object {
+  if (form.ipamRoutes !== null) return ipamResult(attachment, cniVersion, form);
+  if (form.before === null) return cniResult(attachment, cniVersion, form.dns);
+  return attachment.isForeign
+    ? form.before
+    : joined(form.before, cniResult(attachment, cniVersion, form.dns));
+}
+
+/** Addresses without interfaces (CNI specification 1.1.0, section 4). */
+function ipamResult(attachment: Attachment, cniVersion: CniVersion, { dns, ipamRoutes }: AnswerForm): object {
+  const { interfaces, ips, routes, ...rest } = cniResult(attachment, cniVersion, dns) as {
+    interfaces?: unknown;
+    ips?: { interface?: number }[];
+    routes?: unknown;
+  };
+  if (ips === undefined) return rest; // 0.2.0 and older: there is no place for routes of no family
+  return { ...rest, ips: ips.map(({ interface: _, ...ip }) => ip), routes: ipamRoutes ?? [] };
+}
+
+/** Ours after theirs; the numbers of our interfaces move on. */
+function joined(before: Readonly<Record<string, unknown>>, ours: Record<string, unknown>): object {
+  const list = (result: Readonly<Record<string, unknown>>, key: string): Record<string, unknown>[] =>
+    Array.isArray(result[key]) ? (result[key] as Record<string, unknown>[]) : [];
+  const offset = list(before, 'interfaces').length;
+  const ips = list(ours, 'ips').map((ip) => ({ ...ip, interface: Number(ip['interface']) + offset }));
+  const { dns } = ours as { dns: Dns };
+  return {
+    ...before,
+    cniVersion: ours['cniVersion'],
+    interfaces: [...list(before, 'interfaces'), ...list(ours, 'interfaces')],
+    ips: [...list(before, 'ips'), ...ips],
+    routes: [...list(before, 'routes'), ...list(ours, 'routes')],
+    dns: Object.keys(dns).length > 0 ? dns : (before['dns'] ?? {}),
+  };
+}
+
 /** @throws code 7 where a version cannot say what there is (0.2.0 has one address of each family) */
 export function cniResult(attachment: Attachment, cniVersion: CniVersion, dns: Dns): Record<string, unknown> {
   if (cniVersion === '0.1.0' || cniVersion === '0.2.0') return legacyResult(attachment, cniVersion, dns);
@@ -24,19 +70,18 @@ export function cniResult(attachment: Attachment, cniVersion: CniVersion, dns: D
   return {
     cniVersion,
     interfaces: [
-      { name: attachment.hostInterface, mac: attachment.hostMac, ...mtu },
+      ...(attachment.host === null
+        ? []
+        : [{ name: attachment.host.interface, mac: attachment.host.mac, ...mtu }]),
       { name: attachment.interface, mac: attachment.mac, sandbox: attachment.netnsPath, ...mtu },
     ],
     ips: attachment.addresses.map((address) => ({
       ...(withVersion ? { version: String(familyOf(address)) } : {}),
-      address: withLength(address),
+      address: withLength(attachment, address),
       gateway: attachment.gateways[familyOf(address)],
-      interface: 1,
+      interface: attachment.host === null ? 0 : 1,
     })),
-    routes: familiesOf(attachment).map((family) => ({
-      dst: everything[family],
-      gw: attachment.gateways[family],
-    })),
+    routes: familiesOf(attachment).flatMap((family) => routeOf(attachment, family)),
     dns,
   };
 }
@@ -51,7 +96,7 @@ function legacyResult(attachment: Attachment, cniVersion: CniVersion, dns: Dns):
     const gateway = attachment.gateways[family];
     return [
       `ip${family}`,
-      { ip: withLength(address), gateway, routes: [{ dst: everything[family], gw: gateway }] },
+      { ip: withLength(attachment, address), gateway, routes: routeOf(attachment, family) },
     ];
   });
   return { cniVersion, ...Object.fromEntries(entries), dns };
@@ -59,7 +104,15 @@ function legacyResult(attachment: Attachment, cniVersion: CniVersion, dns: Dns):
 
 const everything: Readonly<Record<Family, string>> = { 4: '0.0.0.0/0', 6: '::/0' };
 
-const withLength = (address: Address): string => `${address}/${familyOf(address) === 4 ? 32 : 128}`;
+/** The default route, where the interface has one. */
+function routeOf({ gateways }: Attachment, family: Family): { dst: string; gw: Address }[] {
+  const gw = gateways[family];
+  return gw === undefined ? [] : [{ dst: everything[family], gw }];
+}
+
+function withLength({ addresses, prefixLengths }: Attachment, address: Address): string {
+  return `${address}/${prefixLengths[addresses.indexOf(address)]}`;
+}
 
 function familiesOf(attachment: Attachment): Family[] {
   return [...new Set(attachment.addresses.map(familyOf))];

@@ -8,10 +8,11 @@ import { createServer, type Server, type Socket } from 'node:net';
 import { NetctlError } from '../lib/errors.ts';
 import type { Logger } from '../lib/logger.ts';
 import type { Attacher } from '../model/attachment.ts';
+import { relay, release } from './delegate.ts';
 import { CniError, cniErrorText } from './errors.ts';
 import { decodeRequest, encodeReply, frameLength, type Request } from './frame.ts';
 import { type CniCall, parseCall } from './request.ts';
-import { cniResult } from './result.ts';
+import { addAnswer } from './result.ts';
 
 export interface PeerCredentials {
   readonly pid: number;
@@ -36,19 +37,23 @@ export function createCniServer(options: CniServerOptions): Server {
 export async function runCall(call: CniCall, attacher: Attacher): Promise<string> {
   switch (call.command) {
     case 'ADD':
-      return JSON.stringify(cniResult(await attacher.attach(call.attach), call.cniVersion, call.dns));
+      return JSON.stringify(addAnswer(await attacher.attach(call.attach), call.cniVersion, call.answer));
     case 'DEL':
       await attacher.detach(call.id, call.queuedAt ?? undefined);
+      if (call.delegate !== null) await release(call.delegate);
       return '';
     case 'CHECK':
       await attacher.check(call.id, call.expected);
+      if (call.delegate !== null) await relay('CHECK', call.delegate.delegate, call.delegate);
       return '';
     case 'GC':
       if (call.valid !== null) await attacher.collect(call.network, call.valid);
+      if (call.delegate !== null) await relay('GC', call.delegate, null);
       return '';
     case 'STATUS': {
-      const trouble = attacher.notReady();
+      const trouble = attacher.notReady(call.delegate === null);
       if (trouble !== null) throw new CniError(trouble.existingAffected ? 51 : 50, trouble.reason);
+      if (call.delegate !== null) await relay('STATUS', call.delegate, null);
       return '';
     }
   }

@@ -8,7 +8,8 @@
  * others touched; iptables instead of an nftables that was asked for.
  */
 import type { Logger } from '../lib/logger.ts';
-import { KernelError, type Linux, type NftBaseChain, type NftRequest } from '../linux/ports.ts';
+import type { NftBaseChain, NftRequest } from '../linux/nftables-port.ts';
+import { KernelError, type Linux } from '../linux/ports.ts';
 import { hashInRule } from '../policy/rule-hash.ts';
 import { IptablesBackend } from './iptables-backend.ts';
 import { NftBackend } from './nft-backend.ts';

@@ -7,30 +7,52 @@
  */
 import { NetctlError } from '../lib/errors.ts';
 import type { Logger } from '../lib/logger.ts';
-import { KernelError, type LinkInfo, type Linux, type Netns, type Routing } from '../linux/ports.ts';
-import { hostInterfacePrefix } from '../model/attachment.ts';
-import { type Address, type Cidr, type Family, familyOf, hostCidr } from '../model/ip.ts';
-import type { Endpoint } from '../model/records.ts';
 import {
-  blockRoute,
-  hostRoute,
-  planContainer,
-  planHost,
-  planHostRoutes,
-  routeProtocol,
-  type VethSpec,
-} from '../veth/plan.ts';
+  KernelError,
+  type LinkInfo,
+  type Linux,
+  type Netns,
+  type RouteInfo,
+  type Routing,
+} from '../linux/ports.ts';
+import { announcedProtocol, routeProtocol } from '../linux/route-protocols.ts';
+import { hostInterfacePrefix } from '../model/attachment.ts';
+import {
+  type Address,
+  addressBits,
+  type Cidr,
+  type Family,
+  familyOf,
+  hostCidr,
+  prefixLength,
+} from '../model/ip.ts';
+import type { Endpoint } from '../model/records.ts';
+import { blockRoute, planContainer, planHost, planHostRoutes, type VethSpec } from '../veth/plan.ts';
+import { twoIndexes } from './indexes.ts';
+import type { Wiring } from './wiring.ts';
 
-export class EndpointWiring {
+export class EndpointWiring implements Wiring {
   readonly #linux: Linux;
   readonly #host: Routing;
+  readonly #isAnnounced: (address: Address) => boolean;
   readonly #logger: Logger;
   readonly #forwarding = new Set<Family>();
+  #uplinks: readonly string[] = [];
 
-  constructor(linux: Linux, logger: Logger) {
+  /** @param isAnnounced whether the other hosts must be told of the address itself, since no block of this node has it */
+  constructor(linux: Linux, isAnnounced: (address: Address) => boolean, logger: Logger) {
     this.#linux = linux;
+    this.#isAnnounced = isAnnounced;
     this.#host = linux.openRouting();
     this.#logger = logger;
+  }
+
+  async make(endpoint: Endpoint, netns: Netns): Promise<void> {
+    this.finish(await this.begin(endpoint, netns), netns);
+  }
+
+  unmake({ hostInterface }: Endpoint): Promise<void> {
+    return this.remove(hostInterface);
   }
 
   /**
@@ -103,7 +125,7 @@ export class EndpointWiring {
     const container = this.#linux.openRouting(netns);
     try {
       const present = (await container.addresses(inside.index)).map(({ address }) => address);
-      const routes = await this.#host.routes({ protocol: routeProtocol });
+      const routes = await this.#ownRoutes();
       return [
         ...(host.up ? [] : [`host interface ${endpoint.hostInterface} is down`]),
         ...(inside.up ? [] : [`interface ${endpoint.interface} is down in the container`]),
@@ -124,8 +146,9 @@ export class EndpointWiring {
     }
   }
 
-  /** The blackhole for a block that this node holds, or its end. */
+  /** The blackhole for a block that this node holds, or its end. A block of one address has none: its host route is in that place. */
   setBlockRoute(block: Cidr, present: boolean): void {
+    if (isOneAddress(block)) return;
     try {
       this.#host.batch([{ kind: present ? 'route-replace' : 'route-delete', route: blockRoute(block) }]);
     } catch (error) {
@@ -133,11 +156,18 @@ export class EndpointWiring {
     }
   }
 
+  /** Reads by which interfaces the host may learn its own way out. */
+  async learnUplinks(): Promise<void> {
+    const links = await this.#host.links();
+    this.#uplinks = links.map(({ name }) => name).filter((name) => !name.startsWith(hostInterfacePrefix));
+  }
+
   /** Routed endpoints of the family need a host that forwards. */
   ensureForwarding(family: Family): void {
     if (this.#forwarding.has(family)) return;
     const path = family === 4 ? 'net/ipv4/ip_forward' : 'net/ipv6/conf/all/forwarding';
     if (this.#linux.readSysctl(path).trim() !== '1') {
+      if (family === 6) this.#keepAdvertisements();
       this.#linux.writeSysctl(path, '1');
       this.#logger.info({ sysctl: path }, 'switched forwarding on');
     }
@@ -175,17 +205,26 @@ export class EndpointWiring {
 
   /**
    * Makes host routes and neighbours of the given endpoints (whose links stand), and the block routes, exactly what they
-   * should be; routes of our protocol beyond those go. Returns what it changed, in words.
+   * should be; routes of our protocols beyond those go. Returns what it changed, in words.
    */
   async reconcileRoutes(
     endpoints: Iterable<Endpoint>,
     links: ReadonlyMap<string, LinkInfo>,
     blocks: Iterable<Cidr>,
   ): Promise<string[]> {
-    const actual = await this.#host.routes({ protocol: routeProtocol });
-    const neighbours = await this.#host.neighbours();
+    const actual = await this.#ownRoutes();
+    const present = new Set(actual.map(textOf));
+    const neighbours = new Set(
+      (await this.#host.neighbours())
+        .filter(({ permanent }) => permanent)
+        .map(({ linkIndex, address, mac }) => `${linkIndex} ${address} ${mac}`),
+    );
     const changed: string[] = [];
     const wanted = new Set<string>();
+    const isThere = (route: Place): boolean => {
+      wanted.add(textOf(route));
+      return present.has(textOf(route));
+    };
     for (const endpoint of endpoints) {
       const link = links.get(endpoint.hostInterface);
       if (link === undefined) continue;
@@ -194,43 +233,54 @@ export class EndpointWiring {
         this.#host.batch([{ kind: 'link-set', index: link.index, up: true }]);
         changed.push(`${link.name} up`);
       }
+      const announced = this.#announcedOf(endpoint);
       for (const address of endpoint.addresses) {
-        wanted.add(`${hostCidr(address)} ${link.index}`);
-        const route = actual.some(
-          ({ destination, linkIndex }) => destination === hostCidr(address) && linkIndex === link.index,
-        );
-        const neighbour = neighbours.some(
-          (entry) =>
-            entry.linkIndex === link.index &&
-            entry.address === address &&
-            entry.mac === endpoint.mac &&
-            entry.permanent,
-        );
-        if (route && neighbour) continue;
-        this.#host.batch(planHostRoutes(link.index, endpoint.mac, [address]));
+        const route = isThere({
+          destination: hostCidr(address),
+          type: 'unicast',
+          linkIndex: link.index,
+          protocol: announced.has(address) ? announcedProtocol : routeProtocol,
+        });
+        if (route && neighbours.has(`${link.index} ${address} ${endpoint.mac}`)) continue;
+        this.#host.batch(planHostRoutes(link.index, endpoint.mac, [address], announced));
         changed.push(`route to ${address}`);
       }
     }
     for (const block of blocks) {
-      wanted.add(`${block} blackhole`);
-      if (actual.some(({ destination, type }) => destination === block && type === 'blackhole')) continue;
+      if (isOneAddress(block) || isThere({ ...blockRoute(block), linkIndex: null })) continue;
       this.setBlockRoute(block, true);
       changed.push(`block route ${block}`);
     }
-    for (const { destination, type, linkIndex } of actual) {
-      if (wanted.has(`${destination} ${type === 'blackhole' ? type : linkIndex}`)) continue;
-      const route =
-        type === 'blackhole' || linkIndex === null
-          ? blockRoute(destination)
-          : { ...hostRoute(linkIndex, destination.split('/')[0] as Address), destination };
-      this.#host.batch([{ kind: 'route-delete', route }]);
-      changed.push(`removed route ${destination}`);
+    // Read again: a route that was put right replaced the wrong one.
+    for (const route of changed.length > 0 ? await this.#ownRoutes() : actual) {
+      if (wanted.has(textOf(route))) continue;
+      this.#deleteRoute(route);
+      changed.push(`removed route ${route.destination}`);
     }
     return changed;
   }
 
+  /** Takes the host's way to the address away, and with it what the other hosts are told, though its link stands. */
+  async forgetAddress(address: Address): Promise<void> {
+    for (const route of await this.#ownRoutes())
+      if (route.destination === hostCidr(address)) this.#deleteRoute(route);
+  }
+
   close(): void {
     this.#host.close();
+  }
+
+  /** A host that forwards drops what it learned from router advertisements, its default route too, unless told to listen on (2). */
+  #keepAdvertisements(): void {
+    for (const name of this.#uplinks) {
+      const path = `net/ipv6/conf/${name}/accept_ra`;
+      try {
+        if (this.#linux.readSysctl(path).trim() === '1') this.#linux.writeSysctl(path, '2');
+      } catch (error) {
+        // It has gone meanwhile, or has no IPv6.
+        if (!isErrno(error, 'ENOENT')) throw error;
+      }
+    }
   }
 
   #spec(endpoint: Endpoint, netns: Netns): VethSpec {
@@ -244,7 +294,31 @@ export class EndpointWiring {
       mac: endpoint.mac,
       mtuBytes: endpoint.mtuBytes,
       addresses: endpoint.addresses,
+      announced: this.#announcedOf(endpoint),
     };
+  }
+
+  #announcedOf({ addresses }: Endpoint): ReadonlySet<Address> {
+    return new Set(addresses.filter(this.#isAnnounced));
+  }
+
+  async #ownRoutes(): Promise<RouteInfo[]> {
+    return (
+      await Promise.all([routeProtocol, announcedProtocol].map((protocol) => this.#host.routes({ protocol })))
+    ).flat();
+  }
+
+  /** One that went meanwhile is no error. */
+  #deleteRoute({ destination, type, linkIndex, protocol }: RouteInfo): void {
+    const route =
+      type === 'blackhole' || linkIndex === null
+        ? ({ destination, type: 'blackhole', protocol } as const)
+        : ({ destination, type: 'unicast', linkIndex, scope: 'link', protocol } as const);
+    try {
+      this.#host.batch([{ kind: 'route-delete', route }]);
+    } catch (error) {
+      if (!isErrno(error, 'ESRCH', 'ENOENT')) throw error;
+    }
   }
 
   /** After a failed host batch: rolls back, then throws the cause in our words, or returns when another attempt makes sense. */
@@ -290,11 +364,12 @@ export class EndpointWiring {
   }
 }
 
-/** Two different interface indexes that are most likely unused; a clash is answered by trying again. */
-function twoIndexes(): [number, number] {
-  const first = 100_000 + 2 * Math.floor(Math.random() * 4_000_000);
-  return [first, first + 1];
-}
+const isOneAddress = (block: Cidr): boolean => prefixLength(block) === addressBits(familyOf(block));
+
+type Place = Pick<RouteInfo, 'destination' | 'type' | 'linkIndex' | 'protocol'>;
+
+const textOf = ({ destination, type, linkIndex, protocol }: Place): string =>
+  `${destination} ${type === 'blackhole' ? type : linkIndex} ${protocol}`;
 
 function isErrno(error: unknown, ...names: string[]): boolean {
   return error instanceof KernelError && names.includes(error.errno);

@@ -7,7 +7,9 @@
  * In: the calls of PolicyBackend. Out: transactions, each of both families. Never: a program executed, another table touched, a
  * moment between two states.
  */
-import { type IpSetMember, KernelError, type Linux, type Nftables, type NftRequest } from '../linux/ports.ts';
+
+import type { Nftables, NftRequest } from '../linux/nftables-port.ts';
+import { type IpSetMember, KernelError, type Linux } from '../linux/ports.ts';
 import type { Family } from '../model/ip.ts';
 import type { Chain, ChainRule } from '../policy/chain.ts';
 import { mergePorts } from '../policy/merge-ports.ts';

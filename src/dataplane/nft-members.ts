@@ -4,7 +4,9 @@
  * In: members that come and go, prefixes among them, one inside another. Out: elements. Never: two elements that overlap (the
  * kernel refuses them), a scan of a set that holds single addresses only.
  */
-import type { IpSetMember, NftData } from '../linux/ports.ts';
+
+import type { NftData } from '../linux/nftables-port.ts';
+import type { IpSetMember } from '../linux/ports.ts';
 import {
   addressBits,
   addressValue,

@@ -13,7 +13,7 @@ import type {
   NftSetInfo,
   NftSetSpec,
   NftTable,
-} from '../linux/ports.ts';
+} from '../linux/nftables-port.ts';
 import type { Family } from '../model/ip.ts';
 import type { RenderedNftChain } from '../policy/render-nftables.ts';
 import { hashInComment } from '../policy/rule-hash.ts';

@@ -8,7 +8,8 @@
  * from the number to the list's chain.
  */
 import { createHash } from 'node:crypto';
-import type { IpSetMember, NftSetSpec } from '../linux/ports.ts';
+import type { NftSetSpec } from '../linux/nftables-port.ts';
+import type { IpSetMember } from '../linux/ports.ts';
 import type { Family } from '../model/ip.ts';
 import type { Chain } from '../policy/chain.ts';
 import { isListSet } from '../policy/names.ts';

@@ -22,7 +22,7 @@ export interface Access {
   readonly pools: readonly string[];
 }
 
-/** @throws POOL_NOT_FOUND, AFFINITY_MISMATCH */
+/** @throws POOL_NOT_FOUND, POOL_DISABLED, AFFINITY_MISMATCH */
 export function poolsFor(book: AddressBook, access: Access): readonly PoolView[] {
   if (access.pools.length > 0) return access.pools.map((name) => usablePool(book, access, name));
   const open = book
@@ -31,19 +31,19 @@ export function poolsFor(book: AddressBook, access: Access): readonly PoolView[]
     .filter((view) => view.isFor(access.tenant));
   const here = open.filter((view) => admitsNode(book, view, access.node));
   if (here.length > 0) return here;
-  if (open.length > 0) throw wrongNode(open, access.node);
+  if (open.length > 0) throw wrongNode(book, open, access.node);
   throw new NetctlError('POOL_NOT_FOUND', 'there is no enabled pool: add one with `netctl pool add CIDR`');
 }
 
-/** @throws POOL_NOT_FOUND, AFFINITY_MISMATCH */
+/** @throws POOL_NOT_FOUND, POOL_DISABLED, AFFINITY_MISMATCH */
 export function usablePool(book: AddressBook, access: Access, name: string): PoolView {
   const view = book.view(name);
   const refuse = (message: string) => new NetctlError('POOL_NOT_FOUND', message, { pool: name });
   if (view === undefined || !view.isFor(access.tenant))
     throw refuse(`there is no pool ${name}: see \`netctl pool show\``);
-  if (view.pool.disabled) throw refuse(`pool ${name} is disabled`);
+  if (view.pool.disabled) throw new NetctlError('POOL_DISABLED', `pool ${name} is disabled`, { pool: name });
   if (view.pool.kind !== access.kind) throw refuse(`pool ${name} is not for ${access.kind} endpoints`);
-  if (!admitsNode(book, view, access.node)) throw wrongNode([view], access.node);
+  if (!admitsNode(book, view, access.node)) throw wrongNode(book, [view], access.node);
   return view;
 }
 
@@ -93,7 +93,7 @@ export function tenantUsed(book: AddressBook, tenant: string): number {
  * @throws AFFINITY_MISMATCH, NODE_LIMIT
  */
 export function admitKept(book: AddressBook, view: PoolView, record: AddressRecord, node: string): void {
-  if (!admitsNode(book, view, node)) throw wrongNode([view], node);
+  if (!admitsNode(book, view, node)) throw wrongNode(book, [view], node);
   const isCounted = record.node === node && record.state === 'reserved';
   if (!isCounted && roomOnNode(book, view, node) === 0) throw nodeLimit(view, node);
 }
@@ -107,10 +107,16 @@ export function nodeLimit({ name, pool }: PoolView, node: string | null): Netctl
 }
 
 export function admitsNode(book: AddressBook, view: PoolView, node: string | null): boolean {
-  return node === null || view.admits(book.labelsOf(node));
+  return node === null || (book.nodeState(node) === undefined && view.admits(book.labelsOf(node)));
 }
 
-function wrongNode(views: readonly PoolView[], node: string | null): NetctlError {
+export function wrongNode(book: AddressBook, views: readonly PoolView[], node: string | null): NetctlError {
+  const state = node === null ? undefined : book.nodeState(node);
+  if (state !== undefined)
+    return new NetctlError('AFFINITY_MISMATCH', `node ${node} is ${state.state}: it gets no addresses`, {
+      node,
+      state: state.state,
+    });
   const wanted = views.map(({ name, pool }) => `${name} (${pool.nodeSelector})`).join(', ');
   return new NetctlError(
     'AFFINITY_MISMATCH',

@@ -7,15 +7,17 @@
  * decide, the book only proposes.
  */
 import { type Address, type Cidr, cidrContains } from '../model/ip.ts';
-import type {
-  AddressRecord,
-  Block,
-  Owner,
-  Pool,
-  Reservation,
-  Settings,
-  Tenant,
-  TenantUse,
+import {
+  type AddressRecord,
+  type Block,
+  type NodeState,
+  type Owner,
+  type Pool,
+  type Reservation,
+  type Settings,
+  settingsSchema,
+  type Tenant,
+  type TenantUse,
 } from '../model/records.ts';
 import type { Labels } from '../model/selector.ts';
 import type { Revision } from '../store/store.ts';
@@ -29,7 +31,7 @@ export interface Known<T> {
   readonly modified: Revision;
 }
 
-const defaults: Settings = { strictAffinity: true };
+const defaults: Settings = settingsSchema.parse({});
 
 export class AddressBook {
   readonly counts = new AddressCounts();
@@ -39,6 +41,7 @@ export class AddressBook {
   readonly #addresses = new Map<Address, Known<AddressRecord>>();
   readonly #reservations = new Map<string, Known<Reservation>>();
   readonly #nodes = new Map<string, Labels>();
+  readonly #nodeStates = new Map<string, NodeState>();
   readonly #tenants = new Map<string, Tenant>();
   readonly #uses = new Map<string, Known<TenantUse>>();
   readonly #blocksByClaim = new IndexBy<Cidr>();
@@ -55,11 +58,11 @@ export class AddressBook {
   #settings = defaults;
   #revision: Revision = 0;
 
-  onPool(name: string, pool: Pool | null): void {
+  onPool(name: string, pool: Known<Pool> | null): void {
     const members = this.#addressesByPool.of(name);
     for (const address of members) this.#indexInPool(address, name, -1);
     if (pool === null) this.#views.delete(name);
-    else this.#views.set(name, new PoolView(name, pool));
+    else this.#views.set(name, new PoolView(name, pool.value, pool.modified));
     this.#sorted = null;
     for (const address of members) this.#indexInPool(address, name, 1);
   }
@@ -102,6 +105,11 @@ export class AddressBook {
   onNode(node: string, labels: Labels | null): void {
     if (labels === null) this.#nodes.delete(node);
     else this.#nodes.set(node, labels);
+  }
+
+  onNodeState(node: string, state: NodeState | null): void {
+    if (state === null) this.#nodeStates.delete(node);
+    else this.#nodeStates.set(node, state);
   }
 
   onTenant(tenant: string, record: Tenant | null): void {
@@ -208,6 +216,11 @@ export class AddressBook {
 
   labelsOf(node: string): Labels {
     return this.#nodes.get(node) ?? {};
+  }
+
+  /** Set for a node that is out of use. */
+  nodeState(node: string): NodeState | undefined {
+    return this.#nodeStates.get(node);
   }
 
   tenant(tenant: string): Tenant | undefined {

@@ -69,7 +69,7 @@ export class Assigner {
 
   /**
    * What the owner has reserved or kept comes first, with its MAC, wherever it was used before; the rest is new.
-   * @throws POOL_NOT_FOUND, POOL_EXHAUSTED, ADDRESS_UNAVAILABLE, ADDRESS_QUARANTINED, AFFINITY_MISMATCH, NODE_LIMIT, QUOTA_EXCEEDED,
+   * @throws POOL_NOT_FOUND, POOL_EXHAUSTED, ADDRESS_IN_USE and what `Places.explicit` throws, ADDRESS_QUARANTINED, AFFINITY_MISMATCH, NODE_LIMIT, QUOTA_EXCEEDED,
    *   RESERVATION_EXPIRED, each naming what was asked for
    */
   propose(request: AssignRequest): Proposal {
@@ -140,7 +140,7 @@ export class Assigner {
       if (this.#book.isHeld(address)) continue;
       if (takeable(record)) return this.#kept(request, address);
       throw new NetctlError(
-        'ADDRESS_UNAVAILABLE',
+        'ADDRESS_IN_USE',
         `address ${address} of ${request.owner.tenant}/${request.owner.app}/${request.owner.instance} is still in use on node ${record.node}: unbind or transfer it first`,
         { address, node: record.node },
       );

@@ -6,7 +6,7 @@
  */
 import { NetctlError } from '../lib/errors.ts';
 import type { Mac } from '../model/mac.ts';
-import { admitKept } from './access.ts';
+import { admitKept, nodeHold } from './access.ts';
 import type { AddressBook } from './address-book.ts';
 import type { Planned } from './commit.ts';
 import { Draft } from './draft.ts';
@@ -69,7 +69,12 @@ export function planBind(
     expiresAt: null,
     borrowed: place.borrowed,
   });
-  return { result: { generation: generation + 1, mac: record.mac }, ...draft.step() };
+  // Counted against the node's limit from now on, as what it has reserved is already.
+  const isCounted = record.node === node && record.state === 'reserved';
+  const holds = isCounted ? [] : [nodeHold(node, view.name)];
+  book.hold(holds);
+  const result = { generation: generation + 1, mac: record.mac };
+  return { result, ...draft.step(), settle: () => book.unhold(holds) };
 }
 
 /**

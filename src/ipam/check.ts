@@ -51,10 +51,11 @@ export function check(snapshot: IpamSnapshot, now: Date): Finding[] {
   ];
 }
 
-/** Endpoints by the addresses that they have. */
+/** Endpoints by the addresses of our pools that they have. */
 export function usersOf({ endpoints }: IpamSnapshot): ReadonlyMap<Address, readonly KnownEndpoint[]> {
   const users = new Map<Address, KnownEndpoint[]>();
   for (const endpoint of endpoints.values()) {
+    if (endpoint.value.foreignAddresses) continue;
     for (const address of endpoint.value.addresses) {
       const others = users.get(address);
       if (others === undefined) users.set(address, [endpoint]);

@@ -37,9 +37,7 @@ export function planClaim(book: AddressBook, request: ClaimRequest): Planned<Cid
   if (block === undefined)
     throw new NetctlError('POOL_EXHAUSTED', `pool ${pool} has no block left for node ${node}`);
   const record: Block = { pool, node, claimedAt: now.toISOString(), shared, closing: false };
-  const draft = new Draft()
-    .compare({ kind: 'present', key: poolKey(pool) })
-    .setBlock(block, undefined, record);
+  const draft = new Draft().compareTo(poolKey(pool), view).setBlock(block, undefined, record);
   book.hold([block]);
   return { result: block, ...draft.step(), settle: () => book.unhold([block]) };
 }

@@ -26,9 +26,9 @@ export const defaultCollectOptions: CollectOptions = { graceMilliseconds: 15 * 6
 const harmlessLoss = 3;
 
 export interface Evidence {
-  /** Nodes whose agents answer, so that what they do not report is not there. */
+  /** Nodes of which all links are seen, so that what is not reported is not there. */
   readonly reachable: ReadonlySet<string>;
-  /** Addresses on links that these agents see, whatever the store says. */
+  /** Addresses on links that are seen, whatever the store says. */
   readonly live: ReadonlySet<Address>;
 }
 
@@ -36,6 +36,8 @@ export interface Look {
   readonly snapshot: IpamSnapshot;
   readonly evidence: Evidence;
   readonly now: Date;
+  /** By which it is judged what is late: not ahead of `now`, and not because somebody set the clock. */
+  readonly steadyNow: Date;
   /** Milliseconds of a clock that does not jump. */
   readonly monotonic: number;
   /** An operator has confirmed that the loss is real. */
@@ -88,7 +90,7 @@ export class Collector {
       };
     }
     this.#endpoints = count;
-    const findings = check(look.snapshot, look.now).filter(({ kind }) => kind === 'leaked');
+    const findings = check(look.snapshot, look.steadyNow).filter(({ kind }) => kind === 'leaked');
     const leaks = findings.map((finding) => this.#judge(finding, look));
     const leaked = new Set(findings.map(({ address }) => address));
     for (const address of this.#suspects.keys()) if (!leaked.has(address)) this.#suspects.delete(address);
@@ -104,7 +106,7 @@ export class Collector {
     };
     if (evidence.live.has(address)) return leak('live', 'but a link has it');
     if (value.node !== null && !evidence.reachable.has(value.node))
-      return leak('unreachable', `node ${value.node} is not heard, so it may still use it`);
+      return leak('unreachable', `only the agent of node ${value.node} can tell whether it still uses it`);
     const suspect = this.#suspects.get(address);
     if (suspect?.modified !== modified) {
       this.#suspects.set(address, { modified, since: monotonic });

@@ -33,8 +33,13 @@ const mostAttempts = 64;
 /** From this attempt on a loser waits a little, so that many who want the same record do not all lose again. */
 const patientAttempts = 8;
 
-/** @throws CONFLICT when others were always quicker; whatever `plan` throws; STORE_UNAVAILABLE */
-export async function commit(store: Store, picture: Sink, plan: () => Plan): Promise<Revision> {
+/** @param onLostRace told of each attempt that another was quicker than @throws CONFLICT when others were always quicker; whatever `plan` throws; STORE_UNAVAILABLE */
+export async function commit(
+  store: Store,
+  picture: Sink,
+  plan: () => Plan,
+  onLostRace?: () => void,
+): Promise<Revision> {
   for (let attempt = 0; attempt < mostAttempts; attempt++) {
     if (attempt >= patientAttempts) await pause(Math.random() * Math.min(attempt, 20));
     const { compares, writes, settle } = plan();
@@ -46,6 +51,7 @@ export async function commit(store: Store, picture: Sink, plan: () => Plan): Pro
         picture.apply(changes, true);
         return result.revision;
       }
+      onLostRace?.();
       const entry = await store.get(result.failed);
       picture.apply([{ key: result.failed, entry }]);
     } finally {

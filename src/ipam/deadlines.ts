@@ -12,7 +12,8 @@ const toleranceMilliseconds = 10_000;
 
 export class Deadlines {
   readonly #clock: Pick<Clock, 'now' | 'monotonic'>;
-  /** Wall minus monotonic clock. */
+  /** Wall minus monotonic clock: at the start, and when last looked at. */
+  readonly #origin: number;
   #offset: number;
   #jumped = false;
   /** Since the jump: when (monotonic) a deadline was first seen to be over, and for how long that counts. */
@@ -20,13 +21,20 @@ export class Deadlines {
 
   constructor(clock: Pick<Clock, 'now' | 'monotonic'>) {
     this.#clock = clock;
-    this.#offset = clock.now() - clock.monotonic();
+    this.#origin = clock.now() - clock.monotonic();
+    this.#offset = this.#origin;
   }
 
   /** True when the clock was set while this process ran. */
   get jumped(): boolean {
     this.#notice();
     return this.#jumped;
+  }
+
+  /** The time as it would be if nobody had set the clock; not ahead of what the clock says. */
+  steady(): Date {
+    const { now, monotonic } = { now: this.#clock.now(), monotonic: this.#clock.monotonic() };
+    return new Date(Math.min(now, this.#origin + monotonic));
   }
 
   /** @param key names the deadline: another one of the same record is another key */

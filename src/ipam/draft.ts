@@ -44,7 +44,7 @@ export class Draft {
   }
 
   /** `before`: undefined means that there is none, and the transaction says so. */
-  compareTo(key: string, before: Known<unknown> | undefined): this {
+  compareTo(key: string, before: Pick<Known<unknown>, 'modified'> | undefined): this {
     return this.compare(
       before === undefined ? { kind: 'absent', key } : { kind: 'modified', key, revision: before.modified },
     );

@@ -6,6 +6,7 @@
 import { NetctlError } from '../lib/errors.ts';
 import type { Address } from '../model/ip.ts';
 import type { AddressRecord } from '../model/records.ts';
+import type { Revision } from '../store/store.ts';
 import type { AddressBook, Known } from './address-book.ts';
 
 export interface Fence {
@@ -14,9 +15,11 @@ export interface Fence {
   readonly generation: number;
   /** The caller's, or null for one that may act for all. */
   readonly tenant: string | null;
+  /** The record must be at it, where the caller says so. */
+  readonly revision?: Revision | undefined;
 }
 
-/** @throws NOT_OWNER for another tenant's address, and for a free one; STALE_GENERATION */
+/** @throws NOT_OWNER for another tenant's address, and for a free one; STALE_GENERATION, PRECONDITION_FAILED */
 export function fenced(book: AddressBook, fence: Fence): Known<AddressRecord> {
   const known = owned(book, fence);
   if (known === undefined)
@@ -24,6 +27,7 @@ export function fenced(book: AddressBook, fence: Fence): Known<AddressRecord> {
       address: fence.address,
     });
   refuseStale(known, fence);
+  refuseChanged(`address ${fence.address}`, fence.revision, known.modified);
   return known;
 }
 
@@ -50,5 +54,15 @@ export function refuseStale(
     'STALE_GENERATION',
     `address ${address} is at generation ${value.generation}, not ${generation}: it has changed hands since`,
     { address, generation: value.generation, given: generation },
+  );
+}
+
+/** @param wanted what the request's If-Match names, if it does @throws PRECONDITION_FAILED */
+export function refuseChanged(what: string, wanted: Revision | undefined, actual: Revision): void {
+  if (wanted === undefined || wanted === actual) return;
+  throw new NetctlError(
+    'PRECONDITION_FAILED',
+    `${what} was changed meanwhile: If-Match names revision ${wanted}, it is at ${actual}: read it again and repeat the change`,
+    { wanted, actual },
   );
 }

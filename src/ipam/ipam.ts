@@ -5,40 +5,35 @@
  * (STORE_UNAVAILABLE goes to the caller; repeating reserve by id, bind, activate, unbind and quarantine is safe).
  */
 import type { Clock } from '../lib/clock.ts';
-import { NetctlError } from '../lib/errors.ts';
+import { asNetctlError, NetctlError } from '../lib/errors.ts';
 import { KeyedQueue } from '../lib/keyed-queue.ts';
-import type { Address, Cidr } from '../model/ip.ts';
-import type { Mac } from '../model/mac.ts';
-import type { AddressRecord, Owner, Reservation } from '../model/records.ts';
+import type { Cidr } from '../model/ip.ts';
+import type { AddressRecord, NodeState, Owner } from '../model/records.ts';
 import type { Revision, Store } from '../store/store.ts';
 import type { AddressBook } from './address-book.ts';
 import { Assigner } from './assign.ts';
-import { type BindRequest, planActivate, planBind } from './bind.ts';
+import { type BatchItem, planAtomically, planChunk } from './batch.ts';
 import { type ClaimRequest, planClaim, planGiveBack, planGiveBackBlock } from './claim.ts';
 import { commit, type Plan, type Planned, type Sink } from './commit.ts';
 import { Deadlines } from './deadlines.ts';
 import type { Step } from './draft.ts';
 import { planExpiry } from './expiry.ts';
-import type { Fence } from './fenced.ts';
+import { type Affected, affectedBy, planNodeState, planShareBlocks } from './fence-node.ts';
+import { type Imported, type ImportRequest, planImport } from './import.ts';
+import { learnKept } from './learn.ts';
+import {
+  type Asked,
+  chargedTenant,
+  type Operation,
+  type OperationOf,
+  type PlanContext,
+  planOperation,
+  type RequestOf,
+  type ResultOf,
+  type Verb,
+} from './operations.ts';
 import { Places } from './places.ts';
 import { type ConflictReport, planQuarantine } from './quarantine.ts';
-import {
-  type Outcome,
-  planReleaseAddress,
-  planReleaseOwner,
-  planUnbind,
-  type ReleaseRequest,
-  type UnbindRequest,
-} from './release.ts';
-import {
-  planCancel,
-  planCommit,
-  planExtend,
-  planReserve,
-  type Reserved,
-  type ReserveRequest,
-} from './reserve.ts';
-import { planTransfer, type TransferRequest } from './transfer.ts';
 
 export interface IpamParts {
   readonly store: Store;
@@ -51,21 +46,19 @@ export interface IpamParts {
   readonly random?: () => number;
 }
 
-/** `now` is the caller's no more. */
-type Asked<T> = Omit<T, 'now'>;
-
 export class Ipam {
   readonly #parts: IpamParts;
   readonly assigner: Assigner;
-  readonly #places: Places;
+  readonly #context: PlanContext;
   readonly #deadlines: Deadlines;
   readonly #byTenant = new KeyedQueue();
+  #lostRaces = 0;
 
   constructor(parts: IpamParts) {
     const { book, node, random, clock } = parts;
     this.#parts = parts;
     this.assigner = new Assigner(book, node, random);
-    this.#places = new Places(book, node, random);
+    this.#context = { book, places: new Places(book, node, random), self: node };
     this.#deadlines = new Deadlines(clock);
   }
 
@@ -78,72 +71,123 @@ export class Ipam {
     return this.#deadlines.jumped;
   }
 
+  /** By which it is judged what is late: not ahead because somebody set the clock. */
+  steadyNow(): Date {
+    return this.#deadlines.steady();
+  }
+
+  /** Transactions of this process that were planned anew because another was quicker. */
+  get lostRaces(): number {
+    return this.#lostRaces;
+  }
+
   /**
    * Commits a plan of the caller's own (an attach adds its endpoint to it). Requests of a tenant with a quota wait for each other
    * here, since they would lose against each other in the store. @throws CONFLICT, STORE_UNAVAILABLE, whatever `plan` throws
    */
   commit(plan: () => Plan, tenant: string | null = null): Promise<Revision> {
     const { store, picture, book } = this.#parts;
-    const run = (): Promise<Revision> => commit(store, picture, plan);
+    const run = (): Promise<Revision> => commit(store, picture, plan, () => void this.#lostRaces++);
     const hasQuota = tenant !== null && (book.tenant(tenant)?.maxAddresses ?? null) !== null;
     return hasQuota ? this.#byTenant.run(tenant, run) : run();
   }
 
-  reserve(request: Asked<ReserveRequest>): Promise<Reserved> {
-    return this.#run((now) => planReserve(this.book, this.#places, { ...request, now }), request.tenant);
+  /**
+   * To be called before a fixed address is assigned, or one out of a reservation: what other agents did for it a moment ago is in
+   * the book then. Asks nobody where the book knows that something waits. @throws STORE_UNAVAILABLE
+   */
+  learnKept(owner: Owner | null, reservation: string | null): Promise<void> {
+    return learnKept(this.#parts, owner, reservation);
   }
 
-  extend(request: { id: string; tenant: string | null; ttlSeconds: number }): Promise<Reservation> {
-    return this.#run((now) => planExtend(this.book, { ...request, now }));
+  /** Plans, commits and answers one operation. @throws what its plan throws; CONFLICT, STORE_UNAVAILABLE */
+  perform<V extends Verb>(operation: OperationOf<V>): Promise<ResultOf<V>> {
+    const tenant = chargedTenant(operation as Operation);
+    return this.#run((now) => planOperation(this.#context, operation, now), tenant);
   }
 
-  commitTo(request: {
-    id: string;
-    tenant: string | null;
-    node: string;
-    ttlSeconds?: number;
-  }): Promise<Reservation> {
-    return this.#run((now) => planCommit(this.book, { ...request, now }));
+  /**
+   * Many operations, in their order, in few transactions.
+   * @param atomic all in one transaction or none; else each has its own result or error, and what was not begun when the store failed,
+   *   or when `isLate` said so, has the reason
+   * @throws with `atomic` what the first refused one is refused for
+   */
+  async batch(
+    operations: readonly Operation[],
+    { atomic, isLate = () => null }: { atomic: boolean; isLate?: () => NetctlError | null },
+  ): Promise<readonly BatchItem[]> {
+    if (atomic) {
+      let items: readonly BatchItem[] = [];
+      await this.commit(() => {
+        const chunk = planAtomically(this.#context, operations, this.#now());
+        items = chunk.items;
+        return chunk;
+      });
+      return items;
+    }
+    const items: BatchItem[] = [];
+    let stopped: NetctlError | null = null;
+    while (items.length < operations.length) {
+      stopped ??= isLate();
+      if (stopped !== null) {
+        items.push({ ok: false, error: stopped });
+        continue;
+      }
+      let done: readonly BatchItem[] = [];
+      try {
+        await this.commit(() => {
+          const chunk = planChunk(this.#context, operations.slice(items.length), this.#now());
+          done = chunk.items;
+          return chunk;
+        });
+        items.push(...done);
+      } catch (thrown) {
+        const error = asNetctlError(thrown);
+        items.push(...done.map((item): BatchItem => (item.ok ? { ok: false, error } : item)));
+        if (error.kind === 'transient') stopped = error;
+      }
+    }
+    return items;
   }
 
-  /** Answers what is free now. */
-  cancel(request: { id: string; tenant: string | null }): Promise<readonly Address[]> {
-    return this.#run(() => planCancel(this.book, request));
+  reserve(request: RequestOf<'reserve'>): Promise<ResultOf<'reserve'>> {
+    return this.perform({ verb: 'reserve', request });
   }
 
-  bind(request: Asked<BindRequest>): Promise<{ generation: number; mac: Mac | null }> {
-    return this.#run((now) => planBind(this.book, this.#places, { ...request, now }));
+  extend(request: RequestOf<'extend'>): Promise<ResultOf<'extend'>> {
+    return this.perform({ verb: 'extend', request });
   }
 
-  activate(request: Fence & { mac: Mac | null }): Promise<{ generation: number }> {
-    return this.#run(() => planActivate(this.book, request));
+  commitTo(request: RequestOf<'commit'>): Promise<ResultOf<'commit'>> {
+    return this.perform({ verb: 'commit', request });
   }
 
-  unbind(request: Asked<UnbindRequest>): Promise<Outcome | 'unknown'> {
-    return this.#run((now) => planUnbind(this.book, { ...request, now }));
+  cancel(request: RequestOf<'cancel'>): Promise<ResultOf<'cancel'>> {
+    return this.perform({ verb: 'cancel', request });
   }
 
-  transfer(
-    request: Omit<TransferRequest, 'now' | 'self'>,
-  ): Promise<{ generation: number; was: AddressRecord }> {
-    return this.#run(
-      (now) => planTransfer(this.book, { ...request, self: this.#parts.node, now }),
-      request.toOwner?.tenant ?? null,
-    );
+  bind(request: RequestOf<'bind'>): Promise<ResultOf<'bind'>> {
+    return this.perform({ verb: 'bind', request });
   }
 
-  /** The caller logs a `forced` one with the actor. */
-  release(
-    request: Asked<ReleaseRequest>,
-  ): Promise<{ outcome: Outcome; forced: boolean; was: AddressRecord | null }> {
-    return this.#run((now) => planReleaseAddress(this.book, { ...request, now }));
+  activate(request: RequestOf<'activate'>): Promise<ResultOf<'activate'>> {
+    return this.perform({ verb: 'activate', request });
   }
 
-  releaseOwner(request: {
-    owner: Owner;
-    force: boolean;
-  }): Promise<{ freed: readonly Address[]; later: readonly Address[]; kept: readonly Address[] }> {
-    return this.#run((now) => planReleaseOwner(this.book, { ...request, now }));
+  unbind(request: RequestOf<'unbind'>): Promise<ResultOf<'unbind'>> {
+    return this.perform({ verb: 'unbind', request });
+  }
+
+  transfer(request: RequestOf<'transfer'>): Promise<ResultOf<'transfer'>> {
+    return this.perform({ verb: 'transfer', request });
+  }
+
+  release(request: RequestOf<'release'>): Promise<ResultOf<'release'>> {
+    return this.perform({ verb: 'release', request });
+  }
+
+  releaseOwner(request: RequestOf<'release-owner'>): Promise<ResultOf<'release-owner'>> {
+    return this.perform({ verb: 'release-owner', request });
   }
 
   claim(request: Asked<ClaimRequest>): Promise<Cidr> {
@@ -153,6 +197,23 @@ export class Ipam {
   /** `closing`: it will be gone when the periodic work has seen that nobody took an address of it meanwhile. */
   giveBack(request: { block: Cidr; node: string }): Promise<'gone' | 'closing'> {
     return this.#run(() => planGiveBackBlock(this.book, request));
+  }
+
+  /** Takes a node out of use; answers what is in use there, or meant for it. Carried out again, it goes on where it stopped. */
+  async closeNode(node: string, state: NodeState): Promise<readonly Affected[]> {
+    await this.commit(() => planNodeState(node, state));
+    if (state.state === 'fenced') await this.#drain(() => planShareBlocks(this.book, node));
+    return affectedBy(this.book, node);
+  }
+
+  /** The node is in use again. */
+  async reopenNode(node: string): Promise<void> {
+    await this.commit(() => planNodeState(node, null));
+  }
+
+  /** An address that another system gave out. */
+  import(request: ImportRequest): Promise<Imported> {
+    return this.#run((now) => planImport(this.#context, request, now), request.owner.tenant);
   }
 
   quarantine(report: ConflictReport): Promise<AddressRecord> {
@@ -166,8 +227,8 @@ export class Ipam {
     await this.#drain(() => planGiveBack(this.book, node));
   }
 
-  async #drain(plan: (now: Date) => Step | null): Promise<void> {
-    for (let steps = 0; steps < mostSteps; steps++) {
+  async #drain(plan: (now: Date) => Step | null, most = mostSteps): Promise<void> {
+    for (let steps = 0; steps < most; steps++) {
       const revision = await this.commit(() => plan(this.#now()) ?? { compares: [], writes: [] });
       if (revision === 0) return;
     }

@@ -7,6 +7,7 @@
 import { NetctlError } from '../lib/errors.ts';
 import { type Address, addressValue } from '../model/ip.ts';
 import type { AddressRecord, Owner, Reservation } from '../model/records.ts';
+import { admitsNode } from './access.ts';
 import { type AddressBook, type Known, textOf } from './address-book.ts';
 
 interface Taker {
@@ -80,4 +81,42 @@ function isOpen(reservation: Reservation | undefined, node: string, now: Date): 
 function byValue(a: Address, b: Address): number {
   const [x, y] = [addressValue(a), addressValue(b)];
   return x < y ? -1 : x > y ? 1 : 0;
+}
+
+export interface KeptPlaces {
+  readonly instance: string;
+  readonly addresses: Address[];
+  /** The node of the container that has one of them, or null. */
+  readonly usedOn: string | null;
+  /** Of the candidates, those whose containers may have all of them. */
+  readonly nodes: string[];
+}
+
+/** Where each owner could run with what is kept for it. */
+export function whereKept(
+  book: AddressBook,
+  owners: readonly Owner[],
+  candidates: readonly string[],
+): KeptPlaces[] {
+  return owners.map((owner) => {
+    const addresses = [...book.addressesOf(owner)].sort(byValue);
+    const records = addresses.map((address) => book.address(address)!.value);
+    const usable = (node: string): boolean =>
+      records.every((record) => {
+        const view = book.view(record.pool);
+        const committed =
+          record.state === 'reserved' ? book.reservation(record.reservation ?? '')?.value.node : null;
+        const isElsewhere = committed !== null && committed !== undefined && committed !== node;
+        return (
+          view !== undefined && record.state !== 'quarantined' && !isElsewhere && admitsNode(book, view, node)
+        );
+      });
+    const user = records.find(({ state }) => state === 'bound' || state === 'active');
+    return {
+      instance: owner.instance,
+      addresses,
+      usedOn: user?.node ?? null,
+      nodes: candidates.filter(usable),
+    };
+  });
 }

@@ -12,6 +12,8 @@ export interface LostEndpoint {
   readonly id: string;
   readonly address: Address;
   readonly reason: string;
+  /** True where the record names somebody else; false where there is none. */
+  readonly taken: boolean;
 }
 
 export function lostEndpoints(
@@ -20,11 +22,12 @@ export function lostEndpoints(
 ): LostEndpoint[] {
   const lost: LostEndpoint[] = [];
   for (const [id, { value }] of endpoints) {
+    if (value.foreignAddresses) continue;
     const address = value.addresses.find((each) => book.address(each)?.value.endpoint !== id);
     if (address === undefined) continue;
     const record = book.address(address)?.value;
     const whose = record === undefined ? 'free' : `${record.state} for ${textOf(record.owner)}`;
-    lost.push({ id, address, reason: `address ${address} is ${whose} by now` });
+    lost.push({ id, address, reason: `address ${address} is ${whose} by now`, taken: record !== undefined });
   }
   return lost;
 }

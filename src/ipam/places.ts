@@ -5,7 +5,7 @@
  * In: the address book, a wish. Out: an address with what its transaction must say about its block. Never: an address that has a
  * record; one of a block that another node decides alone; the lowest first on every node.
  */
-import { NetctlError } from '../lib/errors.ts';
+import { type ErrorCode, NetctlError } from '../lib/errors.ts';
 import { type AddressRange, type Interval, rangeBounds } from '../model/address-range.ts';
 import { type Address, addressBits, type Cidr, cidrSize } from '../model/ip.ts';
 import { blockKey, poolKey } from '../model/keys.ts';
@@ -88,19 +88,23 @@ export class Places {
     );
   }
 
-  /** @throws ADDRESS_UNAVAILABLE, ADDRESS_QUARANTINED, POOL_NOT_FOUND, AFFINITY_MISMATCH, NODE_LIMIT, saying why */
+  /**
+   * @throws ADDRESS_UNAVAILABLE, ADDRESS_IN_USE, ADDRESS_RESERVED, ADDRESS_EXCLUDED, OUT_OF_RANGE, ADDRESS_QUARANTINED,
+   *   POOL_NOT_FOUND, POOL_DISABLED, AFFINITY_MISMATCH, NODE_LIMIT, saying why
+   */
   explicit(wish: Wish, address: Address): Place {
-    const refuse = (why: string): NetctlError =>
-      new NetctlError('ADDRESS_UNAVAILABLE', `address ${address} ${why}`, { address });
+    const refuse = (why: string, code: ErrorCode = 'ADDRESS_UNAVAILABLE'): NetctlError =>
+      new NetctlError(code, `address ${address} ${why}`, { address });
     const found = this.#book.viewOf(address);
     if (found === undefined || !found.isFor(wish.tenant))
-      throw refuse('is in no pool: see `netctl pool show`');
+      throw refuse('is in no pool: see `netctl pool show`', 'OUT_OF_RANGE');
     if (wish.pools.length > 0 && !wish.pools.includes(found.name))
-      throw refuse(`is in pool ${found.name}, not in ${wish.pools.join(', ')}`);
+      throw refuse(`is in pool ${found.name}, not in ${wish.pools.join(', ')}`, 'OUT_OF_RANGE');
     const view = usablePool(this.#book, wish, found.name);
     if (!view.isAssignable(address))
       throw refuse(
         `is kept out of pool ${view.name} (excluded, outside its ranges, gateway, or the pool's first or last)`,
+        'ADDRESS_EXCLUDED',
       );
     this.#refuseTaken(wish, address, refuse);
     if (this.#book.isHeld(address)) throw refuse('is being given to another endpoint right now');
@@ -124,7 +128,7 @@ export class Places {
     };
   }
 
-  #refuseTaken(wish: Wish, address: Address, refuse: (why: string) => NetctlError): void {
+  #refuseTaken(wish: Wish, address: Address, refuse: (why: string, code?: ErrorCode) => NetctlError): void {
     const record = this.#book.address(address)?.value;
     if (record === undefined) return;
     if (record.state === 'cooldown')
@@ -136,9 +140,10 @@ export class Places {
         { address, ...record.conflict },
       );
     const { tenant, app, instance } = record.owner;
-    if (tenant !== wish.tenant) throw refuse('is taken');
+    if (tenant !== wish.tenant) throw refuse('is taken', 'ADDRESS_IN_USE');
     throw refuse(
       `is taken by ${tenant}/${app}/${instance}${record.node === null ? '' : ` on node ${record.node}`}`,
+      record.state === 'reserved' ? 'ADDRESS_RESERVED' : 'ADDRESS_IN_USE',
     );
   }
 
@@ -265,16 +270,25 @@ export class Places {
     return this.#needsShared(wish) || !this.#book.settings.strictAffinity;
   }
 
-  /** What an exhausted pool will have again soon. */
+  /** What an exhausted pool will have again, and when the first of it (looked at: what cools down on this node). */
   #cooling(views: readonly PoolView[]): Record<string, unknown> {
-    const cooldown = views.reduce((sum, { name }) => sum + this.#book.counts.of('pool', name).cooldown, 0);
-    return { available: 0, cooldown };
+    const names = new Set(views.map(({ name }) => name));
+    const cooldown = [...names].reduce((sum, name) => sum + this.#book.counts.of('pool', name).cooldown, 0);
+    let cooldownUntil: string | null = null;
+    for (const holder of [this.#self, '']) {
+      for (const address of this.#book.cooling(holder)) {
+        const { pool, cooldownUntil: end } = this.#book.address(address)!.value;
+        if (names.has(pool) && end !== null && (cooldownUntil === null || end < cooldownUntil))
+          cooldownUntil = end;
+      }
+    }
+    return { available: 0, cooldown, cooldownUntil };
   }
 }
 
 /** What the transaction says about pool and block of the place. */
 export function enterPlace(draft: Draft, { view, block }: Place): void {
-  draft.compare({ kind: 'present', key: poolKey(view.name) });
+  draft.compareTo(poolKey(view.name), view);
   if (block === null) return;
   if (block.next === null) draft.compareTo(blockKey(block.cidr), block.known);
   else draft.setBlock(block.cidr, block.known, block.next);

@@ -18,10 +18,13 @@ import {
 } from '../model/ip.ts';
 import type { Pool } from '../model/records.ts';
 import { type Labels, parseSelector, type Selector, selects } from '../model/selector.ts';
+import type { Revision } from '../store/store.ts';
 
 export class PoolView {
   readonly name: string;
   readonly pool: Pool;
+  /** Revision of the record: who takes an address compares it, so that a pool that is being removed gives out none. */
+  readonly modified: Revision;
   readonly family: Family;
   /** What may be given out: sorted, disjoint. */
   readonly intervals: readonly Interval[];
@@ -31,9 +34,10 @@ export class PoolView {
   readonly #tenants: ReadonlySet<string>;
   readonly #inBlock = new Map<Cidr, number>();
 
-  constructor(name: string, pool: Pool) {
+  constructor(name: string, pool: Pool, modified: Revision) {
     this.name = name;
     this.pool = pool;
+    this.modified = modified;
     this.family = familyOf(pool.cidr);
     this.intervals = assignableIntervals(pool);
     this.assignable = countOf(this.intervals);

@@ -8,10 +8,11 @@
 import { NetctlError } from '../lib/errors.ts';
 import type { Address } from '../model/ip.ts';
 import type { AddressRecord, Owner } from '../model/records.ts';
+import type { Revision } from '../store/store.ts';
 import { type AddressBook, type Known, textOf } from './address-book.ts';
 import type { Planned } from './commit.ts';
 import { Draft, type Step } from './draft.ts';
-import { type Fence, fenced, owned, refuseStale } from './fenced.ts';
+import { type Fence, fenced, owned, refuseChanged, refuseStale } from './fenced.ts';
 
 export type Outcome = 'free' | 'cooldown' | 'retained' | 'reserved' | 'quarantined';
 
@@ -43,16 +44,25 @@ export interface UnbindRequest {
   /** null: whatever it is. */
   readonly generation: number | null;
   readonly tenant: string | null;
+  readonly revision?: Revision | undefined;
+  /** Those for which the caller speaks; absent: all. */
+  readonly nodes?: ReadonlySet<string> | undefined;
   readonly now: Date;
 }
 
-/** A container that the address does not know is no error: the result is `unknown`. @throws STALE_GENERATION, NOT_OWNER */
+/**
+ * A container that the address does not know, or that is on another's node, is no error: the result is `unknown`.
+ * @throws STALE_GENERATION, NOT_OWNER, PRECONDITION_FAILED
+ */
 export function planUnbind(book: AddressBook, request: UnbindRequest): Planned<Outcome | 'unknown'> {
-  const { address, container, generation, now } = request;
+  const { address, container, generation, nodes, now } = request;
   const known = book.address(address);
-  if (known?.value.container !== container) return { result: 'unknown', compares: [], writes: [] };
+  const isForeign = nodes !== undefined && !nodes.has(known?.value.node ?? '');
+  if (known?.value.container !== container || isForeign)
+    return { result: 'unknown', compares: [], writes: [] };
   owned(book, request);
   if (generation !== null) refuseStale(known, { address, generation });
+  refuseChanged(`address ${address}`, request.revision, known.modified);
   const draft = new Draft();
   const result = leave(book, draft, address, known, now, true);
   return { result, ...draft.step() };
@@ -95,11 +105,11 @@ export function planReleaseAddress(
 /**
  * The owner is no more (its app was deleted or scaled down): what it keeps is freed, and what its containers still have is freed
  * when they go. Addresses of policy `never` are `kept` unless `force`d.
- * @throws nothing: an owner without addresses has none to free
+ * An owner without addresses has none to free. @throws AFFINITY_MISMATCH for an address about which another node decides alone
  */
 export function planReleaseOwner(
   book: AddressBook,
-  request: { readonly owner: Owner; readonly force: boolean; readonly now: Date },
+  request: { readonly owner: Owner; readonly force: boolean; readonly self: string; readonly now: Date },
 ): Planned<{ freed: readonly Address[]; later: readonly Address[]; kept: readonly Address[] }> {
   const draft = new Draft();
   const result = { freed: [] as Address[], later: [] as Address[], kept: [] as Address[] };
@@ -108,14 +118,36 @@ export function planReleaseOwner(
     const { state, onRelease } = known.value;
     if (onRelease === 'never' && !request.force) result.kept.push(address);
     else if (state === 'retained') {
+      refuseDecidedElsewhere(book, address, known.value, request.self);
       cool(book, draft, address, known, request.now, true);
       result.freed.push(address);
     } else if (state === 'bound' || state === 'active') {
-      draft.setAddress(address, known, { ...known.value, onRelease: 'delete' });
+      // Of policy delete it goes by itself, and its record may be one that its node writes alone.
+      if (onRelease !== 'delete') {
+        refuseDecidedElsewhere(book, address, known.value, request.self);
+        draft.setAddress(address, known, { ...known.value, onRelease: 'delete' });
+      }
       result.later.push(address);
     }
   }
   return { result, ...draft.step() };
+}
+
+/** One record has one writer: in an exclusive block its node, elsewhere the whole store. @throws AFFINITY_MISMATCH */
+function refuseDecidedElsewhere(
+  book: AddressBook,
+  address: Address,
+  { pool: name }: AddressRecord,
+  self: string,
+): void {
+  const pool = book.pool(name);
+  const block = pool?.kind === 'routed' ? book.blockAt(pool, address)?.value : undefined;
+  if (block === undefined || block.shared || block.node === self) return;
+  throw new NetctlError(
+    'AFFINITY_MISMATCH',
+    `address ${address} is in a block about which node ${block.node} decides alone: ask its agent`,
+    { address, node: block.node },
+  );
 }
 
 /** A container leaves its address: by policy the address stays its owner's, or cools down. */
@@ -126,9 +158,10 @@ function leave(
   known: Known<AddressRecord>,
   now: Date,
   used: boolean,
+  node = known.value.node,
 ): Outcome {
   const record = known.value;
-  const left = { ...record, endpoint: null, container: null, generation: record.generation + 1 };
+  const left = { ...record, node, endpoint: null, container: null, generation: record.generation + 1 };
   if (record.state === 'quarantined') {
     draft.setAddress(address, known, left);
     return 'quarantined';
@@ -137,7 +170,7 @@ function leave(
     draft.setAddress(address, known, { ...left, state: 'reserved' });
     return 'reserved';
   }
-  if (record.onRelease === 'delete') return cool(book, draft, address, known, now, used);
+  if (record.onRelease === 'delete') return cool(book, draft, address, known, now, used, node);
   const seconds = record.onRelease === 'ttl' ? (record.ttlSeconds ?? defaultRetainSeconds) : null;
   const expiresAt = seconds === null ? null : later(now, seconds);
   draft.setAddress(address, known, { ...left, state: 'retained', expiresAt });
@@ -184,6 +217,16 @@ function isStillReserved(book: AddressBook, address: Address, record: AddressRec
   const reservation = book.reservation(record.reservation ?? '')?.value;
   if (reservation === undefined || Date.parse(reservation.expiresAt) <= now.getTime()) return false;
   return reservation.addresses.includes(address);
+}
+
+/** Whether a release without force would free it; `tenant` as in the request. */
+export function isReleasable(address: Address, record: AddressRecord, tenant: string | null): boolean {
+  try {
+    refuseRelease(address, record, tenant);
+    return record.state !== 'cooldown';
+  } catch {
+    return false;
+  }
 }
 
 function refuseRelease(address: Address, record: AddressRecord, tenant: string | null): void {

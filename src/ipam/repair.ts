@@ -40,7 +40,12 @@ function remedy(snapshot: IpamSnapshot, finding: Finding, now: Date): Remedy {
     case 'wrong-node':
       return markBorrowed(snapshot, address!);
     case 'stale-reservation':
-      return address === null ? endReservation(snapshot, finding.key) : freeReserved(snapshot, address);
+      return address === null
+        ? {
+            action: 'end it and free what it still holds',
+            step: endReservation(snapshot, finding.key.slice(reservationKey('').length)),
+          }
+        : freeReserved(snapshot, address);
     case 'duplicate':
       return {
         action: 'remove one of the containers: both are in use, and only you know which is wanted',
@@ -155,15 +160,16 @@ function markBorrowed(snapshot: IpamSnapshot, address: Address): Remedy {
   return { action: `announce it singly from node ${known.value.node}`, step: draft.step() };
 }
 
-function endReservation(snapshot: IpamSnapshot, key: string): Remedy {
-  const id = key.slice(reservationKey('').length);
+/** Ends the reservation and frees what it still holds. */
+export function endReservation(snapshot: IpamSnapshot, id: string): Step {
+  const key = reservationKey(id);
   const known = snapshot.reservations.get(id)!;
   const draft = new Draft().compareTo(key, known).delete(key);
   for (const address of known.value.addresses) {
     const held = snapshot.addresses.get(address);
     if (held?.value.state === 'reserved' && held.value.reservation === id) draft.deleteAddress(address, held);
   }
-  return { action: 'end it and free what it still holds', step: draft.step() };
+  return draft.step();
 }
 
 function freeReserved(snapshot: IpamSnapshot, address: Address): Remedy {

@@ -10,10 +10,12 @@ import { type Address, type Family, familyOf } from '../model/ip.ts';
 import { reservationKey } from '../model/keys.ts';
 import { type Mac, macOf } from '../model/mac.ts';
 import type { AddressRecord, Owner, Pool, ReleasePolicy, Reservation } from '../model/records.ts';
-import { admitsNode, chargeTenant, poolsFor } from './access.ts';
+import type { Revision } from '../store/store.ts';
+import { admitsNode, chargeTenant, poolsFor, wrongNode } from './access.ts';
 import type { AddressBook, Known } from './address-book.ts';
 import type { Planned } from './commit.ts';
 import { Draft } from './draft.ts';
+import { refuseChanged } from './fenced.ts';
 import { openReservation } from './kept.ts';
 import { enterPlace, holdsOf, type Place, type Places, type Wish } from './places.ts';
 
@@ -97,15 +99,17 @@ export function planReserve(book: AddressBook, places: Places, request: ReserveR
   }
 }
 
-/** A new end, `ttlSeconds` from now. @throws RESERVATION_EXPIRED, NOT_OWNER */
+/** Which reservation, for whom (null: an operator), and at which revision if the caller says so. */
+export interface ReservationCall {
+  readonly id: string;
+  readonly tenant: string | null;
+  readonly revision?: Revision | undefined;
+}
+
+/** A new end, `ttlSeconds` from now. @throws RESERVATION_EXPIRED, NOT_OWNER, PRECONDITION_FAILED */
 export function planExtend(
   book: AddressBook,
-  request: {
-    readonly id: string;
-    readonly tenant: string | null;
-    readonly ttlSeconds: number;
-    readonly now: Date;
-  },
+  request: ReservationCall & { readonly ttlSeconds: number; readonly now: Date },
 ): Planned<Reservation> {
   const known = ownReservation(book, request);
   return rewrite(request.id, known, { ...known.value, ...lasting(request.ttlSeconds, request.now) });
@@ -113,17 +117,11 @@ export function planExtend(
 
 /**
  * The containers will start on this node: others cannot take the addresses any more, and there is a new `ttlSeconds` to start them.
- * @throws RESERVATION_EXPIRED, NOT_OWNER, AFFINITY_MISMATCH
+ * @throws RESERVATION_EXPIRED, NOT_OWNER, AFFINITY_MISMATCH, PRECONDITION_FAILED
  */
 export function planCommit(
   book: AddressBook,
-  request: {
-    readonly id: string;
-    readonly tenant: string | null;
-    readonly node: string;
-    readonly ttlSeconds?: number;
-    readonly now: Date;
-  },
+  request: ReservationCall & { readonly node: string; readonly ttlSeconds?: number; readonly now: Date },
 ): Planned<Reservation> {
   const { id, node, now } = request;
   const known = ownReservation(book, request);
@@ -131,11 +129,7 @@ export function planCommit(
     throw new NetctlError('AFFINITY_MISMATCH', `reservation ${id} is for node ${known.value.node} already`);
   for (const address of known.value.addresses) {
     const view = book.view(book.address(address)?.value.pool ?? '');
-    if (view !== undefined && !admitsNode(book, view, node))
-      throw new NetctlError(
-        'AFFINITY_MISMATCH',
-        `node ${node} does not match the node selector of pool ${view.name} (${view.pool.nodeSelector})`,
-      );
+    if (view !== undefined && !admitsNode(book, view, node)) throw wrongNode(book, [view], node);
   }
   return rewrite(id, known, {
     ...known.value,
@@ -145,13 +139,11 @@ export function planCommit(
 }
 
 /** What it still holds is free at once: it was on no wire. A reservation that is gone already is no error. @throws NOT_OWNER */
-export function planCancel(
-  book: AddressBook,
-  request: { readonly id: string; readonly tenant: string | null },
-): Planned<readonly Address[]> {
+export function planCancel(book: AddressBook, request: ReservationCall): Planned<readonly Address[]> {
   const known = book.reservation(request.id);
   if (known === undefined) return { result: [], compares: [], writes: [] };
   refuseForeign(request.id, known.value, request.tenant);
+  refuseChanged(`reservation ${request.id}`, request.revision, known.modified);
   return dropReservation(book, request.id, known);
 }
 
@@ -227,7 +219,7 @@ function choose(book: AddressBook, places: Places, request: ReserveRequest, dema
   if (demand.address !== null) return places.explicit(wish, demand.address);
   const views = poolsFor(book, wish).filter(({ family }) => family === demand.family);
   if (views.length === 0)
-    throw new NetctlError('POOL_NOT_FOUND', `there is no IPv${demand.family} pool to reserve from`);
+    throw new NetctlError('FAMILY_UNSUPPORTED', `there is no IPv${demand.family} pool to reserve from`);
   return places.automatic(wish, views);
 }
 
@@ -289,10 +281,11 @@ function lasting(ttlSeconds: number, now: Date): Pick<Reservation, 'ttlSeconds' 
 
 function ownReservation(
   book: AddressBook,
-  { id, tenant, now }: { readonly id: string; readonly tenant: string | null; readonly now: Date },
+  { id, tenant, revision, now }: ReservationCall & { readonly now: Date },
 ): Known<Reservation> {
   const known = openReservation(book, id, now);
   refuseForeign(id, known.value, tenant);
+  refuseChanged(`reservation ${id}`, revision, known.modified);
   return known;
 }
 
@@ -312,6 +305,8 @@ const shortages: readonly string[] = [
   'POOL_EXHAUSTED',
   'NODE_LIMIT',
   'ADDRESS_UNAVAILABLE',
+  'ADDRESS_IN_USE',
+  'ADDRESS_RESERVED',
   'ADDRESS_QUARANTINED',
 ];
 const isShortage = (error: unknown): boolean =>

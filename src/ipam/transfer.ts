@@ -6,7 +6,7 @@
  */
 import { NetctlError } from '../lib/errors.ts';
 import type { AddressRecord, Owner } from '../model/records.ts';
-import { admitsNode, chargeTenant } from './access.ts';
+import { admitsNode, chargeTenant, wrongNode } from './access.ts';
 import type { AddressBook } from './address-book.ts';
 import { blockOf } from './blocks.ts';
 import type { Planned } from './commit.ts';
@@ -68,11 +68,7 @@ export function planTransfer(
       'NOT_OWNER',
       `pool ${record.pool} of address ${address} is not for tenant ${owner.tenant}`,
     );
-  if (!admitsNode(book, view, toNode))
-    throw new NetctlError(
-      'AFFINITY_MISMATCH',
-      `node ${toNode} does not match the node selector of pool ${view.name} (${view.pool.nodeSelector})`,
-    );
+  if (!admitsNode(book, view, toNode)) throw wrongNode(book, [view], toNode);
   const generation = record.generation + 1;
   const draft = new Draft().setAddress(address, before, {
     ...record,

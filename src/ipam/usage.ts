@@ -124,7 +124,8 @@ function ofNode(
   let reason: string | null = null;
   for (const { view, unclaimed, lendable } of open) {
     if (!admitsNode(book, view, node)) {
-      reason ??= `pool ${view.name} is for other nodes`;
+      const state = book.nodeState(node);
+      reason ??= state === undefined ? `pool ${view.name} is for other nodes` : `the node is ${state.state}`;
       continue;
     }
     const supply = supplyOf(book, view, node, unclaimed, lendable);

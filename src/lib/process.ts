@@ -14,18 +14,27 @@ export interface RunOptions {
   readonly timeoutMs: number;
   /** Told the number of the process, before it can have done anything that others are told of. */
   readonly onStart?: (pid: number) => void;
+  /** Instead of our own. */
+  readonly env?: Readonly<Record<string, string>>;
 }
 
 /** A program that could not be started, failed or ran too long. The message names it and the first line of its complaint. */
 export class ProgramError extends NetctlError {
   /** Null where it did not end by itself. */
   readonly exitCode: number | null;
+  readonly stdout: string;
   readonly stderr: string;
 
-  constructor(program: string, problem: string, exitCode: number | null, stderr: string) {
+  constructor(
+    program: string,
+    problem: string,
+    exitCode: number | null,
+    { stdout, stderr }: { stdout: string; stderr: string },
+  ) {
     super('KERNEL', `${program}: ${problem}`, { program, exitCode });
     this.name = 'ProgramError';
     this.exitCode = exitCode;
+    this.stdout = stdout;
     this.stderr = stderr;
   }
 }
@@ -34,10 +43,10 @@ export class ProgramError extends NetctlError {
 export function run(
   program: string,
   args: readonly string[],
-  { stdin = '', timeoutMs, onStart }: RunOptions,
+  { stdin = '', timeoutMs, env, onStart }: RunOptions,
 ): Promise<{ stdout: string; stderr: string }> {
   const { promise, resolve, reject } = Promise.withResolvers<{ stdout: string; stderr: string }>();
-  const child = spawn(program, args, { stdio: ['pipe', 'pipe', 'pipe'] });
+  const child = spawn(program, args, { stdio: ['pipe', 'pipe', 'pipe'], ...(env && { env }) });
   if (child.pid !== undefined) onStart?.(child.pid);
   const output = { stdout: [] as Buffer[], stderr: [] as Buffer[] };
   let bytes = 0;
@@ -58,7 +67,9 @@ export function run(
   }
   child.on('error', (error) => {
     clearTimeout(timer);
-    reject(new ProgramError(program, `cannot be started: ${error.message}`, null, ''));
+    reject(
+      new ProgramError(program, `cannot be started: ${error.message}`, null, { stdout: '', stderr: '' }),
+    );
   });
   child.on('close', (exitCode, signal) => {
     clearTimeout(timer);
@@ -68,7 +79,7 @@ export function run(
     const complaint = stderr.split('\n').find((line) => line.trim() !== '') ?? 'no message';
     const ending =
       killedBecause ?? `${complaint.trim()} (${signal ? `signal ${signal}` : `exit code ${exitCode}`})`;
-    reject(new ProgramError(program, ending, exitCode, stderr));
+    reject(new ProgramError(program, ending, exitCode, { stdout, stderr }));
   });
   // A program may end without reading all of its input; its exit code says what that means.
   child.stdin.on('error', () => {});

@@ -3,18 +3,34 @@
  *
  * In: a request of ports.ts. Out: `add route 10.0.0.1/32`. Never: a value that the request does not hold.
  */
-import type { IpSetRequest, NftRequest, RoutingRequest } from './ports.ts';
+
+import type { NftRequest } from './nftables-port.ts';
+import type { IpSetRequest, RoutingRequest } from './ports.ts';
 
 export function describeRouting(request: RoutingRequest): string {
   switch (request.kind) {
     case 'veth-add':
       return `add veth ${request.host.name} with peer ${request.peer.name}`;
+    case 'macvlan-add':
+      return `add macvlan ${request.link.name} on link ${request.parentIndex}`;
+    case 'ifb-add':
+      return `add ifb ${request.link.name}`;
     case 'link-set':
       return `change link ${request.index}`;
     case 'link-delete':
       return `delete link ${request.index}`;
     case 'address-add':
       return `add address ${request.address}/${request.prefixLength} to link ${request.index}`;
+    case 'address-delete':
+      return `delete address ${request.address}/${request.prefixLength} from link ${request.index}`;
+    case 'shape':
+      return `limit link ${request.index} to ${request.bucket.rateBitsPerSecond} bit/s`;
+    case 'unshape':
+      return `end the limit of link ${request.index}`;
+    case 'redirect-ingress':
+      return `lead what arrives on link ${request.index} through link ${request.toIndex}`;
+    case 'unredirect-ingress':
+      return `end the redirection of link ${request.index}`;
     case 'neighbour-replace':
       return `set neighbour ${request.address} of link ${request.index}`;
     case 'route-add':

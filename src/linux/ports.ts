@@ -9,6 +9,9 @@
 import { NetctlError } from '../lib/errors.ts';
 import type { Address, Cidr, Family } from '../model/ip.ts';
 import type { Mac } from '../model/mac.ts';
+import type { MacvlanMode } from '../model/macvlan.ts';
+import type { LinkCounters, QdiscInfo, TokenBucket } from './link-kinds.ts';
+import type { Nftables, TraceStep } from './nftables-port.ts';
 
 /** One host as netctl sees it. `netns` absent means the namespace that the agent runs in. */
 export interface Linux {
@@ -18,6 +21,16 @@ export interface Linux {
   openNetns(path: string): Netns;
   /** A routing socket born in the namespace; it stays there after `netns` is closed. */
   openRouting(netns?: Netns): Routing;
+  /**
+   * Whole Ethernet frames of one protocol (a number of linux/if_ether.h: 0x0806 is ARP, 0x86dd IPv6) on one link.
+   * @param onFrame hears what arrives, not what is sent from here @throws KernelError ENODEV
+   */
+  openPackets(
+    linkIndex: number,
+    protocol: number,
+    onFrame: ((frame: Buffer) => void) | null,
+    netns?: Netns,
+  ): Packets;
   /** Reads and writes below /proc/sys (`net/ipv4/ip_forward`), in the namespace. */
   readSysctl(path: string, netns?: Netns): string;
   writeSysctl(path: string, value: string, netns?: Netns): void;
@@ -38,10 +51,17 @@ export interface Linux {
    */
   watchForeignRules(ownTable: string, onChange: () => void): () => void;
   /**
-   * Deletes a link of the agent's namespace (with a veth, its peer too). Resolves when the kernel announced that it is
-   * gone, or never was; does not wait for the kernel's own RCU grace period (16–25 ms). Many at once go in groups.
+   * Deletes a link of the agent's namespace, or of another, which stays open until then (with a veth, its peer too). Resolves when
+   * the kernel announced that it is gone, or never was; does not wait for the kernel's own RCU grace period (16–25 ms). Many at
+   * once in the agent's own namespace go in groups.
    */
-  deleteLink(index: number): Promise<void>;
+  deleteLink(index: number, netns?: Netns): Promise<void>;
+}
+
+export interface Packets {
+  /** @throws KernelError ENETDOWN, ENOBUFS, EPERM (a filter on the link dropped it) */
+  send(frame: Uint8Array): void;
+  close(): void;
 }
 
 export interface Netns {
@@ -77,6 +97,10 @@ export interface Routing {
   /** Routes of the main table that carry the protocol number (all protocols if absent). */
   routes(filter?: { protocol?: number }): Promise<RouteInfo[]>;
   neighbours(linkIndex?: number): Promise<NeighbourInfo[]>;
+  /** Queueing disciplines of the link. */
+  qdiscs(linkIndex: number): Promise<QdiscInfo[]>;
+  /** What went through each link since it was made, by index. */
+  counters(): Promise<Map<number, LinkCounters>>;
   close(): void;
 }
 
@@ -88,6 +112,15 @@ export type RoutingRequest =
       host: LinkSpec;
       peer: LinkSpec & { readonly netnsFd: number };
     }
+  /** A macvlan on a link of this namespace, born in the other one under its final name. It is not up. */
+  | {
+      kind: 'macvlan-add';
+      parentIndex: number;
+      mode: MacvlanMode;
+      link: LinkSpec & { readonly netnsFd: number };
+    }
+  /** A link that hands on what is sent to it, so that what arrived elsewhere can be queued (`redirect-ingress`). Not up. */
+  | { kind: 'ifb-add'; link: Omit<LinkSpec, 'mac'> }
   | {
       kind: 'link-set';
       index: number;
@@ -100,7 +133,14 @@ export type RoutingRequest =
   | { kind: 'address-add'; index: number; address: Address; prefixLength: number }
   | { kind: 'route-add' | 'route-replace'; route: RouteSpec }
   | { kind: 'route-delete'; route: RouteSpec }
-  | { kind: 'neighbour-replace'; index: number; address: Address; mac: Mac };
+  | { kind: 'address-delete'; index: number; address: Address; prefixLength: number }
+  | { kind: 'neighbour-replace'; index: number; address: Address; mac: Mac }
+  /** What leaves by the link goes through a token bucket: made, or changed where there is one. */
+  | { kind: 'shape'; index: number; bucket: TokenBucket }
+  | { kind: 'unshape'; index: number }
+  /** What arrives on the link leaves by another one first: an ifb of the same namespace. */
+  | { kind: 'redirect-ingress'; index: number; toIndex: number }
+  | { kind: 'unredirect-ingress'; index: number };
 
 export interface LinkSpec {
   readonly name: string;
@@ -140,6 +180,11 @@ export interface LinkInfo {
   readonly running: boolean;
   /** Index of the peer in the peer's namespace, for a veth. */
   readonly peerIndex: number | null;
+  /** Index of the link below in its namespace, for a macvlan and its like. */
+  readonly parentIndex: number | null;
+  /** The bridge or bond that the link is a port of. */
+  readonly masterIndex: number | null;
+  readonly macvlanMode: MacvlanMode | null;
 }
 
 export interface AddressInfo {
@@ -213,157 +258,6 @@ export interface Iptables {
   save(family: Family, table?: IptablesTable, withCounters?: boolean): Promise<string>;
   /** Feeds `iptables-restore --noflush --wait`: of each table in the text all or nothing, in order. @throws KernelError with the program's words */
   restore(family: Family, text: string): Promise<void>;
-}
-
-/** nftables of the agent's namespace, over netlink: tables of the families `ip` and `ip6`. No program is executed. */
-export interface Nftables {
-  /**
-   * Carries out all of the requests at once, or none of them, before it returns. Adding a table, chain, set or element that is there
-   * succeeds; deleting one that is not, and adding an element of a map that is there with other data, do not.
-   * @throws KernelError of the first request that was refused, with its position
-   */
-  transact(requests: readonly NftRequest[]): void;
-  /** The table with everything in it (anonymous sets aside), or null where there is none. */
-  read(family: Family, table: string): Promise<NftTable | null>;
-  /** By chain: what the counters of its rules say, in order; null for a rule without. Empty where there is no such table. */
-  counts(family: Family, table: string): Promise<ReadonlyMap<string, readonly (NftCount | null)[]>>;
-  /** The base chains at the hook forward, of all tables, that drop whatever none of their rules accepts. */
-  dropsAtForward(): Promise<NftBaseChain[]>;
-  /**
-   * Tells when somebody else has changed a table of this name, in either family, or when notifications were lost. Returns the
-   * function that stops it.
-   */
-  watch(table: string, onForeignChange: () => void): () => void;
-}
-
-/** One rule, the end or the policy of a chain that a traced packet met. */
-export interface TraceStep {
-  readonly family: 'ip' | 'ip6' | 'inet';
-  readonly table: string;
-  readonly chain: string;
-  readonly at: 'rule' | 'end' | 'policy';
-  /** `accept`, `drop`, `goto CHAIN`, `continue`. */
-  readonly verdict: string;
-}
-
-export interface NftBaseChain {
-  readonly family: 'ip' | 'ip6' | 'inet';
-  readonly table: string;
-  readonly chain: string;
-}
-
-export type NftRequest = { readonly family: Family; readonly table: string } & (
-  | { readonly kind: 'table-add' | 'table-delete' }
-  | { readonly kind: 'chain-add'; readonly chain: string; readonly hook: NftHook | null }
-  | { readonly kind: 'chain-flush' | 'chain-delete'; readonly chain: string }
-  | { readonly kind: 'rule-add'; readonly chain: string; readonly rule: NftRule }
-  | { readonly kind: 'set-add'; readonly set: string; readonly spec: NftSetSpec }
-  | { readonly kind: 'set-delete'; readonly set: string }
-  | {
-      readonly kind: 'elements-add' | 'elements-delete';
-      readonly set: string;
-      readonly spec: NftSetSpec;
-      readonly elements: readonly NftElement[];
-    }
-);
-
-/** Makes a chain a base chain, with policy accept. */
-export interface NftHook {
-  readonly type: 'filter' | 'nat';
-  readonly hook: 'prerouting' | 'input' | 'forward' | 'output' | 'postrouting';
-  readonly priority: number;
-}
-
-export interface NftRule {
-  readonly expressions: readonly NftExpression[];
-  /** At most 127 bytes. */
-  readonly comment: string;
-}
-
-/**
- * What the kernel's little machine does, in order; a comparison or look-up that does not hold ends the rule. Registers have 16 bytes
- * and are numbered from 1; a longer value goes on in the next ones. Values are as they stand in the packet.
- */
-export type NftExpression =
-  | { readonly kind: 'meta'; readonly key: 'iifname' | 'oifname' | 'l4proto' | 'mark'; readonly to: number }
-  | { readonly kind: 'mark-set'; readonly from: number }
-  | {
-      readonly kind: 'payload';
-      readonly base: 'network' | 'transport';
-      readonly offsetBytes: number;
-      readonly lengthBytes: number;
-      readonly to: number;
-    }
-  /** Goes on if the connection is in one of the states. */
-  | { readonly kind: 'ct-state'; readonly states: readonly NftConnectionState[] }
-  | { readonly kind: 'mask'; readonly register: number; readonly mask: Uint8Array }
-  /** A value shorter than what was loaded is compared with its beginning. */
-  | { readonly kind: 'compare'; readonly from: number; readonly negated: boolean; readonly value: Uint8Array }
-  /** Ranges of two-byte numbers, both ends included, neither overlapping nor touching, ascending. */
-  | {
-      readonly kind: 'in-ranges';
-      readonly from: number;
-      readonly negated: boolean;
-      readonly ranges: readonly { readonly from: number; readonly to: number }[];
-    }
-  | { readonly kind: 'in-set'; readonly from: number; readonly negated: boolean; readonly set: string }
-  /** Loads the data of a map's element, or ends the rule where there is none. */
-  | { readonly kind: 'map'; readonly from: number; readonly map: string; readonly to: number }
-  /** Follows the verdict that a map has for a value; goes on with the next rule where there is none. */
-  | { readonly kind: 'verdict-map'; readonly from: number; readonly map: string }
-  | { readonly kind: 'counter' }
-  | { readonly kind: 'limit'; readonly perSecond: number; readonly burst: number }
-  | { readonly kind: 'log'; readonly prefix: string }
-  /** Only below a base chain of type nat. */
-  | { readonly kind: 'masquerade' }
-  /** The kernel tells which rules the packet meets from here on. */
-  | { readonly kind: 'trace' }
-  | { readonly kind: 'verdict'; readonly verdict: NftVerdict };
-
-export type NftConnectionState = 'invalid' | 'established' | 'related';
-
-export type NftVerdict =
-  | { readonly kind: 'accept' | 'drop' | 'return' }
-  | { readonly kind: 'jump' | 'goto'; readonly chain: string };
-
-/**
- * `pair`: interface and address; `id`: a number of 32 bits. `prefixes`: the elements are prefixes that do not overlap,
- * else single values.
- */
-export interface NftSetSpec {
-  readonly key: 'address' | 'pair' | 'id';
-  readonly prefixes: boolean;
-  /** What a map holds; null for a set. */
-  readonly data: 'id' | 'verdict' | null;
-}
-
-/** Keys are `10.0.0.1`, `10.0.0.1,eth0` (pair), `17` (id); with `prefixes` `10.0.0.0/8`, `10.0.0.0/8,eth0`. */
-export type NftElement = readonly [key: string, data: NftData | null];
-
-export type NftData = number | NftVerdict;
-
-export interface NftCount {
-  readonly packets: number;
-  readonly bytes: number;
-}
-
-export interface NftTable {
-  readonly isDormant: boolean;
-  readonly chains: ReadonlyMap<string, NftChainInfo>;
-  readonly sets: ReadonlyMap<string, NftSetInfo>;
-}
-
-export interface NftChainInfo {
-  /** `other` for a hook, type or policy that we never ask for. */
-  readonly hook: NftHook | 'other' | null;
-  /** The comments of its rules, in order; null for a rule without. */
-  readonly comments: readonly (string | null)[];
-}
-
-export interface NftSetInfo {
-  readonly spec: NftSetSpec | 'other';
-  /** None where the spec is `other`. */
-  readonly elements: readonly NftElement[];
 }
 
 export interface Conntrack {

@@ -7,6 +7,8 @@
 import manifest from '../../package.json' with { type: 'json' };
 import { main } from '../cli/main.ts';
 
-void main(process.argv.slice(2), process.env, process, manifest.version).then((code) => {
+const lab = async () => (await import('../../lab/control.ts')).labControl;
+
+void main(process.argv.slice(2), process.env, process, manifest.version, lab).then((code) => {
   process.exitCode = code;
 });

@@ -9,22 +9,30 @@
 import { chmodSync, existsSync, mkdirSync, readFileSync, renameSync, rmSync, symlinkSync } from 'node:fs';
 import { createConnection, type Server, type Socket } from 'node:net';
 import { join } from 'node:path';
+import { TLSSocket } from 'node:tls';
 import packageJson from '../../package.json' with { type: 'json' };
 import { Agent } from '../agent/agent.ts';
 import { closeUntilSync } from '../agent/boot.ts';
 import { type Config, defaultConfigPath, loadConfig, type Setting } from '../agent/config.ts';
 import { options } from '../agent/config-options.ts';
 import { PolicyQuestions } from '../agent/policy-questions.ts';
+import { type Caller, certificateCaller, localCaller } from '../api/caller.ts';
+import type { ApiDeps } from '../api/deps.ts';
+import { Metrics } from '../api/metrics.ts';
 import { buildApi } from '../api/server.ts';
+import { release } from '../cni/delegate.ts';
 import { DeleteQueue } from '../cni/delete-queue.ts';
 import { createCniServer } from '../cni/server.ts';
 import { systemClock } from '../lib/clock.ts';
 import { asNetctlError, NetctlError } from '../lib/errors.ts';
 import type { Logger } from '../lib/logger.ts';
+import { createBird } from '../linux/real/bird.ts';
 import { createLinux } from '../linux/real/linux.ts';
 import { native } from '../linux/real/native.ts';
+import { listenMetrics, listenTls } from './listeners.ts';
 import { createLogger } from './logger.ts';
 import { openStore } from './open-store.ts';
+import { sayPresent } from './presence.ts';
 
 const queuePollMilliseconds = 5000;
 const holdMilliseconds = 60_000;
@@ -59,7 +67,7 @@ async function run(config: Config, settings: readonly Setting[], logger: Logger)
   for (const directory of [config.runDir, config.stateDir])
     mkdirSync(directory, { recursive: true, mode: 0o700 });
   chmodSync(config.runDir, 0o700);
-  const { store, replication } = await openStore(config, systemClock, logger);
+  const { store, replication, presence } = await openStore(config, systemClock, logger);
   const linux = await createLinux({ iptablesBackend: config.dataplane.iptablesBackend });
   const bootId = readFileSync('/proc/sys/kernel/random/boot_id', 'utf8').trim();
   const agent = new Agent({
@@ -68,8 +76,10 @@ async function run(config: Config, settings: readonly Setting[], logger: Logger)
     bootId,
     store,
     linux,
+    bird: createBird({ program: config.bgp.birdPath, directory: config.runDir }),
     clock: systemClock,
     logger,
+    releaseDelegate: (id, delegate) => release({ delegate, id, netnsPath: id.netns.path }),
   });
   const attachments = await agent.start();
 
@@ -84,25 +94,26 @@ async function run(config: Config, settings: readonly Setting[], logger: Logger)
     bootId,
     backend: () => agent.status().policy.backend,
   });
-  const api = buildApi({
+  const deps: ApiDeps = {
     store,
     ipam: agent.ipam,
+    collect: (request) => agent.collection.run(request),
     clock: systemClock,
     node: config.node.name,
     version: packageJson.version,
     status: () => agent.status(replication()),
+    bgpStatus: () => agent.bgpStatus(),
     config: () => settings,
     applied: (revision) => agent.applied(revision),
     why: (query, isProbed) => questions.why(query, isProbed),
     impact: (changes) => questions.impact(changes),
     ruleCounts: (kind, name) => agent.ruleCounts(kind, name),
-    actorOf: (socket) => {
-      const { uid, pid } = native.peerCredentials(descriptorOf(socket));
-      return `uid ${uid}, process ${pid}`;
-    },
+    callerOf,
     onForced: (change) => logger.warn({ ...change }, 'forced change of an address'),
     onBug: (error) => logger.error({ error: error.message, stack: error.stack }, 'the API met a bug'),
-  });
+  };
+  const metrics = new Metrics(deps);
+  const api = buildApi(deps, metrics);
   await api.ready();
   const cni = createCniServer({
     attacher: attachments,
@@ -111,6 +122,10 @@ async function run(config: Config, settings: readonly Setting[], logger: Logger)
   });
   await listen(cni, join(config.runDir, 'cni.sock'));
   await listen(api.server, join(config.runDir, 'api.sock'));
+  const leave = presence && sayPresent(presence, config.node.name, () => agent.status(replication()));
+  const remote = await listenTls(api, config.api, logger);
+  const pages = metrics.server();
+  await listenMetrics(pages, config.metrics, logger);
   notifySystemd('READY=1');
 
   const signal = await endSignal();
@@ -119,7 +134,9 @@ async function run(config: Config, settings: readonly Setting[], logger: Logger)
   clearInterval(queueTimer);
   for (const name of ['cni.sock', 'api.sock']) rmSync(join(config.runDir, name), { force: true });
   const lastAnswer = new Promise<void>((resolve) => cni.close(() => resolve()));
+  for (const server of [remote, pages]) server?.close();
   await api.close();
+  await leave?.();
   await agent.stop();
   await Promise.race([lastAnswer, new Promise((resolve) => setTimeout(resolve, answerMilliseconds))]);
   linux.close();
@@ -157,6 +174,17 @@ async function refuseSecondAgent({ runDir }: Config): Promise<void> {
 function link(target: string, path: string): void {
   rmSync(path, { force: true });
   symlinkSync(target, path);
+}
+
+/** Over TLS the certificate says it (the server has verified it); the unix socket is root's. */
+function callerOf(socket: Socket): Caller {
+  if (socket instanceof TLSSocket) {
+    const certificate = socket.getPeerX509Certificate();
+    if (certificate === undefined) throw new NetctlError('FORBIDDEN', 'there is no client certificate');
+    return certificateCaller(certificate);
+  }
+  const { uid, pid } = native.peerCredentials(descriptorOf(socket));
+  return localCaller(`uid ${uid}, process ${pid}`);
 }
 
 /** Node keeps the descriptor of a socket to itself; this is the one way to ask who is at the other end. */

@@ -7,17 +7,20 @@
 import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import type { Config } from '../agent/config.ts';
+import type { Replication } from '../agent/status.ts';
 import type { Clock } from '../lib/clock.ts';
 import type { Logger } from '../lib/logger.ts';
 import { EtcdStore } from '../store/etcd.ts';
-import { ReplicatedStore, type ReplicationStatus } from '../store/replicated.ts';
+import { ReplicatedStore } from '../store/replicated.ts';
 import { SqliteStore } from '../store/sqlite.ts';
-import type { Store } from '../store/store.ts';
+import type { Presence, Store } from '../store/store.ts';
 
 export interface OpenStore {
   readonly store: Store;
   /** null for a host alone. */
-  replication(): ReplicationStatus | null;
+  replication(): Replication | null;
+  /** To be closed before the store; null for a host alone. */
+  readonly presence: Presence | null;
 }
 
 export async function openStore(config: Config, clock: Clock, logger: Logger): Promise<OpenStore> {
@@ -25,12 +28,13 @@ export async function openStore(config: Config, clock: Clock, logger: Logger): P
     path: join(config.stateDir, 'netctl.db'),
     onFault: (error) => logger.error({ error: error.message }, 'upkeep of the local store failed'),
   });
-  if (config.datastore.type === 'embedded') return { store: local, replication: () => null };
+  if (config.datastore.type === 'embedded') return { store: local, replication: () => null, presence: null };
   const cluster = openEtcd(config.datastore, clock, logger);
   const store = await ReplicatedStore.open({
     node: config.node.name,
     local,
     cluster,
+    connection: () => cluster.status(),
     clock,
     logger,
     acceptCluster: config.dataplane.confirmMassDeletion,
@@ -40,7 +44,8 @@ export async function openStore(config: Config, clock: Clock, logger: Logger): P
         'claims of this node are gone from the cluster: their endpoints are torn down',
       ),
   });
-  return { store, replication: () => store.status() };
+  const presence = cluster.presence();
+  return { store, presence, replication: () => ({ ...store.status(), lease: presence.status() }) };
 }
 
 function openEtcd(datastore: Config['datastore'], clock: Clock, logger: Logger): EtcdStore {

@@ -6,9 +6,11 @@
  * own words (those stay in src/cni and src/api).
  */
 import { createHash } from 'node:crypto';
+import type { Delegate } from './delegate.ts';
 import type { Address, Cidr, Family } from './ip.ts';
 import type { Mac } from './mac.ts';
-import type { Owner } from './records.ts';
+import type { MacvlanAttachment } from './macvlan.ts';
+import type { Owner, ReleasePolicy } from './records.ts';
 
 /** One interface of one container on one network; survives restarts of everything. */
 export interface AttachmentId {
@@ -30,20 +32,55 @@ export interface AttachRequest extends AttachmentId {
   readonly mac: Mac | null;
   /** 0 = that of the agent's setting. */
   readonly mtuBytes: number;
+  /** Whose the addresses are; what is kept for it comes first. null: the container's own. */
   readonly owner: Owner | null;
+  /** Take what this reservation holds, and nothing else. */
+  readonly reservation: string | null;
+  /** What becomes of new addresses when the container goes; those that were kept or reserved keep what they have. */
+  readonly onRelease: ReleasePolicy;
+  /** Of the policy ttl; null for the default. */
+  readonly retainSeconds: number | null;
   readonly labels: Readonly<Record<string, string>>;
   /** What it may send from besides its addresses. */
   readonly extraSources: readonly Cidr[];
+  /** Sits directly on this wire; null: routed. */
+  readonly macvlan: MacvlanAttachment | null;
+  /** Gives the addresses instead of our pools. */
+  readonly foreignIpam: ForeignIpam | null;
+  /**
+   * Another plugin makes the interface, we give it addresses (hostInterface null) or policy, on the host's end that the plugin before us
+   * in a chain has told of. null: the interface is ours to make.
+   */
+  readonly foreignLink: { readonly hostInterface: string | null } | null;
+}
+
+/** An address that somebody else has chosen, in the subnet that it is part of there. */
+export interface GivenAddress {
+  readonly address: Address;
+  readonly prefixLength: number;
+  readonly gateway: Address | null;
+}
+
+/** Addresses that do not come from our pools. */
+export interface ForeignIpam {
+  /** Called once for each attachment that is made. @throws when it has none */
+  allocate(): Promise<readonly GivenAddress[]>;
+  /** Who must be told when they are free again; null for nobody. */
+  readonly delegate: Delegate | null;
 }
 
 export interface Attachment extends AttachmentId {
-  readonly hostInterface: string;
-  readonly hostMac: Mac;
+  /** The host's end of the pair; null where the host has none (macvlan). */
+  readonly host: { readonly interface: string; readonly mac: Mac } | null;
   readonly mac: Mac;
   readonly mtuBytes: number;
   readonly addresses: readonly Address[];
+  /** Of each address, in their order. */
+  readonly prefixLengths: readonly number[];
   readonly gateways: Readonly<Partial<Record<Family, Address>>>;
   readonly netnsPath: string;
+  /** Another plugin has made the interface. */
+  readonly isForeign: boolean;
 }
 
 /** What the fronts call. */
@@ -59,8 +96,8 @@ export interface Attacher {
   ): Promise<void>;
   /** Detaches what the network has beyond the given attachments. */
   collect(network: string, valid: readonly Omit<AttachmentId, 'network'>[]): Promise<void>;
-  /** Why an attach would fail now, or null. */
-  notReady(): { reason: string; existingAffected: boolean } | null;
+  /** Why an attach would fail now, or null. @param fromPools false where another plugin gives the addresses */
+  notReady(fromPools: boolean): { reason: string; existingAffected: boolean } | null;
 }
 
 /** Identifies the endpoint in the store: 16 hex digits. */

@@ -13,7 +13,7 @@ export function checkJson<T>(schema: z.ZodType<T>, json: unknown, root = ''): T 
   if (result.success) return result.data;
   const issue = result.error.issues[0]!;
   const path = issue.code === 'unrecognized_keys' ? [...issue.path, issue.keys[0]!] : issue.path;
-  throw invalid(pathText(root, path), valueAt(json, path), issue.message);
+  throw invalid(pathText(root, path), isSecret(path) ? '(not shown)' : valueAt(json, path), issue.message);
 }
 
 /** A text that one of the model's parsers turns into its canonical form; its error says what is accepted. */
@@ -41,6 +41,11 @@ export function exactObject<S extends z.ZodRawShape>(shape: S): z.ZodObject<S, z
         ? `no such key; accepted are ${keys.join(', ')}`
         : `an object with the keys ${keys.join(', ')}`,
   });
+}
+
+/** Errors are logged and printed. */
+function isSecret(path: readonly PropertyKey[]): boolean {
+  return /password$/i.test(String(path.at(-1)));
 }
 
 function acceptedBy(error: unknown): string {

@@ -6,10 +6,19 @@
  */
 import { invalid, NetctlError } from '../lib/errors.ts';
 import { addressSetFromJson } from './address-set.ts';
+import { bgpFilterSchema, bgpPeerSchema, shownPeer } from './bgp.ts';
 import { checkJson } from './check.ts';
 import { hostEndpointFromJson } from './host-endpoint.ts';
 import { parseCidr } from './ip.ts';
-import { addressSetKey, hostEndpointKey, policyKey, poolKey, profileKey } from './keys.ts';
+import {
+  addressSetKey,
+  bgpFilterKey,
+  bgpPeerKey,
+  hostEndpointKey,
+  policyKey,
+  poolKey,
+  profileKey,
+} from './keys.ts';
 import { parseName, parseNodeName } from './names.ts';
 import { type Policy, policyFromJson, policyRecord } from './policy.ts';
 import { parseProfileRecord, profileFromJson, profileRecord } from './profile.ts';
@@ -17,7 +26,15 @@ import { defaultBlockSize, type Pool, poolSchema } from './records.ts';
 import { type Rule, ruleOf } from './rule.ts';
 import { ruleText } from './rule-text.ts';
 
-export const documentKinds = ['profile', 'policy', 'address-set', 'host-endpoint', 'pool'] as const;
+export const documentKinds = [
+  'profile',
+  'policy',
+  'address-set',
+  'host-endpoint',
+  'pool',
+  'bgp-peer',
+  'bgp-filter',
+] as const;
 export type DocumentKind = (typeof documentKinds)[number];
 
 type JsonObject = Record<string, unknown>;
@@ -67,6 +84,10 @@ export function documentKey(kind: DocumentKind, name: string): string {
       return addressSetKey(parseName(name, 'name'));
     case 'pool':
       return poolKey(parseName(name, 'name'));
+    case 'bgp-peer':
+      return bgpPeerKey(parseName(name, 'name'));
+    case 'bgp-filter':
+      return bgpFilterKey(parseName(name, 'name'));
     case 'host-endpoint': {
       const [node, own, ...more] = name.split('/');
       if (own === undefined || more.length > 0) throw invalid('name', name, 'NODE/NAME');
@@ -88,6 +109,10 @@ export function documentOf(kind: DocumentKind, name: string, record: unknown): J
       const { kind: poolKind, ...rest } = poolSchema.parse(record);
       return { kind, name, poolKind, ...rest };
     }
+    case 'bgp-peer':
+      return { kind, name, ...shownPeer(bgpPeerSchema.parse(record)) };
+    case 'bgp-filter':
+      return { kind, name, ...bgpFilterSchema.parse(record) };
     case 'host-endpoint': {
       const [node, own] = name.split('/');
       return { kind, name: own, node, ...hostEndpointFromJson(record) };
@@ -141,6 +166,10 @@ function withRecord(kind: DocumentKind, name: string, rest: JsonObject): Documen
       return of({ nets: addressSetFromJson(rest) });
     case 'pool':
       return of(poolOf(rest));
+    case 'bgp-peer':
+      return of(checkJson(bgpPeerSchema, rest));
+    case 'bgp-filter':
+      return of(checkJson(bgpFilterSchema, rest));
     case 'host-endpoint': {
       const { node, ...host } = rest;
       return of(hostEndpointFromJson(host), `${parseNodeName(node, 'node')}/${name}`);

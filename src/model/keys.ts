@@ -23,12 +23,16 @@ export type Key =
   | { readonly kind: 'policy'; readonly policy: string }
   | { readonly kind: 'address-set'; readonly set: string }
   | { readonly kind: 'host-endpoint'; readonly node: string; readonly name: string }
+  | { readonly kind: 'bgp-peer'; readonly peer: string }
+  | { readonly kind: 'bgp-filter'; readonly filter: string }
   | { readonly kind: 'settings' }
   /** Written with a change of policy whose denials are to cut connections that are there; its value only has to differ. */
   | { readonly kind: 'connection-flush' }
   | { readonly kind: 'reservation'; readonly reservation: string }
   | { readonly kind: 'tenant'; readonly tenant: string }
-  | { readonly kind: 'tenant-use'; readonly tenant: string };
+  | { readonly kind: 'tenant-use'; readonly tenant: string }
+  | { readonly kind: 'node-state'; readonly node: string }
+  | { readonly kind: 'status'; readonly node: string; readonly name: string };
 
 export type KeyKind = Key['kind'];
 
@@ -44,11 +48,15 @@ export const keyPrefix: Readonly<Record<KeyKind, string>> = {
   policy: 'policies/',
   'address-set': 'address-sets/',
   'host-endpoint': 'host-endpoints/',
+  'bgp-peer': 'bgp/peers/',
+  'bgp-filter': 'bgp/filters/',
   settings: 'settings',
   'connection-flush': 'connection-flush',
   reservation: 'reservations/',
   tenant: 'tenants/',
   'tenant-use': 'tenant-use/',
+  'node-state': 'node-states/',
+  status: 'status/',
 };
 
 export const nodeKey = (node: string): string => `nodes/${node}`;
@@ -61,11 +69,16 @@ export const ownerKey = (
   address: Address,
 ): string => `owners/${owner.tenant}/${owner.app}/${owner.instance}/${address}`;
 export const endpointKey = (node: string, endpoint: string): string => `endpoints/${node}/${endpoint}`;
+export const bgpPeerKey = (peer: string): string => `bgp/peers/${peer}`;
+export const bgpFilterKey = (filter: string): string => `bgp/filters/${filter}`;
 export const settingsKey = 'settings';
 export const connectionFlushKey = 'connection-flush';
 export const reservationKey = (id: string): string => `reservations/${id}`;
 export const tenantKey = (tenant: string): string => `tenants/${tenant}`;
 export const tenantUseKey = (tenant: string): string => `tenant-use/${tenant}`;
+/** What a node says of itself while its agent lives; `name`: agent. */
+export const nodeStateKey = (node: string): string => `node-states/${node}`;
+export const statusKey = (node: string, name: string): string => `status/${node}/${name}`;
 export const profileKey = (profile: string): string => `profiles/${profile}`;
 export const policyKey = (policy: string): string => `policies/${policy}`;
 export const addressSetKey = (set: string): string => `address-sets/${set}`;
@@ -91,11 +104,16 @@ export function parseKey(path: string): Key | null {
     if (kind === 'host-endpoints' && a && b && parts.length === 2)
       return { kind: 'host-endpoint', node: a, name: b };
     if (kind === 'address-sets' && a && parts.length === 1) return { kind: 'address-set', set: a };
+    if (kind === 'bgp' && a === 'peers' && b && parts.length === 2) return { kind: 'bgp-peer', peer: b };
+    if (kind === 'bgp' && a === 'filters' && b && parts.length === 2)
+      return { kind: 'bgp-filter', filter: b };
     if (path === settingsKey) return { kind: 'settings' };
     if (path === connectionFlushKey) return { kind: 'connection-flush' };
     if (kind === 'reservations' && a && parts.length === 1) return { kind: 'reservation', reservation: a };
     if (kind === 'tenants' && a && parts.length === 1) return { kind: 'tenant', tenant: a };
     if (kind === 'tenant-use' && a && parts.length === 1) return { kind: 'tenant-use', tenant: a };
+    if (kind === 'node-states' && a && parts.length === 1) return { kind: 'node-state', node: a };
+    if (kind === 'status' && a && b && parts.length === 2) return { kind: 'status', node: a, name: b };
   } catch {
     return null;
   }

@@ -6,6 +6,8 @@
  */
 import { z } from 'zod';
 import { type AddressRange, parseAddressRange, rangeEnds } from './address-range.ts';
+import { bgpSettingsSchema, port } from './bgp.ts';
+import { delegateSchema } from './delegate.ts';
 import {
   type Address,
   addressBits,
@@ -17,6 +19,7 @@ import {
   prefixLength,
 } from './ip.ts';
 import { type Mac, parseMac } from './mac.ts';
+import { macvlanSchema } from './macvlan.ts';
 import { parseInterfaceName, parseName, parseNodeName } from './names.ts';
 import { parseSelector } from './selector.ts';
 
@@ -130,7 +133,7 @@ export const releasePolicies = ['delete', 'immutable', 'never', 'ttl'] as const;
  * the owner is released; `never` the same, and only an operator can release it; `ttl` the owner keeps it for `ttlSeconds`.
  */
 export type ReleasePolicy = (typeof releasePolicies)[number];
-const longestTtlSeconds = 366 * 86400;
+export const longestTtlSeconds = 366 * 86400;
 
 /** The record of one allocated address. There is no record for a free one. */
 export const addressSchema = z.strictObject({
@@ -194,6 +197,7 @@ export type TenantUse = z.infer<typeof tenantUseSchema>;
 export const settingsSchema = z.strictObject({
   /** True: a node takes addresses of its own blocks only. False: blocks are shared, and a node without room borrows from others'. */
   strictAffinity: z.boolean().default(true),
+  bgp: bgpSettingsSchema.prefault({}),
 });
 export type Settings = z.infer<typeof settingsSchema>;
 
@@ -203,7 +207,14 @@ export const endpointSchema = z.strictObject({
   containerId: z.string().max(1024),
   /** Name inside the container. */
   interface: interfaceName,
-  kind: z.enum(['routed', 'macvlan']),
+  /** `foreign`: another plugin has made the interface; policy holds where `hostInterface` is its host's end. */
+  kind: z.enum(['routed', 'macvlan', 'foreign']),
+  /** Set with kind macvlan. */
+  macvlan: macvlanSchema.nullable().default(null),
+  /** The addresses are not of our pools: another plugin chose them. */
+  foreignAddresses: z.boolean().default(false),
+  /** Who must be told when those are free again. */
+  delegate: delegateSchema.nullable().default(null),
   hostInterface: interfaceName,
   mac,
   mtuBytes: z.int().min(68).max(65535),
@@ -227,8 +238,33 @@ export const nodeSchema = z.strictObject({
   address4: address.nullable(),
   address6: address.nullable(),
   asNumber: z.int().min(1).max(4294967295).nullable().default(null),
+  /** That leads to the other hosts, where it is configured. */
+  interface: interfaceName.nullable().default(null),
   labels: z.record(z.string(), z.string()).default({}),
+  /** Where its BIRD listens; null: it does not speak BGP. */
+  bgpPort: port.nullable().default(null),
+  /** Set by an operator: it is a route reflector of this cluster id (RFC 4456). The agent leaves it as it is. */
+  routeReflectorClusterId: address.nullable().default(null),
   version: z.string(),
   startedAt: time,
 });
 export type Node = z.infer<typeof nodeSchema>;
+
+/** Kept in etcd by a lease while the agent lives. Nothing is decided from it. */
+export const agentPresenceSchema = z.strictObject({
+  version: z.string(),
+  startedAt: time,
+  /** The first few reasons why it is not healthy. */
+  problems: z.array(z.string()),
+  policy: z.strictObject({ backend: z.string(), inSync: z.boolean() }),
+});
+export type AgentPresence = z.infer<typeof agentPresenceSchema>;
+
+/** A node that an operator took out of use: `drained` gets no new addresses, `fenced` is taken for dead besides. */
+export const nodeStateSchema = z.strictObject({
+  state: z.enum(['drained', 'fenced']),
+  since: time,
+  /** Who said so. */
+  by: z.string().max(256),
+});
+export type NodeState = z.infer<typeof nodeStateSchema>;

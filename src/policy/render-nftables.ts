@@ -8,7 +8,7 @@
  * and address, a second one the chain for the number. The number goes from one map to the other through the packet's mark, which
  * the same rule puts back: registers alone would do for the kernel, but nft 1.0.6 aborts when it is to list such a rule.
  */
-import type { NftExpression, NftHook, NftRule, NftVerdict } from '../linux/ports.ts';
+import type { NftExpression, NftHook, NftRule, NftVerdict } from '../linux/nftables-port.ts';
 import { addressBits, addressBytes, addressFrom, cidrBase, type Family, prefixLength } from '../model/ip.ts';
 import type { Side } from '../model/rule.ts';
 import type { Chain, ChainRule, Condition, Verdict } from './chain.ts';

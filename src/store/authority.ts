@@ -67,16 +67,16 @@ export class Claims {
 
 export class Authority {
   readonly node: string;
-  readonly #ownPrefixes: readonly string[];
+  readonly #ownPrefix: string;
 
   constructor(node: string) {
     this.node = node;
-    this.#ownPrefixes = [`${keyPrefix.endpoint}${node}/`, `status/${node}/`];
+    this.#ownPrefix = `${keyPrefix.endpoint}${node}/`;
   }
 
-  /** Endpoints and status of this node: its own whatever blocks it has. */
+  /** Endpoints of this node: its own whatever blocks it has. */
   isOwnByName(key: string): boolean {
-    return this.#ownPrefixes.some((prefix) => key.startsWith(prefix));
+    return key.startsWith(this.#ownPrefix);
   }
 
   owns(key: string, claims: Claims): boolean {

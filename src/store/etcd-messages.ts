@@ -42,6 +42,7 @@ const rangeResponse = {
 const putRequest = {
   key: { number: 1, type: 'bytes' },
   value: { number: 2, type: 'bytes' },
+  lease: { number: 3, type: 'number' },
 } as const satisfies Schema;
 
 const deleteRangeRequest = { key: { number: 1, type: 'bytes' } } as const satisfies Schema;
@@ -114,6 +115,21 @@ const authenticateResponse = {
   token: { number: 2, type: 'string' },
 } as const satisfies Schema;
 
+const lease = { id: { number: 1, type: 'number' } } as const satisfies Schema;
+
+const leaseGrantRequest = {
+  ttl: { number: 1, type: 'number' },
+  /** Chosen by the caller. */
+  id: { number: 2, type: 'number' },
+} as const satisfies Schema;
+
+const leaseResponse = {
+  header: { number: 1, message: header },
+  id: { number: 2, type: 'number' },
+  /** Of a renewal: 0 for a lease that is gone. */
+  ttl: { number: 3, type: 'number' },
+} as const satisfies Schema;
+
 export const eventType = { put: 0, delete: 1 } as const;
 export const compareResult = { equal: 0, notEqual: 3 } as const;
 export const compareTarget = { create: 1, modified: 2 } as const;
@@ -146,6 +162,25 @@ export const authenticateMethod = {
   path: '/etcdserverpb.Auth/Authenticate',
   request: authenticateRequest,
   response: authenticateResponse,
+} as const satisfies Method;
+
+export const leaseGrantMethod = {
+  path: '/etcdserverpb.Lease/LeaseGrant',
+  request: leaseGrantRequest,
+  response: leaseResponse,
+} as const satisfies Method;
+
+/** A stream in etcd's definition; a stream of one request has one answer. */
+export const leaseKeepAliveMethod = {
+  path: '/etcdserverpb.Lease/LeaseKeepAlive',
+  request: lease,
+  response: leaseResponse,
+} as const satisfies Method;
+
+export const leaseRevokeMethod = {
+  path: '/etcdserverpb.Lease/LeaseRevoke',
+  request: lease,
+  response: { header: { number: 1, message: header } },
 } as const satisfies Method;
 
 export type Header = Message<typeof header>;

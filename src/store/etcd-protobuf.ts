@@ -90,7 +90,7 @@ export function decodeMessage<S extends Schema>(schema: S, bytes: Buffer): Messa
 }
 
 function pushField(parts: Buffer[], field: Field, value: unknown): void {
-  parts.push(encodeVarint(BigInt(field.number * 8 + wireTypeOf(field))));
+  parts.push(encodeNumber(field.number * 8 + wireTypeOf(field)));
   if ('message' in field) {
     pushBytes(parts, encodeMessage(field.message, value as Given<Schema>));
     return;
@@ -103,12 +103,12 @@ function pushField(parts: Buffer[], field: Field, value: unknown): void {
       pushBytes(parts, Buffer.from(value as string));
       return;
     case 'bool':
-      parts.push(encodeVarint(value ? 1n : 0n));
+      parts.push(encodeNumber(value ? 1 : 0));
       return;
     case 'number':
       if (!Number.isSafeInteger(value) || (value as number) < 0)
         throw new RangeError(`protobuf: ${value} is not a whole number from 0 to 2^53 - 1`);
-      parts.push(encodeVarint(BigInt(value as number)));
+      parts.push(encodeNumber(value as number));
       return;
     case 'id':
       parts.push(encodeVarint(value as bigint));
@@ -116,8 +116,21 @@ function pushField(parts: Buffer[], field: Field, value: unknown): void {
 }
 
 function pushBytes(parts: Buffer[], bytes: Buffer): void {
-  parts.push(encodeVarint(BigInt(bytes.length)), bytes);
+  parts.push(encodeNumber(bytes.length), bytes);
 }
+
+/** Tags, lengths and most revisions are small: no arithmetic of large integers for them. */
+function encodeNumber(value: number): Buffer {
+  if (value >= 2 ** 31) return encodeVarint(BigInt(value));
+  if (value < 0x80) return oneByte[value]!;
+  const bytes: number[] = [];
+  let rest = value;
+  for (; rest >= 0x80; rest >>>= 7) bytes.push((rest & 0x7f) | 0x80);
+  bytes.push(rest);
+  return Buffer.from(bytes);
+}
+
+const oneByte: readonly Buffer[] = Array.from({ length: 0x80 }, (_, byte) => Buffer.of(byte));
 
 function encodeVarint(value: bigint): Buffer {
   if (value < 0x80n) return Buffer.of(Number(value));
@@ -181,17 +194,31 @@ class Reader {
 
   /** A tag or a length. */
   small(): number {
-    const byte = this.#buffer[this.#at];
-    if (byte === undefined || byte >= 0x80) return Number(this.varint());
-    this.#at += 1;
-    return byte;
+    return this.#fourBytes() ?? Number(this.varint());
   }
 
   /** An int64. */
   number(): number {
+    const small = this.#fourBytes();
+    if (small !== null) return small;
     const number = Number(BigInt.asIntN(64, this.varint()));
     if (!Number.isSafeInteger(number)) throw new RangeError('protobuf: a number is too large to be exact');
     return number;
+  }
+
+  /** A varint of at most four bytes, or null: then nothing was read. */
+  #fourBytes(): number | null {
+    let value = 0;
+    for (let index = 0; index < 4; index++) {
+      const byte = this.#buffer[this.#at + index];
+      if (byte === undefined) return null;
+      value |= (byte & 0x7f) << (7 * index);
+      if (byte < 0x80) {
+        this.#at += index + 1;
+        return value;
+      }
+    }
+    return null;
   }
 
   varint(): bigint {

@@ -16,11 +16,13 @@ import { EtcdCluster, type EtcdClusterOptions, type EtcdStatus } from './etcd-cl
 import { isTooLargeToReceive } from './etcd-errors.ts';
 import { EtcdKeyspace, versionsOf } from './etcd-keyspace.ts';
 import { type Header, rangeMethod, txnMethod } from './etcd-messages.ts';
+import { EtcdPresence } from './etcd-presence.ts';
 import type { Given, Message } from './etcd-protobuf.ts';
 import { EtcdWatch, type History, type Landmark } from './etcd-watch.ts';
 import type {
   Compare,
   Entry,
+  Presence,
   Revision,
   Snapshot,
   Store,
@@ -29,7 +31,7 @@ import type {
   Watcher,
   Write,
 } from './store.ts';
-import { checkKey, checkPrefix, checkTransaction, holds } from './transaction.ts';
+import { checkKey, checkPrefix, checkTransaction, holds, refusalOf } from './transaction.ts';
 
 export interface EtcdOptions extends EtcdClusterOptions {
   /** In front of every key, for example `/netctl/v1/`; nothing outside it is read or written. */
@@ -106,11 +108,11 @@ export class EtcdStore implements Store {
     try {
       const { header, succeeded, responses } = await call;
       if (succeeded) return { committed: true, revision: this.#note(header).revision };
-      const failed = compares.find(
-        (compare, index) => !holds(compare, versionsOf(responses[index]?.range?.kvs)),
+      const refusal = refusalOf(
+        compares.filter((compare, index) => !holds(compare, versionsOf(responses[index]?.range?.kvs))),
       );
-      if (!failed) throw new NetctlError('BUG', 'etcd says that a compare failed, and shows that all hold');
-      return { committed: false, failed: failed.key };
+      if (!refusal) throw new NetctlError('BUG', 'etcd says that a compare failed, and shows that all hold');
+      return refusal;
     } finally {
       this.#transactions.delete(call);
     }
@@ -138,6 +140,14 @@ export class EtcdStore implements Store {
     });
     this.#watches.add(watch);
     return watch;
+  }
+
+  /** Kept until it is closed; to be closed before the store. */
+  presence(): Presence {
+    this.#checkOpen();
+    const { clock, logger, random = Math.random } = this.#options;
+    const parts = { cluster: this.#cluster, keyspace: this.#keyspace, clock, logger, random };
+    return new EtcdPresence(parts);
   }
 
   /** Waits for the transactions under way (at most five seconds); watches end with STORE_UNAVAILABLE. */

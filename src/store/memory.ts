@@ -76,11 +76,9 @@ export class MemoryStore implements Store {
     await nextTurn();
     const next = this.#latest() + 1;
     const plan = planTransaction(transaction, next, (key) => this.#records.get(key));
-    if ('changes' in plan && plan.changes.length > 0) this.#write(next, plan.changes);
+    if (plan.committed && plan.changes.length > 0) this.#write(next, plan.changes);
     if (failure === 'ambiguous') throw unavailable('the answer to a transaction got lost');
-    return 'failed' in plan
-      ? { committed: false, failed: plan.failed }
-      : { committed: true, revision: this.#latest() };
+    return plan.committed ? { committed: true, revision: this.#latest() } : plan;
   }
 
   watch(prefix: string, after: Revision, watcher: Watcher): Watch {

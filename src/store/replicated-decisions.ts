@@ -9,7 +9,7 @@ import { type Address, type Cidr, cidrContains } from '../model/ip.ts';
 import { blockKey } from '../model/keys.ts';
 import type { Lock, Locks } from './replicated-locks.ts';
 import { localPrefix } from './replicated-outbox.ts';
-import type { Sender } from './replicated-sender.ts';
+import type { Decision, DecisionRequest, Sender } from './replicated-sender.ts';
 import type { Session, SessionParts } from './replicated-session.ts';
 import { Deadline } from './replicated-wait.ts';
 import type { Compare, TransactionResult, Write } from './store.ts';
@@ -17,8 +17,11 @@ import type { Compare, TransactionResult, Write } from './store.ts';
 /** The blocks that are not used meanwhile, for the time after a restart. */
 export const yieldedKey = `${localPrefix}yielded`;
 
-/** What the cluster decides is decided within this time or refused. */
-const decisionMilliseconds = 3000;
+interface Waiting extends DecisionRequest {
+  isReady(): boolean;
+  resolve(decision: Decision | null): void;
+  reject(error: Error): void;
+}
 
 export class Decisions {
   readonly #parts: SessionParts;
@@ -26,20 +29,26 @@ export class Decisions {
   readonly #sender: Sender;
   readonly #locks: Locks;
   readonly #status: () => { since: number | null; error: string | null };
+  readonly #patienceMilliseconds: number;
+  /** In the order in which they came. */
+  readonly #waiting: Waiting[] = [];
   #stopped = false;
 
+  /** @param patienceMilliseconds what the cluster decides is decided within this time or refused */
   constructor(
     parts: SessionParts,
     session: Session,
     sender: Sender,
     locks: Locks,
     status: () => { since: number | null; error: string | null },
+    patienceMilliseconds: number,
   ) {
     this.#parts = parts;
     this.#session = session;
     this.#sender = sender;
     this.#locks = locks;
     this.#status = status;
+    this.#patienceMilliseconds = patienceMilliseconds;
   }
 
   stop(): void {
@@ -69,11 +78,7 @@ export class Decisions {
       if (yields.length > 0) await this.#yield(yields);
       for (;;) {
         await signal.until(isReady, deadline);
-        const decision = await deadline.race(
-          this.#parts.exclusively(async () =>
-            deadline.expired || !isReady() ? null : this.#send(compares, writes, lock, deadline),
-          ),
-        );
+        const decision = await deadline.race(this.#submit({ compares, writes, lock, deadline, isReady }));
         if (decision === null) continue;
         if (decision.committed) return { committed: true, revision: await deadline.race(decision.arrived) };
         // The caller looks into the mirror for what beat it: there it has to be.
@@ -88,7 +93,7 @@ export class Decisions {
 
   /** Resolves when the cluster is not deciding about any of the keys. @throws STORE_UNAVAILABLE where that is not known */
   async unlocked(keys: readonly string[]): Promise<void> {
-    const deadline = this.#deadline(decisionMilliseconds);
+    const deadline = this.#deadline(this.#patienceMilliseconds);
     try {
       await this.#parts.signal.until(() => {
         const lock = this.#locks.conflict(keys);
@@ -106,19 +111,35 @@ export class Decisions {
     void this.#reclaim([]);
   }
 
-  /** The caller may be gone by the time of the outcome: the lock's end does not depend on it. */
-  async #send(compares: readonly Compare[], writes: readonly Write[], lock: Lock, deadline: Deadline) {
+  /** Goes with all others that wait for their turn by then; null: it was not sent. @throws as Sender.decide has it */
+  #submit(request: DecisionRequest & { isReady(): boolean }): Promise<Decision | null> {
+    const { promise, resolve, reject } = Promise.withResolvers<Decision | null>();
+    this.#waiting.push({ ...request, resolve, reject });
+    if (this.#waiting.length === 1) void this.#parts.exclusively(() => this.#sendWaiting());
+    return promise;
+  }
+
+  /** The callers may be gone by the time of the outcome: the end of their locks does not depend on them. */
+  async #sendWaiting(): Promise<void> {
+    const all = this.#waiting.splice(0);
     try {
-      const decision = await this.#sender.decide(compares, writes, lock, deadline);
-      if (decision.committed) {
-        void decision.arrived.then(() => {
-          lock.sent = false;
-          this.#release(lock);
-        });
+      const requests = all.filter(({ deadline, isReady }) => !deadline.expired && isReady());
+      const answers = await this.#sender.decide(requests);
+      for (const [index, { resolve, reject, lock, deadline }] of requests.entries()) {
+        const answer = answers[index]!;
+        if (answer instanceof Error) reject(answer);
+        else resolve(answer);
+        if (answer !== null && !(answer instanceof Error) && answer.committed) {
+          void answer.arrived.then(() => {
+            lock.sent = false;
+            this.#release(lock);
+          });
+        }
+        if (deadline.expired) this.#release(lock);
       }
-      return decision;
-    } finally {
-      if (deadline.expired) this.#release(lock);
+      for (const { resolve } of all) resolve(null);
+    } catch (error) {
+      for (const { reject } of all) reject(error as Error);
     }
   }
 
@@ -168,15 +189,15 @@ export class Decisions {
   /** How long a decision may wait for a cluster that cannot be reached: not again each time. */
   #patience(): number {
     const { since, error } = this.#status();
-    if (since === null) return decisionMilliseconds;
-    const left = decisionMilliseconds - Math.max(0, this.#parts.clock.now() - since);
+    if (since === null) return this.#patienceMilliseconds;
+    const left = this.#patienceMilliseconds - Math.max(0, this.#parts.clock.now() - since);
     if (left <= 0) throw unavailable(error ?? 'it cannot be reached');
     return left;
   }
 
   #deadline(milliseconds: number): Deadline {
     return new Deadline(this.#parts.clock, milliseconds, () =>
-      unavailable(this.#status().error ?? `no decision within ${decisionMilliseconds / 1000} s`),
+      unavailable(this.#status().error ?? `no decision within ${this.#patienceMilliseconds / 1000} s`),
     );
   }
 }

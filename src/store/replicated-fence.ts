@@ -14,8 +14,8 @@ import type { Compare, Entry, Json, Revision, Store, Write } from './store.ts';
 
 export type Outcome =
   | { readonly kind: 'committed'; readonly revision: Revision }
-  /** Nothing was written; the compare on this key did not hold. */
-  | { readonly kind: 'failed'; readonly key: string }
+  /** Nothing was written; the compares on these keys did not hold, perhaps others neither. */
+  | { readonly kind: 'failed'; readonly keys: readonly string[] }
   /** Nothing was or will be written: an earlier transaction of ours arrived late and moved the fence. */
   | { readonly kind: 'moved' }
   /** The fence is not ours: another agent has the node's name, or the keyspace was wiped. */
@@ -30,6 +30,10 @@ export interface FenceState extends Progress {
   readonly store: string;
   /** Of the last transaction: says whether it was this one. */
   readonly turn: string;
+  /** Keys that the cluster decided about and the local store may not show: after a restart, the cluster's word is the last. */
+  readonly decided: readonly string[];
+  /** Cluster's revision of the last of these decisions; null: the transaction that wrote this record. */
+  readonly decidedAt: Revision | null;
 }
 
 const firstPauseMilliseconds = 20;
@@ -45,13 +49,19 @@ export class Fence {
   /** null: the record does not exist. */
   #revision: Revision | null = null;
   #progress: Progress = { sent: 0, done: 0 };
+  /** Of a record that an earlier process wrote, or a late transaction: what it decided, and its revision. */
+  #decided: ReadonlySet<string> = new Set();
+  #decidedAt: Revision = 0;
+  /** Cluster's revision that the local store shows. */
+  #shown: Revision;
 
-  constructor(cluster: Store, clock: Clock, node: string, store: string, process: string) {
+  constructor(cluster: Store, clock: Clock, node: string, store: string, process: string, shown: Revision) {
     this.#cluster = cluster;
     this.#clock = clock;
     this.key = `replication/${node}`;
     this.store = store;
     this.#process = process;
+    this.#shown = shown;
   }
 
   /** Of the last known transaction of this node. */
@@ -68,8 +78,23 @@ export class Fence {
   adopt(entry: Entry | null): void {
     this.#revision = entry?.modified ?? null;
     const state = entry === null ? null : fenceState(entry.value);
-    this.#progress =
-      state?.store === this.store ? { sent: state.sent, done: state.done } : { sent: 0, done: 0 };
+    const isOurs = state?.store === this.store;
+    this.#progress = isOurs ? { sent: state.sent, done: state.done } : { sent: 0, done: 0 };
+    this.#decided = new Set(isOurs ? state.decided : []);
+    this.#decidedAt = (isOurs ? state.decidedAt : null) ?? this.revision;
+    // A change of this node after what it was shown is its own word again.
+    this.shown(this.#shown);
+  }
+
+  /** True if the cluster has decided about the key on our behalf, and the local store may not show it. */
+  isDecided(key: string): boolean {
+    return this.#decided.has(key);
+  }
+
+  /** The local store shows what the cluster had at the revision. */
+  shown(revision: Revision): void {
+    this.#shown = Math.max(this.#shown, revision);
+    if (this.#shown >= this.#decidedAt) this.#decided = new Set();
   }
 
   /** The record as the cluster has it now. @throws STORE_UNAVAILABLE */
@@ -77,15 +102,27 @@ export class Fence {
     return deadline.race(this.#cluster.get(this.key));
   }
 
-  /** @param progress what the cluster has of the outbox after it */
+  /**
+   * @param progress what the cluster has of the outbox after it
+   * @param decided keys of decisions, this one included, that are not in the local store yet
+   */
   async send(
     compares: readonly Compare[],
     writes: readonly Write[],
     progress: Progress,
+    decided: readonly string[],
     deadline: Deadline,
   ): Promise<Outcome> {
     this.#turns += 1;
-    const next: FenceState = { store: this.store, ...progress, turn: `${this.#process}/${this.#turns}` };
+    const keys = new Set([...this.#decided, ...decided]);
+    const isDecision = writes.some(({ key }) => keys.has(key));
+    const next: FenceState = {
+      store: this.store,
+      ...progress,
+      turn: `${this.#process}/${this.#turns}`,
+      decided: [...keys],
+      decidedAt: isDecision ? null : this.#decidedAt,
+    };
     const guard: Compare =
       this.#revision === null
         ? { kind: 'absent', key: this.key }
@@ -97,8 +134,9 @@ export class Fence {
     for (;;) {
       try {
         const result = await deadline.race(this.#cluster.transact(...transaction));
-        if (result.committed) return this.#committed(result.revision, progress);
-        if (result.failed !== this.key) return { kind: 'failed', key: result.failed };
+        if (result.committed) return this.#committed(result.revision, next);
+        const keys = [result.failed, ...(result.others ?? [])];
+        if (result.failed !== this.key) return { kind: 'failed', keys };
         return this.#judge(await this.read(deadline), next) ?? { kind: 'moved' };
       } catch (error) {
         if (asNetctlError(error).code !== 'STORE_UNAVAILABLE')
@@ -131,9 +169,10 @@ export class Fence {
     return { kind: 'moved' };
   }
 
-  #committed(revision: Revision, { sent, done }: Progress): Outcome {
+  #committed(revision: Revision, { sent, done, decidedAt }: FenceState): Outcome {
     this.#revision = revision;
     this.#progress = { sent, done };
+    this.#decidedAt = decidedAt ?? revision;
     return { kind: 'committed', revision };
   }
 
@@ -146,8 +185,17 @@ export class Fence {
 
 export function fenceState(value: Json): FenceState | null {
   if (typeof value !== 'object' || value === null || Array.isArray(value)) return null;
-  const { store, sent, done, turn } = value as Record<string, Json>;
+  const { store, sent, done, turn, decided = [], decidedAt = null } = value as Record<string, Json>;
   if (typeof store !== 'string' || typeof turn !== 'string') return null;
   if (!Number.isSafeInteger(sent) || !Number.isSafeInteger(done)) return null;
-  return { store, sent: sent as number, done: done as number, turn };
+  if (!Array.isArray(decided) || !decided.every((key) => typeof key === 'string')) return null;
+  if (decidedAt !== null && !Number.isSafeInteger(decidedAt)) return null;
+  return {
+    store,
+    sent: sent as number,
+    done: done as number,
+    turn,
+    decided,
+    decidedAt: decidedAt as number | null,
+  };
 }

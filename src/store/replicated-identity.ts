@@ -4,10 +4,14 @@
  * In: what a snapshot says about itself. Out: why it is not to be believed, in the words of the status. Never: a wiped or other cluster taken
  * for the known one.
  */
+import { randomUUID } from 'node:crypto';
+import type { Clock } from '../lib/clock.ts';
+import { keyPrefix } from '../model/keys.ts';
 import type { Authority } from './authority.ts';
 import { type Fence, fenceState } from './replicated-fence.ts';
-import { isMirrored } from './replicated-mirror.ts';
-import type { Entry, Json, Store } from './store.ts';
+import { clusterIdKey, isMirrored } from './replicated-mirror.ts';
+import { bounded } from './replicated-wait.ts';
+import type { Entry, Json, Store, Write } from './store.ts';
 
 export interface IdentityParts {
   readonly local: Store;
@@ -25,7 +29,7 @@ export async function reasonToHold(
   const { local, clusterId, fence, authority } = parts;
   if (clusterId === null) {
     const { entries } = await local.list('');
-    const isFresh = entries.every(({ key }) => !isMirrored(key) || key.startsWith('status/'));
+    const isFresh = entries.every(({ key }) => !isMirrored(key) || key.startsWith(keyPrefix.status));
     return isFresh ? null : 'the local store holds records that it did not get from this cluster';
   }
   if (id === null) return 'the cluster has none of the records that it had: it looks wiped';
@@ -34,6 +38,14 @@ export async function reasonToHold(
   return state === null || state.store === fence.store
     ? null
     : `another agent writes to the cluster as node ${authority.node}`;
+}
+
+/** The first node in an empty keyspace names it. @throws STORE_UNAVAILABLE */
+export async function foundCluster({ cluster, clock }: { cluster: Store; clock: Clock }): Promise<void> {
+  const named: Write = { kind: 'put', key: clusterIdKey, value: { id: randomUUID() } };
+  await bounded(clock, (deadline) =>
+    deadline.race(cluster.transact([{ kind: 'absent', key: clusterIdKey }], [named])),
+  );
 }
 
 export function idOf(entry: Entry | null | undefined): string | null {

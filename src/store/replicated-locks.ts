@@ -45,6 +45,11 @@ export class Locks {
     return lock !== null && (lock.unsettled || lock.sent);
   }
 
+  /** Keys that the cluster has decided about, or perhaps, and that the local store does not show yet. */
+  decided(): string[] {
+    return [...this.#locks].flatMap((lock) => (lock.unsettled || lock.sent ? [...lock.keys] : []));
+  }
+
   /** Blocks that a decision may give away, as far as the last snapshot does not show what became of it. */
   yielded(): Cidr[] {
     return [...this.#locks].flatMap((lock) => (lock.fenced ? [] : lock.yields));

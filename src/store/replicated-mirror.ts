@@ -36,6 +36,8 @@ export interface Note {
   readonly sent: Revision;
   /** The log does not have all that waits: compare states. */
   readonly compare: boolean;
+  /** Cluster's revision that this store shows. */
+  readonly shown: Revision;
   /** Milliseconds since 1970; what waits is not older. */
   readonly at: number;
 }
@@ -130,27 +132,36 @@ export class Mirror {
 
   /**
    * Writes to the local store what differs and does not wait in the outbox; in one transaction if it is not huge.
+   * @param revisionThere the cluster's, which the store shows afterwards
    * @param rewritten keys that are written also where nothing differs
    * @returns the revision of the last write, or null where there was none
    */
   async bring(
     differences: readonly Difference[],
+    revisionThere: Revision,
     rewritten: ReadonlySet<string> = new Set(),
   ): Promise<Revision | null> {
     let revision: Revision | null = null;
     for (let from = 0; from < differences.length; from += keysPerTransaction) {
       const some = differences.slice(from, from + keysPerTransaction);
-      revision = (await this.#bring(some, rewritten)) ?? revision;
+      const isLast = from + keysPerTransaction >= differences.length;
+      revision = (await this.#bring(some, rewritten, isLast ? revisionThere : null)) ?? revision;
     }
     return revision;
   }
 
   /** Every write of the mirror carries it: so it is known for not being this node's. */
-  noteWrite(): Write {
-    return { kind: 'put', key: noteKey, value: this.#note() as unknown as Json };
+  noteWrite(shown: Revision | null = null): Write {
+    const note = this.#note();
+    return { kind: 'put', key: noteKey, value: { ...note, shown: shown ?? note.shown } as unknown as Json };
   }
 
-  async #bring(differences: readonly Difference[], rewritten: ReadonlySet<string>): Promise<Revision | null> {
+  /** @param shown the cluster's revision that the store shows with it; null: no more than before */
+  async #bring(
+    differences: readonly Difference[],
+    rewritten: ReadonlySet<string>,
+    shown: Revision | null,
+  ): Promise<Revision | null> {
     for (;;) {
       const compares: Compare[] = [];
       const writes: Write[] = [];
@@ -168,7 +179,7 @@ export class Mirror {
       if (writes.length === 0) return null;
       // The outbox forgot what waits: which of these keys are ours to say cannot be told from it.
       if (this.#hasGap()) throw new NetctlError('TRY_AGAIN', 'states have to be compared first');
-      const result = await this.#local.transact(compares, [...writes, this.noteWrite()]);
+      const result = await this.#local.transact(compares, [...writes, this.noteWrite(shown)]);
       if (!result.committed) continue;
       for (const write of writes)
         this.noteClaim(write.key, write.kind === 'put' ? write.value : undefined, result.revision);

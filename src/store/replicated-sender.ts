@@ -10,11 +10,20 @@ import type { Cidr } from '../model/ip.ts';
 import { blockKey } from '../model/keys.ts';
 import { addressOfKey, blockOfClaimKey } from './authority.ts';
 import type { Outcome } from './replicated-fence.ts';
+import { Group } from './replicated-group.ts';
 import type { Lock, Locks } from './replicated-locks.ts';
 import type { Progress } from './replicated-outbox.ts';
 import type { Session, SessionParts } from './replicated-session.ts';
 import { Deadline } from './replicated-wait.ts';
 import type { Compare, Revision, Write } from './store.ts';
+
+/** What the cluster has to decide, and who waits for it. */
+export interface DecisionRequest {
+  readonly compares: readonly Compare[];
+  readonly writes: readonly Write[];
+  readonly lock: Lock;
+  readonly deadline: Deadline;
+}
 
 export type Decision =
   /** `arrived`: the local revision, when it and all that was decided before it is in the local store. */
@@ -76,43 +85,78 @@ export class Sender {
   }
 
   /**
-   * One transaction of the cluster. What it made comes into the local store by the watch, after all that was decided before it.
-   * @throws STORE_UNAVAILABLE when its outcome is not known (the lock ends when it is)
+   * As many of them as do not depend on each other, as one transaction of the cluster. What it made comes into the local store by the
+   * watch, after all that was decided before it.
+   * @returns for each its decision; null: it was not sent; an error: STORE_UNAVAILABLE when its outcome is not known (the lock
+   *   ends when it is), or as the cluster refused it
    */
-  async decide(
-    compares: readonly Compare[],
-    writes: readonly Write[],
-    lock: Lock,
-    deadline: Deadline,
-  ): Promise<Decision> {
-    const translated = await this.#translate(compares);
-    if ('committed' in translated) return translated;
-    lock.sent = true;
-    let isKnown = false;
-    let isCommitted = false;
-    try {
-      const outcome = await this.#send(translated, writes, deadline);
-      isKnown = outcome.kind !== 'unknown';
-      isCommitted = outcome.kind === 'committed';
-      if (outcome.kind === 'committed') {
-        const keys = writes.map(({ key }) => key);
-        return { committed: true, arrived: this.#session.arrival(outcome.revision, keys) };
-      }
+  async decide(requests: readonly DecisionRequest[]): Promise<(Decision | Error | null)[]> {
+    const answers = new Map<DecisionRequest, Decision | Error>();
+    const group = new Group<DecisionRequest>();
+    const others = new Map<DecisionRequest, readonly Compare[]>();
+    for (const request of requests) {
+      const translated = await this.#translate(request.compares);
+      if ('committed' in translated) answers.set(request, translated);
+      else if (!group.add(request, translated, request.writes)) others.set(request, translated);
+    }
+    while (group.tags.length > 0) {
+      const outcome = await this.#decideTogether(group);
       if (outcome.kind === 'failed') {
-        const compare = translated.find(({ key }) => key === outcome.key);
-        const isVisible = (): boolean => compare === undefined || !this.#holds(compare);
-        return { committed: false, failed: outcome.key, isVisible };
+        const refused = group.compares.filter(({ key }) => outcome.keys.includes(key));
+        for (const compare of refused)
+          for (const request of group.lose(compare.key)) answers.set(request, this.#lost(compare));
+        continue;
       }
-      if (outcome.kind === 'refused') throw outcome.error;
-      const reason =
-        outcome.kind === 'unknown' ? outcome.error.message : 'its record of this node is not ours';
-      throw new NetctlError('STORE_UNAVAILABLE', `cluster: ${reason}`, { store: 'cluster', reason });
+      const answer = this.#answer(group, outcome);
+      for (const request of group.tags) answers.set(request, answer);
+      if (outcome.kind === 'committed') this.#refute(group, others, answers);
+      break;
+    }
+    return requests.map((request) => answers.get(request) ?? null);
+  }
+
+  /** The locks say where their records are: in the hands of the cluster, or with an outcome that is not known. */
+  async #decideTogether(group: Group<DecisionRequest>): Promise<Outcome> {
+    const locks = group.tags.map(({ lock }) => lock);
+    for (const lock of locks) lock.sent = true;
+    let outcome: Outcome | null = null;
+    try {
+      outcome = await this.#send(group.compares, group.writes, group.tags.at(-1)!.deadline);
+      return outcome;
     } finally {
-      // Committed: until it has arrived in the local store.
-      lock.sent = isCommitted;
-      lock.unsettled = !isKnown;
+      for (const lock of locks) {
+        // Committed: until it has arrived in the local store.
+        lock.sent = outcome?.kind === 'committed';
+        lock.unsettled = outcome === null || outcome.kind === 'unknown';
+      }
       this.wake();
     }
+  }
+
+  #answer(group: Group<DecisionRequest>, outcome: Exclude<Outcome, { kind: 'failed' }>): Decision | Error {
+    if (outcome.kind === 'committed') {
+      const keys = group.writes.map(({ key }) => key);
+      return { committed: true, arrived: this.#session.arrival(outcome.revision, keys) };
+    }
+    if (outcome.kind === 'refused') return outcome.error;
+    const reason = outcome.kind === 'unknown' ? outcome.error.message : 'its record of this node is not ours';
+    return new NetctlError('STORE_UNAVAILABLE', `cluster: ${reason}`, { store: 'cluster', reason });
+  }
+
+  /** Who counted on what the group has just changed need not ask for it. */
+  #refute(
+    group: Group<DecisionRequest>,
+    others: ReadonlyMap<DecisionRequest, readonly Compare[]>,
+    answers: Map<DecisionRequest, Decision | Error>,
+  ): void {
+    for (const [request, compares] of others) {
+      const compare = group.refuted(compares);
+      if (compare !== undefined) answers.set(request, this.#lost(compare));
+    }
+  }
+
+  #lost(compare: Compare): Decision {
+    return { committed: false, failed: compare.key, isVisible: () => !this.#holds(compare) };
   }
 
   /** In the cluster's revisions; what does not hold here is lost at once. */
@@ -211,7 +255,7 @@ export class Sender {
     deadline: Deadline,
   ): Promise<Outcome> {
     const { fence, outbox } = this.#parts;
-    const outcome = await fence.send(compares, writes, progress, deadline);
+    const outcome = await fence.send(compares, writes, progress, this.#locks.decided(), deadline);
     if (outcome.kind === 'unknown') this.#fail(outcome.error);
     else this.#succeed();
     if (outcome.kind === 'taken') this.#session.restart();

@@ -2,12 +2,12 @@
  * Follows the cluster: a snapshot is compared with the local store, both ways; from then on changes are brought down as they come.
  *
  *   starting ──snapshot compared──► live ──lost claim, other identity, gap──► starting
+ *       ├─ this host was alone before: it joins, if its records go together with the cluster's
  *       └─ not the cluster we know: held, until it is that again or an operator accepts it
  *
  * In: the cluster's entries through a Syncer. Out: local writes (Mirror), differences to send (Outbox), lost claims. Never: a
  * local record deleted because the cluster was wiped, replaced or could not be read.
  */
-import { randomUUID } from 'node:crypto';
 import type { Clock, Timer } from '../lib/clock.ts';
 import { NetctlError } from '../lib/errors.ts';
 import type { Logger } from '../lib/logger.ts';
@@ -16,11 +16,12 @@ import { keyPrefix } from '../model/keys.ts';
 import type { Authority } from './authority.ts';
 import { differencesDown, differencesUp, isDefended } from './replicated-compare.ts';
 import { type Fence, fenceState } from './replicated-fence.ts';
-import { idOf, reasonToHold } from './replicated-identity.ts';
+import { foundCluster, idOf, reasonToHold } from './replicated-identity.ts';
+import { join } from './replicated-join.ts';
 import { planLoss, purgeLost } from './replicated-loss.ts';
 import { type ClusterChange, clusterIdKey, type Mirror } from './replicated-mirror.ts';
 import type { Outbox } from './replicated-outbox.ts';
-import { Deadline, type Signal } from './replicated-wait.ts';
+import { bounded, type Signal } from './replicated-wait.ts';
 import type { Change, Entry, Revision, Snapshot, Store, Write } from './store.ts';
 import { Syncer, type SyncStatus } from './syncer.ts';
 
@@ -56,13 +57,14 @@ export interface SessionParts {
   onLive(): void;
   /** The cluster answers again; the mirror may still be behind. */
   onReachable(): void;
+  /** What an earlier process noted as shown. */
+  readonly shown: Revision;
 }
 
 export type Mode =
   | { readonly kind: 'starting' | 'live' }
   | { readonly kind: 'held'; readonly reason: string };
 
-const readDeadlineMilliseconds = 3000;
 const restartPauseMilliseconds = 500;
 
 export class Session {
@@ -71,7 +73,7 @@ export class Session {
   #syncer: Syncer | null = null;
   #sync: SyncStatus;
   #queue: { changes: readonly Change[]; revision: Revision }[] = [];
-  #mirrored: Revision = 0;
+  #mirrored: Revision;
   /** Revisions of the cluster that somebody waits for. */
   readonly #expected = new Map<Revision, { keys: ReadonlySet<string>; resolve(local: Revision): void }>();
   #restartedAt = Number.NEGATIVE_INFINITY;
@@ -80,11 +82,17 @@ export class Session {
 
   constructor(parts: SessionParts) {
     this.#parts = parts;
+    this.#mirrored = parts.shown;
     this.#sync = { inSync: false, since: parts.clock.now(), reason: 'the cluster is not read yet' };
   }
 
   get mode(): Mode {
     return this.#mode;
+  }
+
+  /** Cluster's revision that the local store shows. */
+  get mirrored(): Revision {
+    return this.#mirrored;
   }
 
   get sync(): SyncStatus {
@@ -171,8 +179,23 @@ export class Session {
     }
     const id = idOf(cluster.get(clusterIdKey));
     const held = await reasonToHold(parts, id, cluster.get(fence.key) ?? null);
-    if (held !== null && !parts.acceptCluster) return this.#hold(held);
-    if (id === null) return this.#foundCluster();
+    const isRefused = held !== null && !parts.acceptCluster;
+    if (isRefused && parts.clusterId !== null) return this.#hold(held);
+    if (id === null) {
+      await foundCluster(parts);
+      this.#restartedAt = Number.NEGATIVE_INFINITY;
+      return this.restart();
+    }
+    if (isRefused) {
+      // By the identity that is noted the next start knows its own traces in the cluster.
+      await local.transact([], [mirror.noteWrite()]);
+      const refusal = await join(parts, cluster);
+      if (refusal !== null) return refusal === 'again' ? this.restart() : this.#hold(refusal);
+      // All that the cluster decides about is there; the rest is this node's own, and compared.
+      parts.clusterId = id;
+      parts.gap = true;
+      return this.#adopt(snapshot);
+    }
 
     mirror.reset(snapshot.entries);
     const lost = mirror.lost();
@@ -197,13 +220,14 @@ export class Session {
     const dropped = lost.length === 0 ? [] : await this.#drop(lost, before.entries);
 
     parts.clusterId = id;
-    await mirror.bring(differencesDown(here, cluster));
-    await local.transact([], [mirror.noteWrite()]);
+    await mirror.bring(differencesDown(here, cluster), snapshot.revision);
+    await local.transact([], [mirror.noteWrite(snapshot.revision)]);
     if (takesOver) await this.#tellCursor(outbox.sent);
     const claims = await local.list(keyPrefix.block);
     for (const { key, value, modified } of claims.entries) mirror.noteClaim(key, value, modified);
     for (const block of parts.yielded()) mirror.own.delete(block);
     this.#mirrored = snapshot.revision;
+    fence.shown(snapshot.revision);
     this.#arrive(snapshot.revision, null, claims.revision);
     this.#mode = { kind: 'live' };
     if (lost.length > 0) this.#report(lost, dropped);
@@ -262,9 +286,13 @@ export class Session {
     if (mirror.lost().length > 0 || (await this.#lacksOurs(news))) return this.restart();
     const rewritten = this.#expected.get(revision)?.keys;
     const differences = news.map(({ key, entry }) => ({ key, value: entry?.value }));
-    const brought = await mirror.bring(differences, rewritten);
+    const brought = await mirror.bring(differences, revision, rewritten);
     this.#mirrored = revision;
-    if (this.#expected.size > 0) this.#arrive(revision, brought, await this.#barrier());
+    fence.shown(revision);
+    if (this.#expected.size === 0) return;
+    // What waits for exactly this revision has its answer; others want to know how far the local store is.
+    const isExact = brought !== null && [...this.#expected.keys()].every((expected) => expected >= revision);
+    this.#arrive(revision, brought, isExact ? brought : await this.#barrier());
   }
 
   /**
@@ -310,29 +338,15 @@ export class Session {
     );
   }
 
-  /** The first node in an empty keyspace names it. */
-  async #foundCluster(): Promise<void> {
-    await this.#bounded((deadline) =>
-      deadline.race(
-        this.#parts.cluster.transact(
-          [{ kind: 'absent', key: clusterIdKey }],
-          [{ kind: 'put', key: clusterIdKey, value: { id: randomUUID() } }],
-        ),
-      ),
-    );
-    this.#restartedAt = Number.NEGATIVE_INFINITY;
-    this.restart();
-  }
-
   async #clusterWentBack(): Promise<boolean> {
     const { fence } = this.#parts;
-    const entry = await this.#bounded((deadline) => fence.read(deadline));
+    const entry = await bounded(this.#parts.clock, (deadline) => fence.read(deadline));
     return entry === null || entry.modified < fence.revision;
   }
 
   async #tellCursor(sent: Revision): Promise<void> {
-    const outcome = await this.#bounded((deadline) =>
-      this.#parts.fence.send([], [], { sent, done: 0 }, deadline),
+    const outcome = await bounded(this.#parts.clock, (deadline) =>
+      this.#parts.fence.send([], [], { sent, done: 0 }, [], deadline),
     );
     if (outcome.kind !== 'committed')
       throw new NetctlError('STORE_UNAVAILABLE', 'the cluster did not take our cursor');
@@ -369,19 +383,6 @@ export class Session {
     const { logger, onLostClaims } = this.#parts;
     logger.error({ blocks, endpoints }, 'claims of this node are gone: their endpoints are dropped');
     onLostClaims({ blocks, endpoints });
-  }
-
-  async #bounded<T>(act: (deadline: Deadline) => Promise<T>): Promise<T> {
-    const deadline = new Deadline(
-      this.#parts.clock,
-      readDeadlineMilliseconds,
-      () => new NetctlError('STORE_UNAVAILABLE', 'the cluster does not answer'),
-    );
-    try {
-      return await act(deadline);
-    } finally {
-      deadline.clear();
-    }
   }
 }
 

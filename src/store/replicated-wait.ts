@@ -4,6 +4,7 @@
  * In: promises and conditions. Out: their outcome, or the deadline's error. Never: a wait that polls, a timer left behind.
  */
 import type { Clock, Timer } from '../lib/clock.ts';
+import { NetctlError } from '../lib/errors.ts';
 
 /** Runs out once. What it is raced against goes on by itself; its late outcome is nobody's. */
 export class Deadline {
@@ -29,6 +30,19 @@ export class Deadline {
 
   clear(): void {
     this.#timer.cancel();
+  }
+}
+
+const readDeadlineMilliseconds = 3000;
+
+/** One question to the cluster, or a few. @throws STORE_UNAVAILABLE after 3 s */
+export async function bounded<T>(clock: Clock, act: (deadline: Deadline) => Promise<T>): Promise<T> {
+  const late = (): Error => new NetctlError('STORE_UNAVAILABLE', 'the cluster does not answer');
+  const deadline = new Deadline(clock, readDeadlineMilliseconds, late);
+  try {
+    return await act(deadline);
+  } finally {
+    deadline.clear();
   }
 }
 

@@ -44,6 +44,12 @@ export interface ReplicatedOptions {
   readonly cluster: Store;
   readonly clock: Clock;
   readonly logger: Logger;
+  /** Whether there is a way to the cluster; a watch that nothing happens on does not notice for long. */
+  readonly connection?: () => {
+    readonly connected: boolean;
+    readonly since: number;
+    readonly error: string | null;
+  };
   /** Claims that the cluster does not have any more: their records are dropped already. Called once per loss and process. */
   readonly onLostClaims?: (lost: LostClaims) => void;
   /** Take over a cluster that is not the one this store is a picture of (wiped, replaced, another): once. */
@@ -52,6 +58,8 @@ export interface ReplicatedOptions {
   readonly random?: () => number;
   /** Transactions kept in memory for replication; with more, states are compared instead. */
   readonly mostWaiting?: number;
+  /** How long the cluster may take to decide before a caller is refused (3,000). */
+  readonly patienceMilliseconds?: number;
 }
 
 export interface ReplicationStatus {
@@ -117,7 +125,7 @@ export class ReplicatedStore implements Store {
     const identity = note?.store ?? randomUUID();
     this.#authority = new Authority(node);
     this.#outbox = new Outbox(note?.cursor ?? 0, note?.sent ?? 0);
-    this.#fence = new Fence(cluster, clock, node, identity, randomUUID());
+    this.#fence = new Fence(cluster, clock, node, identity, randomUUID(), note?.shown ?? 0);
     const hasGap = (): boolean => this.#state.gap;
     this.#mirror = new Mirror(local, this.#authority, this.#outbox, () => this.#note(), hasGap);
     for (const { key, value, modified } of blocks.entries) this.#mirror.noteClaim(key, value, modified);
@@ -136,10 +144,11 @@ export class ReplicatedStore implements Store {
       fence: this.#fence,
       signal: this.#signal,
       exclusively: (task) => this.#queue.run('cluster', task),
-      isDecidedThere: (key) => this.#locks.isDecidedThere(key),
+      isDecidedThere: (key) => this.#locks.isDecidedThere(key) || this.#fence.isDecided(key),
       yielded: () => this.#locks.yielded(),
       acceptCluster: options.acceptCluster ?? false,
       clusterId: note?.cluster ?? null,
+      shown: note?.shown ?? 0,
       gap: note?.compare ?? false,
       onLostClaims: (lost) => options.onLostClaims?.(lost),
       onLive: () => this.#onLive(),
@@ -147,8 +156,13 @@ export class ReplicatedStore implements Store {
     };
     this.#session = new Session(this.#state);
     this.#sender = new Sender(this.#state, this.#session, this.#locks, () => this.#noteLater());
-    this.#decisions = new Decisions(this.#state, this.#session, this.#sender, this.#locks, () =>
-      this.status(),
+    this.#decisions = new Decisions(
+      this.#state,
+      this.#session,
+      this.#sender,
+      this.#locks,
+      () => this.status(),
+      options.patienceMilliseconds ?? 3000,
     );
     this.#follow(note?.cursor ?? 0);
     this.#session.restart();
@@ -170,17 +184,31 @@ export class ReplicatedStore implements Store {
   async transact(compares: readonly Compare[], writes: readonly Write[]): Promise<TransactionResult> {
     if (this.#closed) throw closed();
     for (const { key } of writes) {
-      if (!isMirrored(key)) throw new NetctlError('BUG', `the key ${key} is the replication's own`);
+      if (!isMirrored(key) && !this.#isFenceOfAnother(key))
+        throw new NetctlError('BUG', `the key ${key} is the replication's own`);
     }
     if (writes.every((write) => this.#isOwn(write))) return this.#decideHere(compares, writes);
     const all = [...compares, ...this.#claimCompares(writes)];
     return this.#decisions.decide(all, writes, this.#ownClaims(writes));
   }
 
+  /** @throws STORE_UNAVAILABLE within 3 s where the cluster cannot be asked */
+  async refresh(): Promise<void> {
+    if (this.#closed) throw closed();
+    // A transaction of nothing but our fence: its arrival here is after all that was decided before it.
+    await this.#decisions.decide([], [], []);
+  }
+
   status(): ReplicationStatus {
     const { sync, mode } = this.#session;
     const { fault } = this.#sender;
-    const problem = !sync.inSync ? { since: sync.since, error: sync.reason } : fault;
+    const { connected, since, error } = this.#options.connection?.() ?? {
+      connected: true,
+      since: 0,
+      error: null,
+    };
+    const lost = connected ? fault : (fault ?? { since, error });
+    const problem = !sync.inSync ? { since: sync.since, error: sync.reason } : lost;
     return {
       clusterReachable: problem === null,
       since: problem?.since ?? null,
@@ -228,6 +256,11 @@ export class ReplicatedStore implements Store {
     } finally {
       settle(revision);
     }
+  }
+
+  /** A node that is removed loses its fence first, so that nothing that it has under way arrives any more. */
+  #isFenceOfAnother(key: string): boolean {
+    return key.startsWith('replication/') && key !== this.#fence.key;
   }
 
   #isOwn({ kind, key }: Write): boolean {
@@ -312,6 +345,7 @@ export class ReplicatedStore implements Store {
       cursor: this.#outbox.cursor,
       sent: this.#outbox.sent,
       compare: this.#state.gap || this.#outbox.hasCompared,
+      shown: this.#session.mirrored,
       at: this.#outbox.oldest ?? this.#options.clock.now(),
     };
   }

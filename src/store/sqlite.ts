@@ -57,6 +57,7 @@ export interface SqliteOptions {
 
 interface Pending {
   readonly transaction: Transaction;
+  readonly flushed: boolean;
   readonly resolve: (result: TransactionResult) => void;
   readonly reject: (error: Error) => void;
 }
@@ -83,6 +84,8 @@ export class SqliteStore implements Store {
   #commitScheduled = false;
   #maintenanceScheduled = false;
   #walBytes = 0;
+  /** As openStoreFile sets it. */
+  #flushes = true;
   #closed: NetctlError | null = null;
 
   /** @throws STORE_UNAVAILABLE, see openStoreFile */
@@ -133,11 +136,15 @@ export class SqliteStore implements Store {
     }
   }
 
-  async transact(compares: readonly Compare[], writes: readonly Write[]): Promise<TransactionResult> {
+  async transact(
+    compares: readonly Compare[],
+    writes: readonly Write[],
+    { flushed } = { flushed: true },
+  ): Promise<TransactionResult> {
     const transaction = checkTransaction(compares, writes);
     this.#checkOpen();
     const { promise, resolve, reject } = Promise.withResolvers<TransactionResult>();
-    this.#pending.push({ transaction, resolve, reject });
+    this.#pending.push({ transaction, flushed, resolve, reject });
     this.#scheduleCommit();
     return promise;
   }
@@ -176,8 +183,10 @@ export class SqliteStore implements Store {
     const before = this.#revision;
     let results: TransactionResult[];
     try {
+      this.#flush(group.some(({ flushed }) => flushed));
       this.#statements.begin.run();
-      results = group.map(({ transaction }) => this.#apply(transaction));
+      const versions = new Map<string, Versions | undefined>();
+      results = group.map(({ transaction }) => this.#apply(transaction, versions));
       this.#statements.commit.run();
     } catch (error) {
       this.#rollBack();
@@ -192,15 +201,27 @@ export class SqliteStore implements Store {
     this.#scheduleMaintenance();
   }
 
-  #apply(transaction: Transaction): TransactionResult {
+  /** A flush takes everything before it to the disk, too: what was not flushed is never the only part that is there. */
+  #flush(wanted: boolean): void {
+    if (wanted === this.#flushes) return;
+    this.#database.exec(`PRAGMA synchronous = ${wanted ? 'FULL' : 'NORMAL'}`);
+    this.#flushes = wanted;
+  }
+
+  /** @param versions what is known in this group: pools and blocks are compared by each of its transactions */
+  #apply(transaction: Transaction, versions: Map<string, Versions | undefined>): TransactionResult {
     const next = this.#revision + 1;
-    const plan = planTransaction(
-      transaction,
-      next,
-      (key) => this.#statements.getVersions.get(key) as Versions | undefined,
-    );
-    if ('failed' in plan) return { committed: false, failed: plan.failed };
-    for (const change of plan.changes) this.#write(next, change);
+    const plan = planTransaction(transaction, next, (key) => {
+      if (!versions.has(key))
+        versions.set(key, this.#statements.getVersions.get(key) as Versions | undefined);
+      return versions.get(key);
+    });
+    if (!plan.committed) return plan;
+    for (const change of plan.changes) {
+      this.#write(next, change);
+      const { key, text, created } = change;
+      versions.set(key, text === null ? undefined : { created, modified: next });
+    }
     if (plan.changes.length > 0) this.#revision = next;
     return { committed: true, revision: this.#revision };
   }

@@ -35,9 +35,15 @@ export type Write =
 
 export type TransactionResult =
   /** `revision` made the change; it is the current one where nothing was to change. */
-  | { readonly committed: true; readonly revision: Revision }
-  /** Nothing was written; `failed` is the key of the first compare that did not hold. */
-  | { readonly committed: false; readonly failed: string };
+  { readonly committed: true; readonly revision: Revision } | Refusal;
+
+/** Nothing was written: keys of the compares that did not hold, in their order. */
+export interface Refusal {
+  readonly committed: false;
+  readonly failed: string;
+  /** Where there are more than one; a replicated store tells of one only. */
+  readonly others?: readonly string[];
+}
 
 export interface Snapshot {
   readonly revision: Revision;
@@ -65,6 +71,22 @@ export interface Watcher {
   onEnd(error: Error): void;
 }
 
+/** Records that say something about a process while it lives, and go when it does not. Nobody decides anything from them. */
+export interface Presence {
+  /** The last value of a key is kept in the store as long as this process keeps running. */
+  tell(key: string, value: Json): void;
+  status(): PresenceStatus;
+  /** The records go at once. */
+  close(): Promise<void>;
+}
+
+export interface PresenceStatus {
+  readonly held: boolean;
+  /** Milliseconds since 1970: held, or not, since then. */
+  readonly since: number;
+  readonly error: string | null;
+}
+
 export interface Store {
   get(key: string): Promise<Entry | null>;
   /** All keys that begin with the prefix, as of one revision (the adapter pages where it must). */
@@ -73,10 +95,20 @@ export interface Store {
    * All compares hold and all writes are durable, or nothing happens. A key may be written once per transaction.
    * Transactions under way together are decided in the order of the calls by a local store, in any order by etcd.
    * Deleting an absent key is allowed and changes nothing.
+   * @param manner `flushed: false` asks less of a local store: it may be lost in a power cut (not in a kill), for what another store has
    * @throws STORE_UNAVAILABLE when it is not known whether the transaction was carried out: read again to learn it
    */
-  transact(compares: readonly Compare[], writes: readonly Write[]): Promise<TransactionResult>;
+  transact(
+    compares: readonly Compare[],
+    writes: readonly Write[],
+    manner?: { readonly flushed: boolean },
+  ): Promise<TransactionResult>;
   /** Changes after the revision, from the next one on. Fails through `onEnd` with STORE_COMPACTED if they are not kept any more. */
   watch(prefix: string, after: Revision, watcher: Watcher): Watch;
+  /**
+   * Resolves when reads show all that was decided anywhere before the call. Only where reads may be behind is there something to do.
+   * @throws STORE_UNAVAILABLE
+   */
+  refresh?(): Promise<void>;
   close(): Promise<void>;
 }

@@ -5,7 +5,7 @@
  * text; then the rows to write, or the compare that failed. Never: a value that reads back other than it was written.
  */
 import { NetctlError } from '../lib/errors.ts';
-import type { Compare, Json, Revision, Write } from './store.ts';
+import type { Compare, Json, Refusal, Revision, Write } from './store.ts';
 
 export interface Versions {
   readonly created: Revision;
@@ -24,7 +24,7 @@ export interface LoggedChange {
   readonly created: Revision;
 }
 
-export type Plan = { readonly failed: string } | { readonly changes: readonly LoggedChange[] };
+export type Plan = Refusal | { readonly committed: true; readonly changes: readonly LoggedChange[] };
 
 const maxDepth = 512;
 
@@ -43,21 +43,28 @@ export function checkTransaction(compares: readonly Compare[], writes: readonly 
   };
 }
 
-/** What to write as revision `next`, or the first compare that does not hold. Only deletions of absent keys: no changes. */
+/** What to write as revision `next`, or the compares that do not hold. Only deletions of absent keys: no changes. */
 export function planTransaction(
   transaction: Transaction,
   next: Revision,
   read: (key: string) => Versions | undefined,
 ): Plan {
-  const failed = transaction.compares.find((compare) => !holds(compare, read(compare.key)));
-  if (failed !== undefined) return { failed: failed.key };
+  const refusal = refusalOf(transaction.compares.filter((compare) => !holds(compare, read(compare.key))));
+  if (refusal !== null) return refusal;
   const changes: LoggedChange[] = [];
   for (const { key, text } of transaction.writes) {
     const before = read(key);
     if (text === null && before === undefined) continue;
     changes.push({ key, text, created: before?.created ?? next });
   }
-  return { changes };
+  return { committed: true, changes };
+}
+
+/** The answer to a transaction of which these compares failed; null for none. */
+export function refusalOf([first, ...others]: readonly Compare[]): Refusal | null {
+  if (first === undefined) return null;
+  const more = others.length === 0 ? {} : { others: others.map(({ key }) => key) };
+  return { committed: false, failed: first.key, ...more };
 }
 
 /** @throws BUG: keys are built by src/model/keys.ts from checked parts */

@@ -7,11 +7,9 @@
  * waits for duplicate address detection (docs/decisions/0007-routed-endpoint.md).
  */
 import type { RoutingRequest } from '../linux/ports.ts';
+import { announcedProtocol, routeProtocol } from '../linux/route-protocols.ts';
 import { type Address, type Cidr, type Family, familyOf, hostCidr } from '../model/ip.ts';
 import type { Mac } from '../model/mac.ts';
-
-/** `proto` of every route that netctl makes; `ip route show proto 110` lists them. */
-export const routeProtocol = 110;
 
 /** The host end of every pair, as Calico's. Containers have it as a permanent neighbour, so it may be the same everywhere. */
 export const hostMac = 'ee:ee:ee:ee:ee:ee' as Mac;
@@ -31,6 +29,8 @@ export interface VethSpec {
   readonly mac: Mac;
   readonly mtuBytes: number;
   readonly addresses: readonly Address[];
+  /** Those of them that the other hosts must be told of one by one, since they lie in no block of this node. */
+  readonly announced: ReadonlySet<Address>;
 }
 
 /** Creates the pair and the host's side of it. */
@@ -49,25 +49,30 @@ export function planHost(spec: VethSpec): RoutingRequest[] {
     },
     { kind: 'link-set', index: spec.hostIndex, ipv6AddressGeneration: 'none' },
     { kind: 'link-set', index: spec.hostIndex, up: true },
-    ...planHostRoutes(spec.hostIndex, spec.mac, spec.addresses),
+    ...planHostRoutes(spec.hostIndex, spec.mac, spec.addresses, spec.announced),
   ];
 }
 
 /** What leads from the host to the container; sent again when a part of it was found missing. */
-export function planHostRoutes(hostIndex: number, mac: Mac, addresses: readonly Address[]): RoutingRequest[] {
+export function planHostRoutes(
+  hostIndex: number,
+  mac: Mac,
+  addresses: readonly Address[],
+  announced: ReadonlySet<Address>,
+): RoutingRequest[] {
   return addresses.flatMap((address): RoutingRequest[] => [
     { kind: 'neighbour-replace', index: hostIndex, address, mac },
-    { kind: 'route-replace', route: hostRoute(hostIndex, address) },
+    { kind: 'route-replace', route: hostRoute(hostIndex, address, announced.has(address)) },
   ]);
 }
 
-export function hostRoute(hostIndex: number, address: Address) {
+function hostRoute(hostIndex: number, address: Address, isAnnounced: boolean) {
   return {
     destination: hostCidr(address),
     type: 'unicast',
     linkIndex: hostIndex,
     scope: 'link',
-    protocol: routeProtocol,
+    protocol: isAnnounced ? announcedProtocol : routeProtocol,
   } as const;
 }
 
@@ -126,7 +131,7 @@ function planDefaultRoute(index: number, family: Family): RoutingRequest[] {
   ];
 }
 
-/** Keeps traffic to free addresses of a block that this host announces from looping to its default route. */
+/** Announces a block, and keeps traffic to its free addresses from looping to this host's default route. */
 export function blockRoute(block: Cidr) {
-  return { destination: block, type: 'blackhole', protocol: routeProtocol } as const;
+  return { destination: block, type: 'blackhole', protocol: announcedProtocol } as const;
 }

@@ -140,7 +140,8 @@ describe('agent', () => {
       [{ pools: ['nope'] }, '', 103, /there is no pool nope/],
       [{}, 'IP=10.65.0.300', 7, /ip/],
       [{}, 'IP=192.0.2.77', 102, /is in no pool/],
-      [{ mode: 'macvlan' }, '', 2, /unsupported field mode/],
+      [{ mode: 'l2' }, '', 7, /mode/],
+      [{ mode: 'macvlan' }, '', 7, /parent/],
       [{ mtu: 5 }, '', 7, /mtu/],
     ];
     const settled = async () =>

@@ -5,7 +5,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, before, describe, test } from 'node:test';
 import { type Conflist, Container } from '../../lab/container.ts';
-import { Host, programs } from '../../lab/host.ts';
+import { Host } from '../../lab/host.ts';
 import { difference, readState } from '../../lab/kernel-state.ts';
 import { mustRun } from '../../lab/run.ts';
 import { PeerProcess } from './peer-process.ts';
@@ -67,7 +67,7 @@ for (const dataplane of ['auto', 'nftables', 'iptables']) {
         400,
       );
     const boot = (): Promise<string> =>
-      host.mustExec([join(programs, 'netctld'), '--boot', '--dataplane', dataplane, '--node', host.name]);
+      host.mustExec([host.programs.netctld, '--boot', '--dataplane', dataplane, '--node', host.name]);
 
     /** As the kernel is after a reboot, but for the containers, which stand for whatever has come up too early. */
     async function forgetRules(): Promise<void> {

@@ -29,6 +29,9 @@ const methods = [
   messages.txnMethod,
   messages.watchMethod,
   messages.authenticateMethod,
+  messages.leaseGrantMethod,
+  messages.leaseKeepAliveMethod,
+  messages.leaseRevokeMethod,
 ] as const;
 
 /** Objects as the decoder makes them. */
@@ -109,7 +112,7 @@ function compare(messageName: string, schema: Schema): number {
     const definition = definitions.get(field.number);
     assert.ok(definition, `${messageName} has no field ${field.number} (${name})`);
     const snake = name.replace(/[A-Z]/g, (letter) => `_${letter.toLowerCase()}`);
-    const words = `_${definition.name}_`;
+    const words = `_${definition.name.toLowerCase()}_`;
     const where = `${messageName}.${definition.name} = ${field.number}`;
     assert.ok(words.includes(`_${snake}_`), `${where} is called ${name}`);
     assert.equal(field.repeated ?? false, definition.repeated, where);

@@ -5,7 +5,8 @@
  */
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import type { Linux, NftElement, NftRequest, NftSetSpec, NftVerdict } from '../../src/linux/ports.ts';
+import type { NftElement, NftRequest, NftSetSpec, NftVerdict } from '../../src/linux/nftables-port.ts';
+import type { Linux } from '../../src/linux/ports.ts';
 import type { Family } from '../../src/model/ip.ts';
 import { refused } from './linux-contract-refusal.ts';
 

@@ -8,10 +8,12 @@ import assert from 'node:assert/strict';
 import { after, afterEach, before, beforeEach, describe, test } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
 import type { LinkEvent, Linux, Netns, Routing, RoutingRequest } from '../../src/linux/ports.ts';
+import { routeProtocol } from '../../src/linux/route-protocols.ts';
 import type { Address, Cidr } from '../../src/model/ip.ts';
 import type { Mac } from '../../src/model/mac.ts';
-import { planContainer, planHost, routeProtocol, type VethSpec } from '../../src/veth/plan.ts';
+import { planContainer, planHost, type VethSpec } from '../../src/veth/plan.ts';
 import { filterContract } from './linux-contract-filter.ts';
+import { linkContract } from './linux-contract-links.ts';
 import { nftContract } from './linux-contract-nft.ts';
 import { refused } from './linux-contract-refusal.ts';
 
@@ -41,6 +43,7 @@ export function endpoint(number: number, netnsFd: number): VethSpec {
     mac: '02:42:0a:00:00:01' as Mac,
     mtuBytes: 1400,
     addresses: [address('10.65.0.2'), address('fd00:65::2')],
+    announced: new Set(),
   };
 }
 
@@ -98,6 +101,9 @@ export function linuxContract(name: string, createAdapter: () => Promise<Adapter
         up: false,
         running: false,
         peerIndex: spec.containerIndex,
+        parentIndex: null,
+        masterIndex: null,
+        macvlanMode: null,
       });
       const containerEnd = container.link({ index: spec.containerIndex });
       assert.equal(containerEnd?.name, 'eth0');
@@ -361,5 +367,6 @@ export function linuxContract(name: string, createAdapter: () => Promise<Adapter
 
     filterContract(() => linux);
     nftContract(() => linux);
+    linkContract({ linux: () => linux, host: () => host, netns: () => netns, number: () => count });
   });
 }

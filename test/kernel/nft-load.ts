@@ -3,7 +3,7 @@
  * is there of ours; with `--check` into another table, which is removed in the same transaction.
  */
 import { readFileSync } from 'node:fs';
-import type { NftRequest } from '../../src/linux/ports.ts';
+import type { NftRequest } from '../../src/linux/nftables-port.ts';
 import { openNftables } from '../../src/linux/real/nftables.ts';
 import { families } from '../../src/model/ip.ts';
 import { nftRequests } from '../unit/policy/nft-script.ts';

@@ -180,7 +180,7 @@ function importsOf(path: string, text: string): string[] {
 
 function areaOf(path: string): string {
   if (/^store\/(sqlite|memory|etcd)[^/]*$/.test(path)) return 'store/adapter';
-  if (/^api\/(ipam-|explain-)?schemas\.ts$/.test(path)) return 'api/schemas';
+  if (/^api\/([\w-]+-)?schemas\.ts$/.test(path)) return 'api/schemas';
   return /^linux\/(netlink|real|fake)\//.exec(path)?.[0].slice(0, -1) ?? path.split('/')[0] ?? '';
 }
 

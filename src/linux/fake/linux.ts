@@ -7,22 +7,36 @@
 import { NetctlError } from '../../lib/errors.ts';
 import { type Address, families, familyOf } from '../../model/ip.ts';
 import { describeRouting } from '../describe.ts';
-import { checkIndex, checkVeth } from '../netlink/link.ts';
+import { checkIfb, checkIndex, checkMacvlan, checkVeth } from '../netlink/link.ts';
 import { checkRoute } from '../netlink/route.ts';
+import { checkBucket } from '../netlink/traffic-control.ts';
+import type { TraceStep } from '../nftables-port.ts';
 import {
   type Conntrack,
   KernelError,
   type LinkEvent,
+  type LinkSpec,
   type Linux,
   type Netns,
+  type Packets,
   type Routing,
   type RoutingRequest,
-  type TraceStep,
   type TrackedConnection,
 } from '../ports.ts';
 import { FakeIpSets } from './ipsets.ts';
 import { FakeIptables } from './iptables.ts';
-import { addVeth, type FakeLink, FakeNetns, linkInfo } from './netns.ts';
+import {
+  addDevice,
+  addIfb,
+  addMacvlan,
+  addVeth,
+  endRedirect,
+  endShape,
+  linkInfo,
+  qdiscsOf,
+  redirect,
+} from './links.ts';
+import { childrenOf, type FakeLink, FakeNetns } from './netns.ts';
 import { FakeNftables } from './nftables.ts';
 import { printNetns, printSets } from './print.ts';
 import { Failures, type FakeOperation, type OrderedFailure, Refusal } from './refusal.ts';
@@ -41,6 +55,8 @@ export class FakeLinux implements Linux {
   connections: readonly TrackedConnection[] = [];
   /** Addresses given to conntrack.flushAddress, in order. */
   readonly flushedAddresses: Address[] = [];
+  /** What was sent through packet sockets, in order. */
+  readonly sentFrames: { link: string; protocol: number; frame: Buffer }[] = [];
   readonly #failures = new Failures();
   readonly #host = new FakeNetns(null, FIRST_INODE);
   readonly #netnsByPath = new Map<string, FakeNetns>();
@@ -75,6 +91,11 @@ export class FakeLinux implements Linux {
   addNetns(path: string): void {
     if (this.#netnsByPath.has(path)) throw new Error(`fake: ${path} exists`);
     this.#netnsByPath.set(path, new FakeNetns(path, this.#nextInode++));
+  }
+
+  /** A device of the host, as a network card is; down. */
+  addDevice(spec: LinkSpec): void {
+    addDevice(this.#host, spec);
   }
 
   /** The namespace goes as when its last process ends: its links go, and so do their peers. */
@@ -151,6 +172,26 @@ export class FakeLinux implements Linux {
       addresses: async (index) => here.addresses(index),
       routes: async ({ protocol } = {}) => here.routes(protocol),
       neighbours: async (index) => here.neighbours(index),
+      qdiscs: async (index) => {
+        const link = here.links.get(index);
+        return link === undefined ? [] : qdiscsOf(link);
+      },
+      counters: async () => new Map([...here.links.keys()].map((index) => [index, noTraffic])),
+      close: () => {},
+    };
+  }
+
+  /** The wire between links of the fake is a list that tests read; nothing is delivered. */
+  openPackets(linkIndex: number, protocol: number, _onFrame: unknown, netns?: Netns): Packets {
+    const link = withWords('open a packet socket', () =>
+      this.#find(netns, 'open a packet socket').link(linkIndex),
+    );
+    return {
+      send: (frame) => {
+        this.#failures.check('sendFrame', 'send a frame');
+        if (!link.up) throw new KernelError('send a frame', 'ENETDOWN', null);
+        this.sentFrames.push({ link: link.spec.name, protocol, frame: Buffer.from(frame) });
+      },
       close: () => {},
     };
   }
@@ -187,10 +228,10 @@ export class FakeLinux implements Linux {
     return () => void this.#watchers.delete(onEvent);
   }
 
-  async deleteLink(index: number): Promise<void> {
+  async deleteLink(index: number, netns?: Netns): Promise<void> {
     checkIndex(index, 'index');
     this.#failures.check('deleteLink', `delete link ${index}`);
-    const link = this.#host.links.get(index);
+    const link = this.#find(netns, `delete link ${index}`).links.get(index);
     if (link !== undefined) this.#dropLink(link);
   }
 
@@ -210,6 +251,27 @@ export class FakeLinux implements Linux {
         this.#changed(here.link(request.host.index));
         break;
       }
+      case 'macvlan-add': {
+        const container = this.#netnsByFd.get(request.link.netnsFd);
+        if (container === undefined) throw new Refusal('EBADF');
+        addMacvlan(here.link(request.parentIndex), request.mode, request.link, container);
+        break;
+      }
+      case 'ifb-add':
+        addIfb(here, request.link);
+        break;
+      case 'shape':
+        here.link(request.index).bucket = request.bucket;
+        break;
+      case 'unshape':
+        endShape(here.link(request.index));
+        break;
+      case 'redirect-ingress':
+        redirect(here.link(request.index), request.toIndex);
+        break;
+      case 'unredirect-ingress':
+        endRedirect(here.link(request.index));
+        break;
       case 'link-set': {
         const link = here.link(request.index);
         if (request.mtuBytes !== undefined) here.setMtu(link, request.mtuBytes);
@@ -225,6 +287,9 @@ export class FakeLinux implements Linux {
       case 'address-add':
         here.addAddress(request.index, request.address, request.prefixLength);
         break;
+      case 'address-delete':
+        here.deleteAddress(request.index, request.address, request.prefixLength);
+        break;
       case 'neighbour-replace':
         here.replaceNeighbour(request.index, request.address, request.mac);
         break;
@@ -238,7 +303,9 @@ export class FakeLinux implements Linux {
     }
   }
 
+  /** With a veth its peer goes, with a parent the macvlans on it. */
   #dropLink(link: FakeLink): void {
+    for (const child of childrenOf(link)) this.#dropLink(child);
     for (const end of [link, link.peer]) {
       if (end === null) continue;
       end.netns.drop(end);
@@ -261,9 +328,14 @@ export class FakeLinux implements Linux {
   }
 }
 
+const noTraffic = { inPackets: 0, inBytes: 0, outPackets: 0, outBytes: 0, inDropped: 0, outDropped: 0 };
+
 /** What the real adapter refuses before it asks the kernel. */
 function check(request: RoutingRequest): void {
   if (request.kind === 'veth-add') checkVeth(request);
+  else if (request.kind === 'macvlan-add') checkMacvlan(request);
+  else if (request.kind === 'ifb-add') checkIfb(request);
+  else if (request.kind === 'shape') checkBucket(request.bucket);
   else if ('route' in request) checkRoute(request.route);
   else checkIndex(request.index, 'index');
 }

@@ -14,16 +14,25 @@ import {
   prefixLength,
 } from '../../model/ip.ts';
 import type { Mac } from '../../model/mac.ts';
-import type { AddressInfo, LinkInfo, LinkSpec, NeighbourInfo, RouteInfo, RouteSpec } from '../ports.ts';
+import type { MacvlanMode } from '../../model/macvlan.ts';
+import type { TokenBucket } from '../link-kinds.ts';
+import type { AddressInfo, LinkSpec, NeighbourInfo, RouteInfo, RouteSpec } from '../ports.ts';
 import { Refusal } from './refusal.ts';
 
 export interface FakeLink {
   readonly spec: LinkSpec;
+  readonly type: 'veth' | 'macvlan' | 'ifb' | null;
   readonly netns: FakeNetns;
+  readonly parent: FakeLink | null;
+  readonly mode: MacvlanMode | null;
   mtuBytes: number;
   up: boolean;
   addressGeneration: 'none' | 'eui64';
   peer: FakeLink | null;
+  bucket: TokenBucket | null;
+  redirectedTo: number | null;
+  /** Macvlans made on it, also those that are gone by now. */
+  readonly children: FakeLink[];
 }
 
 const KERNEL_PROTOCOL = 2;
@@ -67,6 +76,7 @@ export class FakeNetns {
   }
 
   setUp(link: FakeLink, up: boolean): void {
+    if (up) checkUp(link);
     link.up = up;
     if (!up) this.#clear(link, { addresses: false });
   }
@@ -87,6 +97,15 @@ export class FakeNetns {
       );
     }
     this.#addresses.push({ linkIndex: index, address, prefixLength: length, tentative: false });
+  }
+
+  deleteAddress(index: number, address: Address, length: number): void {
+    this.link(index);
+    const at = this.#addresses.findIndex(
+      (known) => known.linkIndex === index && known.address === address && known.prefixLength === length,
+    );
+    if (at < 0) throw new Refusal('EADDRNOTAVAIL');
+    this.#addresses.splice(at, 1);
   }
 
   addRoute(route: RouteSpec, replace: boolean): void {
@@ -224,48 +243,25 @@ export class FakeNetns {
   }
 }
 
-/** Adds a veth pair over two namespaces, both ends or none. @throws Refusal as the kernel does */
-export function addVeth(host: FakeNetns, hostSpec: LinkSpec, container: FakeNetns, peerSpec: LinkSpec): void {
-  checkMtu(hostSpec.mtuBytes);
-  checkMtu(peerSpec.mtuBytes);
-  if (host.linkNamed(hostSpec.name) !== null || host.links.has(hostSpec.index)) throw new Refusal('EEXIST');
-  if (container.linkNamed(peerSpec.name) !== null) throw new Refusal('EEXIST');
-  if (container.links.has(peerSpec.index)) throw new Refusal('EBUSY');
-  if (host === container && hostSpec.name === peerSpec.name) throw new Refusal('EEXIST');
-  const made = (spec: LinkSpec, netns: FakeNetns): FakeLink => ({
-    spec,
-    netns,
-    mtuBytes: spec.mtuBytes,
-    up: false,
-    addressGeneration: 'eui64',
-    peer: null,
-  });
-  const hostEnd = made(hostSpec, host);
-  const peerEnd = made(peerSpec, container);
-  hostEnd.peer = peerEnd;
-  peerEnd.peer = hostEnd;
-  host.links.set(hostSpec.index, hostEnd);
-  container.links.set(peerSpec.index, peerEnd);
-}
-
-export function linkInfo({ spec, mtuBytes, up, peer }: FakeLink): LinkInfo {
-  return {
-    index: spec.index,
-    name: spec.name,
-    type: peer === null ? null : 'veth',
-    mac: spec.mac,
-    mtuBytes,
-    up,
-    running: up && peer?.up === true,
-    peerIndex: peer?.spec.index ?? null,
-  };
-}
-
 export function prefixText(destination: Cidr): string {
   return destination === '0.0.0.0/0' || destination === '::/0' ? 'default' : destination;
 }
 
-function checkMtu(mtuBytes: number): void {
+export function childrenOf(parent: FakeLink): FakeLink[] {
+  return parent.children.filter((child) => child.netns.links.get(child.spec.index) === child);
+}
+
+/** @throws Refusal when a sibling or the parent has the MAC already and is up */
+function checkUp(link: FakeLink): void {
+  const { parent } = link;
+  if (parent === null || link.mode === 'passthru') return;
+  const taken = childrenOf(parent).some(
+    (sibling) => sibling !== link && sibling.up && sibling.spec.mac === link.spec.mac,
+  );
+  if (taken || parent.spec.mac === link.spec.mac) throw new Refusal('EADDRINUSE');
+}
+
+export function checkMtu(mtuBytes: number): void {
   if (mtuBytes < 68) throw new Refusal('EINVAL', 'mtu less than device minimum');
   if (mtuBytes > 65535) throw new Refusal('EINVAL', 'mtu greater than device maximum');
 }

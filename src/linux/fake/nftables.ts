@@ -7,19 +7,19 @@
 import type { Family } from '../../model/ip.ts';
 import { describeNft } from '../describe.ts';
 import { checkNftRequest } from '../netlink/nftables.ts';
-import {
-  KernelError,
-  type Nftables,
-  type NftBaseChain,
-  type NftCount,
-  type NftData,
-  type NftHook,
-  type NftRequest,
-  type NftRule,
-  type NftSetSpec,
-  type NftTable,
-  type NftVerdict,
-} from '../ports.ts';
+import type {
+  Nftables,
+  NftBaseChain,
+  NftCount,
+  NftData,
+  NftHook,
+  NftRequest,
+  NftRule,
+  NftSetSpec,
+  NftTable,
+  NftVerdict,
+} from '../nftables-port.ts';
+import { KernelError } from '../ports.ts';
 import { type Failures, Refusal } from './refusal.ts';
 
 interface Table {

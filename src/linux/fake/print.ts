@@ -12,12 +12,21 @@ export function printNetns(netns: FakeNetns): string[] {
   const ip = name === undefined ? 'ip' : `ip -n ${name}`;
   const device = (index: number) => netns.links.get(index)?.spec.name ?? `if${index}`;
   const lines = name === undefined ? [] : [`ip netns add ${name}`];
-  for (const { spec, mtuBytes, up, peer } of netns.links.values()) {
+  for (const { spec, type, mode, mtuBytes, up, peer, parent, bucket, redirectedTo } of netns.links.values()) {
     const attributes = `index ${spec.index} address ${spec.mac} mtu ${mtuBytes}`;
-    if (netns.path === null)
+    if (type === 'macvlan')
+      lines.push(
+        `${ip} link add ${spec.name} ${attributes} link ${parent?.spec.name} type macvlan mode ${mode}`,
+      );
+    else if (type === 'ifb') lines.push(`${ip} link add ${spec.name} ${attributes} type ifb`);
+    else if (netns.path === null && type === 'veth')
       lines.push(`${ip} link add ${spec.name} ${attributes} type veth peer ${peer?.spec.name}`);
     else lines.push(`${ip} link set ${spec.name} ${attributes}`);
     if (up) lines.push(`${ip} link set ${spec.name} up`);
+    if (bucket !== null)
+      lines.push(`tc qdisc replace dev ${spec.name} root tbf rate ${bucket.rateBitsPerSecond}bit`);
+    if (redirectedTo !== null)
+      lines.push(`tc filter add dev ${spec.name} ingress mirred redirect dev ${device(redirectedTo)}`);
   }
   for (const { linkIndex, address, prefixLength } of netns.addresses()) {
     lines.push(`${ip} addr add ${address}/${prefixLength} dev ${device(linkIndex)}`);

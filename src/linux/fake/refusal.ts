@@ -32,7 +32,8 @@ export type FakeOperation =
   | 'flushWhere'
   | 'deleteLink'
   | 'readSysctl'
-  | 'writeSysctl';
+  | 'writeSysctl'
+  | 'sendFrame';
 
 export interface OrderedFailure {
   readonly operation: FakeOperation;

@@ -7,11 +7,12 @@
 import { invalid } from '../../lib/errors.ts';
 import { type Address, addressBits, addressBytes, addressFromBytes, familyOf } from '../../model/ip.ts';
 import type { AddressInfo } from '../ports.ts';
-import { readAttributes, readU32 } from './attribute.ts';
+import { type ByteWriter, readAttributes, readU32 } from './attribute.ts';
 import { checkIndex } from './link.ts';
 import { dumpRequest, type Message, type MessageBatch, NLM_F_CREATE, NLM_F_EXCL } from './message.ts';
 
 export const RTM_NEWADDR = 20;
+const RTM_DELADDR = 21;
 const RTM_GETADDR = 22;
 const IFA_ADDRESS = 1;
 const IFA_LOCAL = 2;
@@ -22,17 +23,29 @@ const IFA_F_TENTATIVE = 0x40;
 /** AF_INET and AF_INET6 as numbers of the kernel. */
 export const AF = { 4: 2, 6: 10 } as const;
 
-export function writeAddressAdd(
-  batch: MessageBatch,
-  { index, address, prefixLength }: { index: number; address: Address; prefixLength: number },
-): void {
+interface LinkAddress {
+  readonly index: number;
+  readonly address: Address;
+  readonly prefixLength: number;
+}
+
+export function writeAddressAdd(batch: MessageBatch, address: LinkAddress): void {
+  batch.add(RTM_NEWADDR, NLM_F_CREATE | NLM_F_EXCL, bodyOf(address));
+}
+
+export function writeAddressDelete(batch: MessageBatch, address: LinkAddress): void {
+  batch.add(RTM_DELADDR, 0, bodyOf(address));
+}
+
+/** @throws INVALID */
+function bodyOf({ index, address, prefixLength }: LinkAddress): (writer: ByteWriter) => void {
   checkIndex(index, 'index');
   const family = familyOf(address);
   if (!Number.isInteger(prefixLength) || prefixLength < 0 || prefixLength > addressBits(family)) {
     throw invalid('prefixLength', prefixLength, `0 to ${addressBits(family)}`);
   }
   const bytes = addressBytes(address);
-  batch.add(RTM_NEWADDR, NLM_F_CREATE | NLM_F_EXCL, (writer) => {
+  return (writer) => {
     writer.u8(AF[family]);
     writer.u8(prefixLength);
     writer.u8(family === 6 ? IFA_F_NODAD : 0);
@@ -40,7 +53,7 @@ export function writeAddressAdd(
     writer.u32(index);
     writer.attribute(IFA_LOCAL, bytes);
     writer.attribute(IFA_ADDRESS, bytes);
-  });
+  };
 }
 
 /** @param linkIndex only those of one link (the kernel filters; 0 for all) */

@@ -1,12 +1,14 @@
 /**
- * rtnetlink links: veth pairs, changes, deletion, and what the kernel tells of a link (linux/if_link.h).
+ * rtnetlink links: veth pairs, macvlans, ifbs, changes, deletion, and what the kernel tells of a link (linux/if_link.h).
  *
  * In: the values of ports.ts. Out: messages in a batch; LinkInfo. Never: an end of a veth that is up at creation (the kernel
  * answers ENOTCONN and takes 14–35 ms to roll back), a name that the kernel only refuses late.
  */
 import { invalid } from '../../lib/errors.ts';
 import { type Mac, macBytes, macFromBytes } from '../../model/mac.ts';
+import type { MacvlanMode } from '../../model/macvlan.ts';
 import { parseInterfaceName } from '../../model/names.ts';
+import type { LinkCounters } from '../link-kinds.ts';
 import type { LinkInfo, LinkSpec, RoutingRequest } from '../ports.ts';
 import { type ByteWriter, NLA_F_NESTED, readAttributes, readText, readU32 } from './attribute.ts';
 import { dumpRequest, type Message, type MessageBatch, NLM_F_CREATE, NLM_F_EXCL } from './message.ts';
@@ -21,8 +23,10 @@ const IFLA_ADDRESS = 1;
 const IFLA_IFNAME = 3;
 const IFLA_MTU = 4;
 const IFLA_LINK = 5;
+const IFLA_MASTER = 10;
 const IFLA_OPERSTATE = 16;
 const IFLA_LINKINFO = 18;
+const IFLA_STATS64 = 23;
 const IFLA_AF_SPEC = 26;
 const IFLA_GROUP = 27;
 const IFLA_NET_NS_FD = 28;
@@ -30,6 +34,8 @@ const IFLA_EXT_MASK = 29;
 const IFLA_INFO_KIND = 1;
 const IFLA_INFO_DATA = 2;
 const VETH_INFO_PEER = 1;
+const IFLA_MACVLAN_MODE = 1;
+const MACVLAN_MODES = { private: 1, vepa: 2, bridge: 4, passthru: 8 } as const;
 const IFLA_INET6_ADDR_GEN_MODE = 8;
 const ADDRESS_GENERATION = { eui64: 0, none: 1 };
 const RTEXT_FILTER_SKIP_STATS = 8;
@@ -40,6 +46,8 @@ const AF_INET6 = 10;
 const MAX_INDEX = 2 ** 31 - 1;
 
 type VethAdd = Extract<RoutingRequest, { kind: 'veth-add' }>;
+type MacvlanAdd = Extract<RoutingRequest, { kind: 'macvlan-add' }>;
+type IfbAdd = Extract<RoutingRequest, { kind: 'ifb-add' }>;
 type LinkSet = Extract<RoutingRequest, { kind: 'link-set' }>;
 
 /** Everything that the kernel would refuse late, or that would go wrong silently. @throws INVALID */
@@ -51,6 +59,19 @@ export function checkVeth({ host, peer }: VethAdd): void {
   // With equal indexes the kernel takes the link for not stacked, and its state stays unknown.
   if (host.index === peer.index)
     throw invalid('peer.index', peer.index, 'an index other than that of the host end');
+}
+
+/** @throws INVALID */
+export function checkMacvlan({ parentIndex, link }: MacvlanAdd): void {
+  parseInterfaceName(link.name, 'link.name');
+  checkIndex(link.index, 'link.index');
+  checkIndex(parentIndex, 'parentIndex');
+}
+
+/** @throws INVALID */
+export function checkIfb({ link }: IfbAdd): void {
+  parseInterfaceName(link.name, 'link.name');
+  checkIndex(link.index, 'link.index');
 }
 
 export function checkIndex(index: number, field: string): void {
@@ -74,6 +95,34 @@ export function writeVethAdd(batch: MessageBatch, request: VethAdd): void {
         });
       });
     });
+  });
+}
+
+export function writeMacvlanAdd(batch: MessageBatch, request: MacvlanAdd): void {
+  checkMacvlan(request);
+  const { parentIndex, mode, link } = request;
+  batch.add(RTM_NEWLINK, NLM_F_CREATE | NLM_F_EXCL, (writer) => {
+    writeHeader(writer, link.index);
+    writeSpec(writer, link);
+    writer.attributeU32(IFLA_LINK, parentIndex);
+    writer.attributeU32(IFLA_NET_NS_FD, link.netnsFd);
+    writer.nested(IFLA_LINKINFO | NLA_F_NESTED, () => {
+      writer.attributeText(IFLA_INFO_KIND, 'macvlan');
+      writer.nested(IFLA_INFO_DATA | NLA_F_NESTED, () => {
+        writer.attributeU32(IFLA_MACVLAN_MODE, MACVLAN_MODES[mode]);
+      });
+    });
+  });
+}
+
+export function writeIfbAdd(batch: MessageBatch, request: IfbAdd): void {
+  checkIfb(request);
+  const { link } = request;
+  batch.add(RTM_NEWLINK, NLM_F_CREATE | NLM_F_EXCL, (writer) => {
+    writeHeader(writer, link.index);
+    writer.attributeText(IFLA_IFNAME, link.name);
+    writer.attributeU32(IFLA_MTU, link.mtuBytes);
+    writer.nested(IFLA_LINKINFO | NLA_F_NESTED, () => writer.attributeText(IFLA_INFO_KIND, 'ifb'));
   });
 }
 
@@ -137,13 +186,31 @@ export function linkDump(): Buffer {
   });
 }
 
+/** Like `linkDump`, with the counters. */
+export function counterDump(): Buffer {
+  return dumpRequest(RTM_GETLINK, (writer) => writeHeader(writer, 0));
+}
+
+/** The link's index and counters, of an answer to `counterDump` (struct rtnl_link_stats64). */
+export function readCounters({ payload }: Message): [number, LinkCounters] | null {
+  if (payload.length < 16 || payload.readUInt8(0) !== 0) return null;
+  const stats = readAttributes(payload.subarray(16)).get(IFLA_STATS64);
+  if (stats === undefined || stats.length < 64) return null;
+  const [inPackets, outPackets, inBytes, outBytes, , , inDropped, outDropped] = Array.from(
+    { length: 8 },
+    (_, at) => Number(stats.readBigUInt64LE(8 * at)),
+  ) as [number, number, number, number, number, number, number, number];
+  return [payload.readInt32LE(4), { inPackets, inBytes, outPackets, outBytes, inDropped, outDropped }];
+}
+
 /** Reads RTM_NEWLINK and RTM_DELLINK; null for those of bridge ports and other families, which are not about the link. */
 export function readLink(message: Message): LinkInfo | null {
   const { payload } = message;
   if (payload.length < 16 || payload.readUInt8(0) !== 0) return null;
   const attributes = readAttributes(payload.subarray(16));
-  const linkInfo = attributes.get(IFLA_LINKINFO);
-  const type = linkInfo ? readText(readAttributes(linkInfo).get(IFLA_INFO_KIND)) : null;
+  const linkInfo = readAttributes(attributes.get(IFLA_LINKINFO) ?? Buffer.alloc(0));
+  const type = readText(linkInfo.get(IFLA_INFO_KIND));
+  const below = readU32(attributes.get(IFLA_LINK));
   return {
     index: payload.readInt32LE(4),
     name: readText(attributes.get(IFLA_IFNAME)) ?? '',
@@ -152,8 +219,17 @@ export function readLink(message: Message): LinkInfo | null {
     mtuBytes: readU32(attributes.get(IFLA_MTU)) ?? 0,
     up: (payload.readUInt32LE(8) & IFF_UP) !== 0,
     running: attributes.get(IFLA_OPERSTATE)?.[0] === IF_OPER_UP,
-    peerIndex: type === 'veth' ? readU32(attributes.get(IFLA_LINK)) : null,
+    peerIndex: type === 'veth' ? below : null,
+    parentIndex: type === 'veth' ? null : below,
+    masterIndex: readU32(attributes.get(IFLA_MASTER)),
+    macvlanMode: type === 'macvlan' ? readMode(linkInfo.get(IFLA_INFO_DATA)) : null,
   };
+}
+
+function readMode(data: Buffer | undefined): MacvlanMode | null {
+  const number = data === undefined ? null : readU32(readAttributes(data).get(IFLA_MACVLAN_MODE));
+  const known = Object.entries(MACVLAN_MODES).find(([, value]) => value === number);
+  return (known?.[0] as MacvlanMode | undefined) ?? null;
 }
 
 /** A hardware address, or null where the device has none (the loopback device has zeros). */

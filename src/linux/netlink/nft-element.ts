@@ -21,7 +21,7 @@ import {
   parseCidr,
 } from '../../model/ip.ts';
 import { parseInterfaceName } from '../../model/names.ts';
-import type { NftData, NftElement, NftSetSpec } from '../ports.ts';
+import type { NftData, NftElement, NftSetSpec } from '../nftables-port.ts';
 import { type ByteWriter, eachAttribute, NLA_F_NESTED, readAttributes, readText } from './attribute.ts';
 import { DATA_VALUE, LIST_ELEMENT, verdictOf, writeVerdict } from './nft-expression.ts';
 

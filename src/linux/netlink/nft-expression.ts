@@ -4,7 +4,7 @@
  * In: expressions of ports.ts. Out: attributes in a message, and the anonymous sets that they look into, as nft makes them, so that
  * `nft list` shows what was meant. Never: a choice of what a rule does.
  */
-import type { NftExpression, NftVerdict } from '../ports.ts';
+import type { NftExpression, NftVerdict } from '../nftables-port.ts';
 import { type ByteWriter, NLA_F_NESTED } from './attribute.ts';
 
 /** What the rule looks up in a set of its own: the set is made in the message before. */

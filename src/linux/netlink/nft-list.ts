@@ -5,7 +5,7 @@
  * than asked for.
  */
 import type { Family } from '../../model/ip.ts';
-import type { NftBaseChain, NftChainInfo, NftHook, NftSetInfo, NftSetSpec } from '../ports.ts';
+import type { NftBaseChain, NftChainInfo, NftHook, NftSetInfo, NftSetSpec } from '../nftables-port.ts';
 import { type Attributes, eachAttribute, readAttributes, readText } from './attribute.ts';
 import { dumpRequest, type Message } from './message.ts';
 import { layoutOf, type RawElement, readRawElements } from './nft-element.ts';

@@ -4,7 +4,7 @@
  * In: notifications. Out: which rule or policy of which chain it met, and the verdict. Never: a packet mixed up with another: each has
  * an id.
  */
-import type { TraceStep } from '../ports.ts';
+import type { TraceStep } from '../nftables-port.ts';
 import { readAttributes, readText } from './attribute.ts';
 import type { Message } from './message.ts';
 import { verdictOf } from './nft-expression.ts';

@@ -5,7 +5,7 @@
  */
 import { invalid } from '../../lib/errors.ts';
 import type { Family } from '../../model/ip.ts';
-import type { NftHook, NftRequest, NftSetSpec } from '../ports.ts';
+import type { NftHook, NftRequest, NftSetSpec } from '../nftables-port.ts';
 import { AF } from './address.ts';
 import { type ByteWriter, NLA_F_NESTED } from './attribute.ts';
 import { type MessageBatch, NLM_F_ACK, NLM_F_CREATE } from './message.ts';

@@ -53,6 +53,7 @@ interface Send {
 }
 
 export class LinkReaper {
+  readonly #netnsFd: number;
   readonly #sender: NetlinkSocket;
   readonly #listener: NetlinkSocket;
   readonly #removals = new Map<number, Removal>();
@@ -64,12 +65,14 @@ export class LinkReaper {
   #nextGroup = 0;
   #pumpScheduled = false;
 
-  constructor() {
+  /** @param netnsFd where the links are; stays open until the last removal has settled */
+  constructor(netnsFd = OWN_NETNS) {
+    this.#netnsFd = netnsFd;
     this.#sender = asKernelErrors('open a routing socket', () =>
-      native.openNetlink(OWN_NETNS, NETLINK_ROUTE, RECEIVE_BYTES),
+      native.openNetlink(netnsFd, NETLINK_ROUTE, RECEIVE_BYTES),
     );
     this.#listener = asKernelErrors('watch links', () => {
-      const listener = native.openNetlink(OWN_NETNS, NETLINK_ROUTE, RECEIVE_BYTES);
+      const listener = native.openNetlink(netnsFd, NETLINK_ROUTE, RECEIVE_BYTES);
       native.attachFilter(listener, onlyDeletions());
       native.joinGroup(listener, RTNLGRP_LINK);
       return listener;
@@ -200,11 +203,13 @@ export class LinkReaper {
     }
   }
 
-  /** The acknowledgement itself was lost. */
-  #lookAtLinks({ removals }: Send): void {
-    const socket = new RequestSocket(OWN_NETNS, NETLINK_ROUTE);
+  /** The acknowledgement itself was lost, or we were closed after the announcement. */
+  #lookAtLinks(send: Send): void {
+    const open = send.removals.filter((removal) => this.#removals.get(removal.index) === removal);
+    if (open.length === 0) return;
+    const socket = new RequestSocket(this.#netnsFd, NETLINK_ROUTE);
     try {
-      for (const removal of removals) {
+      for (const removal of open) {
         const { failures } = socket.exchange([{ index: removal.index }], writeLinkGet);
         const gone = failures[0]?.errno === ENODEV;
         this.#settle(

@@ -5,7 +5,7 @@
  */
 import { existsSync } from 'node:fs';
 import { families } from '../../model/ip.ts';
-import type { Iptables, Linux } from '../ports.ts';
+import type { Iptables, Linux, Netns } from '../ports.ts';
 import { createConntrack } from './conntrack.ts';
 import { ForeignRules } from './foreign-rules.ts';
 import { openIpSets } from './ipsets.ts';
@@ -14,6 +14,7 @@ import { LinkReaper } from './link-reaper.ts';
 import { watchLinks } from './link-watch.ts';
 import { openNetns } from './netns.ts';
 import { openNftables } from './nftables.ts';
+import { openPackets } from './packets.ts';
 import { openRouting } from './routing.ts';
 import { readSysctl, writeSysctl } from './sysctl.ts';
 import { tracePacket } from './trace.ts';
@@ -35,10 +36,11 @@ export async function createLinux(options: LinuxOptions): Promise<Linux & { clos
     families: families.filter((family) => family === 4 || hasIpv6),
     openNetns,
     openRouting,
+    openPackets,
     readSysctl,
     writeSysctl,
     watchLinks: (onEvent) => watchLinks(onEvent),
-    deleteLink: (index) => reaper.remove(index),
+    deleteLink: (index, netns) => (netns === undefined ? reaper.remove(index) : deleteLinkIn(netns, index)),
     ipsets,
     tracePacket: (packet, netns) => tracePacket(nftables, packet, netns?.fd ?? null),
     watchForeignRules: (ownTable, onChange) => programs.watch(ownTable, onChange),
@@ -51,4 +53,13 @@ export async function createLinux(options: LinuxOptions): Promise<Linux & { clos
       nftables.close();
     },
   };
+}
+
+async function deleteLinkIn(netns: Netns, index: number): Promise<void> {
+  const reaper = new LinkReaper(netns.fd);
+  try {
+    await reaper.remove(index);
+  } finally {
+    reaper.close();
+  }
 }

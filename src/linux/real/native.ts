@@ -25,6 +25,8 @@ export interface SystemError extends Error {
 
 export interface Native {
   openNetlink(netnsFd: number, protocol: number, receiveBytes: number): NetlinkSocket;
+  /** Frames of one protocol (a number of linux/if_ether.h) on one link; `send`, `receive`, `onReadable` and `close` work on it. */
+  openPacket(netnsFd: number, linkIndex: number, protocol: number): NetlinkSocket;
   close(socket: NetlinkSocket): void;
   joinGroup(socket: NetlinkSocket, group: number): void;
   leaveGroup(socket: NetlinkSocket, group: number): void;

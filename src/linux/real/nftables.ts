@@ -25,16 +25,16 @@ import {
   readTable,
 } from '../netlink/nft-list.ts';
 import { checkNftRequest, splitNftRequests, writeTransaction } from '../netlink/nftables.ts';
-import {
-  KernelError,
-  type Nftables,
-  type NftBaseChain,
-  type NftChainInfo,
-  type NftCount,
-  type NftRequest,
-  type NftSetInfo,
-  type NftTable,
-} from '../ports.ts';
+import type {
+  Nftables,
+  NftBaseChain,
+  NftChainInfo,
+  NftCount,
+  NftRequest,
+  NftSetInfo,
+  NftTable,
+} from '../nftables-port.ts';
+import { KernelError } from '../ports.ts';
 import { dump, dumpEach } from './dump.ts';
 import { asKernelErrors } from './exchange.ts';
 import { NETLINK_NETFILTER, type NetlinkSocket, native, OWN_NETNS, RECEIVE_BYTES } from './native.ts';

@@ -7,19 +7,38 @@
 import { closeSync } from 'node:fs';
 import { families } from '../../model/ip.ts';
 import { describeRouting } from '../describe.ts';
-import { addressDump, RTM_NEWADDR, readAddress, writeAddressAdd } from '../netlink/address.ts';
 import {
+  addressDump,
+  RTM_NEWADDR,
+  readAddress,
+  writeAddressAdd,
+  writeAddressDelete,
+} from '../netlink/address.ts';
+import {
+  counterDump,
   linkDump,
   RTM_NEWLINK,
+  readCounters,
   readLink,
+  writeIfbAdd,
   writeLinkDelete,
   writeLinkGet,
   writeLinkSet,
+  writeMacvlanAdd,
   writeVethAdd,
 } from '../netlink/link.ts';
 import type { Message, MessageBatch } from '../netlink/message.ts';
 import { neighbourDump, RTM_NEWNEIGH, readNeighbour, writeNeighbourReplace } from '../netlink/neighbour.ts';
 import { RTM_NEWROUTE, readRoute, routeDump, writeRoute } from '../netlink/route.ts';
+import {
+  qdiscDump,
+  RTM_NEWQDISC,
+  readQdisc,
+  writeRedirect,
+  writeShape,
+  writeUnredirect,
+  writeUnshape,
+} from '../netlink/traffic-control.ts';
 import { KernelError, type Netns, type Routing, type RoutingRequest } from '../ports.ts';
 import { dump } from './dump.ts';
 import { asKernelErrors, kernelError, RequestSocket } from './exchange.ts';
@@ -85,6 +104,18 @@ export function openRouting(netns?: Netns): Routing {
       );
       return index === 0 ? neighbours : neighbours.filter((neighbour) => neighbour.linkIndex === index);
     },
+    async qdiscs(index) {
+      const qdiscs = await list(
+        'list queueing disciplines',
+        qdiscDump(index),
+        RTM_NEWQDISC,
+        readQdisc,
+        'ENODEV',
+      );
+      return qdiscs.filter(({ linkIndex }) => linkIndex === index);
+    },
+    counters: async () =>
+      new Map(await list('read link counters', counterDump(), RTM_NEWLINK, readCounters, null)),
     close: () => socket.close(),
   };
 }
@@ -96,6 +127,12 @@ function writeRequest(batch: MessageBatch, request: RoutingRequest): void {
     case 'veth-add':
       writeVethAdd(batch, request);
       break;
+    case 'macvlan-add':
+      writeMacvlanAdd(batch, request);
+      break;
+    case 'ifb-add':
+      writeIfbAdd(batch, request);
+      break;
     case 'link-set':
       writeLinkSet(batch, request);
       break;
@@ -104,6 +141,21 @@ function writeRequest(batch: MessageBatch, request: RoutingRequest): void {
       break;
     case 'address-add':
       writeAddressAdd(batch, request);
+      break;
+    case 'address-delete':
+      writeAddressDelete(batch, request);
+      break;
+    case 'shape':
+      writeShape(batch, request);
+      break;
+    case 'unshape':
+      writeUnshape(batch, request.index);
+      break;
+    case 'redirect-ingress':
+      writeRedirect(batch, request);
+      break;
+    case 'unredirect-ingress':
+      writeUnredirect(batch, request.index);
       break;
     case 'neighbour-replace':
       writeNeighbourReplace(batch, request);

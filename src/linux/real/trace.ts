@@ -8,7 +8,7 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import type { Family } from '../../model/ip.ts';
 import { readMessages } from '../netlink/message.ts';
 import { readTrace, TRACE_GROUP } from '../netlink/nft-trace.ts';
-import type { Nftables, NftExpression, NftRequest, TraceStep } from '../ports.ts';
+import type { Nftables, NftExpression, NftRequest, TraceStep } from '../nftables-port.ts';
 import { asKernelErrors } from './exchange.ts';
 import { NETLINK_NETFILTER, native, OWN_NETNS, RECEIVE_BYTES } from './native.ts';
 

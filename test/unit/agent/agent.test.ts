@@ -2,90 +2,15 @@
 import assert from 'node:assert/strict';
 import { describe, test } from 'node:test';
 import { Agent } from '../../../src/agent/agent.ts';
-import type { Attachments } from '../../../src/agent/attach.ts';
-import { type Config, loadConfig } from '../../../src/agent/config.ts';
 import { PolicyQuestions } from '../../../src/agent/policy-questions.ts';
+import { FakeBird } from '../../../src/linux/fake/bird.ts';
 import { FakeLinux } from '../../../src/linux/fake/linux.ts';
 import type { Linux } from '../../../src/linux/ports.ts';
-import type { AttachRequest } from '../../../src/model/attachment.ts';
+import type { Attachment } from '../../../src/model/attachment.ts';
 import type { Cidr } from '../../../src/model/ip.ts';
 import { poolSchema } from '../../../src/model/records.ts';
-import { MemoryStore } from '../../../src/store/memory.ts';
 import type { Json, Store } from '../../../src/store/store.ts';
-import { ManualClock } from '../store/manual-clock.ts';
-
-const silent = { debug() {}, info() {}, warn() {}, error() {} };
-const configOf = (dataplane: string): Config =>
-  loadConfig({ argv: ['--node', 'n1', '--dataplane', dataplane], env: {}, readFile: () => null }).config;
-const config = configOf('iptables');
-
-/** The ports with some of their functions replaced. */
-function override<T extends object>(target: T, replaced: Partial<T>): T {
-  return new Proxy(target, {
-    get(_, key) {
-      const source = key in replaced ? replaced : target;
-      const value = Reflect.get(source, key, source);
-      return typeof value === 'function' ? value.bind(source) : value;
-    },
-  });
-}
-
-class Rig {
-  readonly linux = new FakeLinux();
-  readonly store = new MemoryStore();
-  readonly clock = new ManualClock();
-  readonly agent: Agent;
-
-  constructor(
-    wrap: (linux: FakeLinux, store: MemoryStore) => { linux: Linux; store: Store } = (linux, store) => ({
-      linux,
-      store,
-    }),
-    dataplane = 'iptables',
-  ) {
-    const ports = wrap(this.linux, this.store);
-    this.linux.addNetns('/ns/a');
-    this.agent = new Agent({
-      config: configOf(dataplane),
-      version: '0',
-      bootId: 'boot',
-      clock: this.clock,
-      logger: silent,
-      ...ports,
-    });
-  }
-
-  async start(): Promise<Attachments> {
-    const pools = {
-      four: { cidr: '10.0.0.0/24', blockSize: 26 },
-      six: { cidr: 'fd00::/64', blockSize: 122 },
-    };
-    for (const [name, pool] of Object.entries(pools)) {
-      const value = poolSchema.parse({ ...pool, cooldownSeconds: 30 }) as unknown as Json;
-      await this.store.transact([], [{ kind: 'put', key: `pools/${name}`, value }]);
-    }
-    return this.agent.start();
-  }
-
-  async keys(prefix: string): Promise<string[]> {
-    return (await this.store.list(prefix)).entries.map(({ key }) => key);
-  }
-}
-
-const request = (containerId: string, netns = '/ns/a'): AttachRequest => ({
-  network: 'edge',
-  containerId,
-  interface: 'eth0',
-  netns: { open: netns, path: netns },
-  profiles: ['web'],
-  pools: [],
-  addresses: [],
-  mac: null,
-  mtuBytes: 0,
-  owner: null,
-  labels: {},
-  extraSources: [],
-});
+import { config, override, Rig, request, silent } from './rig.ts';
 
 /** What stays after a DEL by design: blocks until their addresses have cooled down, unused rules for a few seconds. */
 const settled = (linux: FakeLinux): string =>
@@ -291,6 +216,54 @@ test('a kernel without IPv6: its tables are never touched, and policy is in sync
   assert.doesNotMatch(rig.linux.toString(), /ip6tables/);
 });
 
+describe('routes', () => {
+  test('blocks are announced, addresses in them are not; a block of one address is announced by its host route', async () => {
+    const rig = new Rig();
+    const attachments = await rig.start();
+    await rig.store.transact(
+      [],
+      [
+        {
+          kind: 'put',
+          key: 'pools/singles',
+          value: poolSchema.parse({ cidr: '10.9.0.0/24', blockSize: 32 }) as unknown as Json,
+        },
+      ],
+    );
+    rig.linux.addNetns('/ns/b');
+    const [inBlock = ''] = (await attachments.attach({ ...request('a'), pools: ['four'] })).addresses;
+    const [single = ''] = (await attachments.attach({ ...request('b', '/ns/b'), pools: ['singles'] }))
+      .addresses;
+    const routes = async (): Promise<string> =>
+      rig.linux
+        .toString()
+        .split('\n')
+        .filter((line) => /^ip route add (blackhole )?10\.[09]\./.test(line))
+        .map((line) => line.replace(/dev \S+/, 'dev veth'))
+        .sort()
+        .join('\n');
+    const wanted = [
+      `ip route add ${inBlock}/32 dev veth proto 110 scope link`,
+      `ip route add ${single}/32 dev veth proto 111 scope link`,
+      `ip route add blackhole ${inBlock.replace(/\d+$/, (last) => String(Number(last) & ~63))}/26 proto 111`,
+    ];
+    assert.equal(await routes(), wanted.sort().join('\n'));
+    const successor = new Agent({
+      config,
+      version: '0',
+      bootId: 'boot',
+      clock: rig.clock,
+      logger: silent,
+      linux: rig.linux,
+      bird: new FakeBird(),
+      releaseDelegate: async () => undefined,
+      store: rig.store,
+    });
+    await successor.start();
+    assert.equal(await routes(), wanted.join('\n'), 'a restart leaves them as they are');
+  });
+});
+
 describe('restart', () => {
   test('a new agent on the same store and kernel changes nothing', async () => {
     const rig = new Rig();
@@ -302,7 +275,9 @@ describe('restart', () => {
       bootId: 'boot',
       clock: rig.clock,
       logger: silent,
+      releaseDelegate: async () => undefined,
       linux: rig.linux,
+      bird: new FakeBird(),
       store: rig.store,
     });
     await successor.start();
@@ -319,7 +294,9 @@ describe('restart', () => {
       bootId: 'next boot',
       clock: rig.clock,
       logger: silent,
+      releaseDelegate: async () => undefined,
       linux,
+      bird: new FakeBird(),
       store: rig.store,
     });
     await successor.start();
@@ -353,8 +330,8 @@ describe('restart', () => {
     const attachments = await rig.start();
     rig.linux.addNetns('/ns/b');
     rig.linux.writeSysctl('net/ipv4/conf/all/rp_filter', '1');
-    const filterOf = ({ hostInterface }: { hostInterface: string }): string =>
-      rig.linux.readSysctl(`net/ipv4/conf/${hostInterface}/rp_filter`);
+    const filterOf = ({ host }: Attachment): string =>
+      rig.linux.readSysctl(`net/ipv4/conf/${host?.interface}/rp_filter`);
     const extraSources = ['192.0.2.1/32' as Cidr];
     const virtual = await attachments.attach({ ...request('a'), extraSources });
     const other = await attachments.attach(request('b', '/ns/b'));
@@ -386,7 +363,7 @@ describe('restart', () => {
       Object.keys(broken).sort(),
     );
     const decides = async (destination: string): Promise<string | undefined> => {
-      const questions = new PolicyQuestions(rig.store, configOf('iptables'), {
+      const questions = new PolicyQuestions(rig.store, config, {
         linux: rig.linux,
         bootId: 'boot',
         backend: () => 'iptables-nft',

@@ -37,6 +37,11 @@ describe('precedence', () => {
       ['n1', '192.0.2.1', 'embedded'],
     );
   });
+  test('what is on by default can be switched off by a flag', () => {
+    assert.equal(load([]).config.bgp.enabled, true);
+    assert.equal(load(['--no-bgp']).config.bgp.enabled, false);
+    assert.equal(load([], { NETCTL_BGP: 'false' }).config.bgp.enabled, false);
+  });
   test('the example file holds the defaults and every key', () => {
     const text = readFileSync(new URL('../../../conf/netctld.yaml', import.meta.url), 'utf8');
     load([], {}, text);

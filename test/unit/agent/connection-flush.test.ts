@@ -1,9 +1,11 @@
 /** A change of policy that asks for it cuts, on every host, the connections that it denies; on the fakes. */
+
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { setImmediate } from 'node:timers/promises';
 import { Agent } from '../../../src/agent/agent.ts';
 import { loadConfig } from '../../../src/agent/config.ts';
+import { FakeBird } from '../../../src/linux/fake/bird.ts';
 import { FakeLinux } from '../../../src/linux/fake/linux.ts';
 import type { TrackedConnection } from '../../../src/linux/ports.ts';
 import type { Address } from '../../../src/model/ip.ts';
@@ -74,6 +76,8 @@ test('each host cuts its own, once it has the change, and only what the change d
       linux,
       clock: new ManualClock(),
       logger: silent,
+      bird: new FakeBird(),
+      releaseDelegate: async () => undefined,
     });
     hosts.push({ agent, linux });
   }

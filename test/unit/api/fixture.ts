@@ -5,6 +5,7 @@
  * replaced.
  */
 import type { FastifyInstance } from 'fastify';
+import { localCaller } from '../../../src/api/caller.ts';
 import type { ApiDeps, ForcedChange } from '../../../src/api/deps.ts';
 import type { WhyAnswer } from '../../../src/api/explain-schemas.ts';
 import { buildApi } from '../../../src/api/server.ts';
@@ -89,10 +90,12 @@ export function makeApi(overrides: Partial<ApiDeps> = {}): Fixture {
   const api = buildApi({
     store,
     ipam: node.ipam,
+    collect: async () => ({ leaks: [], held: null }),
     clock: node.clock,
     node: 'node1',
     version: '0.1.0',
     status: () => healthy,
+    bgpStatus: async () => null,
     config: () => [
       { key: 'node.name', value: 'node1', source: 'flag' },
       { key: 'bgp.listenPort', value: 179, source: 'default' },
@@ -104,7 +107,7 @@ export function makeApi(overrides: Partial<ApiDeps> = {}): Fixture {
     why: async () => whyAnswer,
     impact: async () => ({ changes: [], more: 0, complete: true }),
     ruleCounts: async () => ({ inbound: [], outbound: [] }),
-    actorOf: () => 'uid 0, process 4712',
+    callerOf: () => localCaller('uid 0, process 4712'),
     onForced: (change) => forced.push(change),
     onBug: (error) => bugs.push(error.message),
     ...overrides,
@@ -122,6 +125,9 @@ export function endpoint(overrides: Record<string, Json> = {}): Json {
     containerId: '0123456789abcdef0123',
     interface: 'eth0',
     kind: 'routed',
+    macvlan: null,
+    foreignAddresses: false,
+    delegate: null,
     hostInterface: 'nctl0123456789a',
     mac: '02:00:00:00:00:01',
     mtuBytes: 1500,

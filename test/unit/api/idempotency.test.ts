@@ -39,7 +39,7 @@ test('another request under the key: 422, and nothing is done', async () => {
   const fixture = await withPool();
   await reserve(fixture, 'k1');
   const { status, body } = await reserve(fixture, 'k1', { ...wish, ipv4: 2 });
-  assert.deepEqual([status, body.error.code, body.error.retryable], [422, 'CONFLICT', false]);
+  assert.deepEqual([status, body.error.code, body.error.retryable], [422, 'IDEMPOTENCY_MISMATCH', false]);
   const elsewhere = await call(fixture, 'POST', '/v1/reservations/r/cancel', {}, { 'idempotency-key': 'k1' });
   assert.equal(elsewhere.status, 422);
   assert.equal(await reservations(fixture), 1);

@@ -101,7 +101,7 @@ describe('reservations', () => {
     const fixture = await withPool();
     await call(fixture, 'PATCH', '/v1/pools/default', { ranges: ['10.1.0.10-10.1.0.11'] });
     assert.deepEqual(await refused(fixture, 'POST', '/v1/reservations', wish({ ipv4: 3 })), [
-      507,
+      409,
       'POOL_EXHAUSTED',
     ]);
     const { status, body } = await call(
@@ -182,7 +182,7 @@ describe('the life of an address', () => {
     const fixture = await withPool();
     const address = await reserved(fixture);
     const mac = '02:00:00:00:00:99';
-    const record = await ok(fixture, 'POST', `/v1/allocations/${address}/quarantine`, { mac });
+    const record = await ok(fixture, 'POST', '/v1/conflicts', { address, mac });
     assert.deepEqual(
       [record.state, record.conflict.mac, record.conflict.node],
       ['quarantined', mac, 'node1'],
@@ -243,11 +243,12 @@ describe('an address about which another node decides alone', () => {
       unbind: { container: 'c1' },
       transfer: fence,
       release: { ...fence, force: true },
-      quarantine: { mac: '02:00:00:00:00:99' },
     })) {
       const answer = await refused(fixture, 'POST', `${path}/${verb}`, body);
       assert.deepEqual(answer, [409, 'AFFINITY_MISMATCH'], verb);
     }
+    const conflict = { address: '10.1.0.7', mac: '02:00:00:00:00:99' };
+    assert.deepEqual(await refused(fixture, 'POST', '/v1/conflicts', conflict), [409, 'AFFINITY_MISMATCH']);
     assert.deepEqual((await fixture.store.get('addresses/10.1.0.7'))?.value, record);
     assert.deepEqual(fixture.forced, []);
     await ok(fixture, 'POST', `${path}/transfer`, { ...fence, force: true });

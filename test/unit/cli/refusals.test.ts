@@ -14,7 +14,7 @@ describe('what is refused: exit code and words', () => {
     // by the agent
     ['pool add 10.0.0.1/8', 1, /^netctl: cidr: "10\.0\.0\.1\/8" .*10\.0\.0\.0\/8$/],
     ['pool add 10.1.2.0/24', 1, /overlaps 10\.1\.0\.0\/16 of pool default/],
-    ['pool add 10.2.0.0/16 --kind macvlan', 1, /^netctl: kind: .*not supported yet/],
+    ['pool add 10.2.0.0/16 --kind macvlan --nat-outgoing', 1, /^netctl: natOutgoing: true/],
     ['pool add 10.2.0.0/16 --node-selector a', 1, /^netctl: nodeSelector: "a" /],
     ['pool add 10.2.0.0/16 --gateway 10.3.0.1', 1, /^netctl: gateway: "10\.3\.0\.1".*inside the pool/],
     ['pool set default --range 10.2.0.0-10.2.0.9', 1, /^netctl: ranges: .*inside the pool/],

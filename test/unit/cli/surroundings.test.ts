@@ -116,7 +116,7 @@ describe('over TLS', () => {
       NETCTL_CA: join(cli.directory, 'none.pem'),
     });
     assert.equal(unreadable.code, 2);
-    assert.match(unreadable.stderr, /NETCTL_CA: cannot read/);
+    assert.match(unreadable.stderr, /--ca \(NETCTL_CA\): cannot read/);
     server.close();
   });
 });

@@ -101,9 +101,60 @@ describe('calls', () => {
       mac: null,
       mtuBytes: 0,
       owner: null,
+      reservation: null,
+      onRelease: 'delete',
+      retainSeconds: null,
       labels: {},
       extraSources: [],
+      macvlan: null,
+      foreignLink: null,
+      foreignIpam: null,
     });
+  });
+
+  test('macvlan with all of its words, and with none', () => {
+    const words = {
+      macvlanMode: 'vepa',
+      hostAccess: 'veth',
+      duplicateDetection: 'fast',
+      defaultRoute: false,
+    };
+    assert.deepEqual(attach({ mode: 'macvlan', parent: 'eth1', vlan: 7, ...words }).macvlan, {
+      parent: 'eth1',
+      vlan: 7,
+      mode: 'vepa',
+      hostAccess: 'veth',
+      duplicateDetection: 'fast',
+      defaultRoute: false,
+    });
+    assert.deepEqual(attach({ MODE: 'macvlan', Parent: 'eth1' }).macvlan, {
+      parent: 'eth1',
+      vlan: null,
+      mode: 'bridge',
+      hostAccess: 'none',
+      duplicateDetection: 'off',
+      defaultRoute: true,
+    });
+  });
+
+  test('whose the addresses are, and what becomes of them: args.cni before CNI_ARGS; a named owner keeps them', () => {
+    const kept = (config: object, args: Record<string, string> = {}) => {
+      const { owner, reservation, onRelease, retainSeconds } = attach(config, args);
+      return [owner?.instance ?? null, reservation, onRelease, retainSeconds];
+    };
+    const CNI_ARGS =
+      'NETCTL_OWNER=t/a/i;NETCTL_RESERVATION=r-1;NETCTL_ON_RELEASE=ttl;NETCTL_RETAIN_SECONDS=60';
+    assert.deepEqual(kept({}, { CNI_ARGS }), ['i', 'r-1', 'ttl', 60]);
+    assert.deepEqual(kept({}, { CNI_ARGS: 'NETCTL_OWNER=t/a/i' }), ['i', null, 'immutable', null]);
+    const netctl = { reservation: 'r2', onRelease: 'never', retainSeconds: null };
+    assert.deepEqual(kept({ args: { cni: { netctl } } }, { CNI_ARGS: 'NETCTL_OWNER=t/a/i' }), [
+      'i',
+      'r2',
+      'never',
+      null,
+    ]);
+    const numbered = { onRelease: 'ttl', retainSeconds: 9 };
+    assert.deepEqual(kept({ args: { cni: { netctl: numbered } } }), [null, null, 'ttl', 9]);
   });
 
   test('precedence: runtimeConfig, then args.cni, then CNI_ARGS, then the configuration', () => {
@@ -160,6 +211,7 @@ describe('calls', () => {
       cniVersion: '1.0.0',
       id: { network: 'edge', containerId: 'c1', interface: 'eth0' },
       queuedAt: new Date(1000),
+      delegate: null,
     });
   });
 
@@ -174,9 +226,26 @@ describe('calls', () => {
   });
 
   const refusals: [string, object, Record<string, string>, number, RegExp][] = [
-    ['mode macvlan', { mode: 'macvlan' }, {}, 2, /unsupported field mode: "macvlan"/],
-    ['foreign ipam', { ipam: { type: 'host-local' } }, {}, 2, /unsupported field ipam.type: "host-local"/],
-    ['later in a chain', { prevResult: { cniVersion: '1.0.0' } }, {}, 2, /unsupported field prevResult/],
+    ['an unknown mode', { mode: 'l2' }, {}, 7, /mode: /],
+    ['macvlan without parent', { mode: 'macvlan' }, {}, 7, /parent: mode macvlan needs/],
+    ['a parent without macvlan', { parent: 'eth1' }, {}, 7, /parent: only with mode macvlan/],
+    ['a bad parent', { mode: 'macvlan', parent: 'a/b' }, {}, 7, /parent: "a\/b" is not valid/],
+    [
+      'an unknown macvlan mode',
+      { mode: 'macvlan', parent: 'eth1', macvlanMode: 'hairpin' },
+      {},
+      7,
+      /macvlanMode: "hairpin" is not valid: expected bridge, private, vepa, passthru/,
+    ],
+    ['a DHCP client', { ipam: { type: 'dhcp' } }, {}, 2, /unsupported field ipam.type: "dhcp"/],
+    ['a path as IPAM plugin', { ipam: { type: '../x' } }, {}, 7, /ipam.type: "..\/x" is not a name/],
+    [
+      'an interface of the plugin before that has no end on the host',
+      { prevResult: { interfaces: [{ name: 'eth0', sandbox: '/run/netns/c1' }] } },
+      {},
+      2,
+      /eth0 has no end on the host/,
+    ],
     [
       'port mappings',
       { runtimeConfig: { portMappings: [{ hostPort: 80 }] } },
@@ -185,7 +254,6 @@ describe('calls', () => {
       /runtimeConfig.portMappings/,
     ],
     ['bandwidth', { runtimeConfig: { bandwidth: { ingressRate: 1 } } }, {}, 2, /runtimeConfig.bandwidth/],
-    ['reservation', {}, { CNI_ARGS: 'NETCTL_RESERVATION=r1' }, 2, /NETCTL_RESERVATION/],
     [
       'profile of 300 characters',
       { profiles: ['x'.repeat(300)] },
@@ -202,6 +270,21 @@ describe('calls', () => {
       {},
       7,
       /owner: "only-one" is not valid: expected tenant\/app\/instance/,
+    ],
+    ['bad reservation', {}, { CNI_ARGS: 'NETCTL_RESERVATION=a/b' }, 7, /reservation: "a\/b" is not valid/],
+    [
+      'bad policy',
+      {},
+      { CNI_ARGS: 'NETCTL_ON_RELEASE=keep' },
+      7,
+      /onRelease: "keep" .* delete, immutable, never, ttl/,
+    ],
+    [
+      'seconds without ttl',
+      {},
+      { CNI_ARGS: 'NETCTL_OWNER=t/a/i;NETCTL_RETAIN_SECONDS=5' },
+      7,
+      /retainSeconds: "5" .* onRelease immutable/,
     ],
     [
       'unknown key of ours',
@@ -265,11 +348,11 @@ const attachment = {
   network: 'edge',
   containerId: 'c1',
   interface: 'eth0',
-  hostInterface: 'nctl0123456789a',
-  hostMac,
+  host: { interface: 'nctl0123456789a', mac: hostMac },
   mac: '02:42:0a:00:00:05',
   mtuBytes: 1500,
   addresses: ['10.0.0.5', 'fd00::5'],
+  prefixLengths: [32, 128],
   gateways,
   netnsPath: '/run/netns/c1',
 } as unknown as Attachment;
@@ -306,6 +389,23 @@ describe('results', () => {
     test(`the result in version ${cniVersion}`, () =>
       assert.deepEqual(cniResult(attachment, cniVersion, {}), { cniVersion, ...fields }));
   }
+  test('on a wire of its own: no host interface, the subnet, and only the routes that there are', () => {
+    const onWire = {
+      ...attachment,
+      host: null,
+      addresses: ['10.0.0.5'],
+      prefixLengths: [24],
+      gateways: {},
+    } as unknown as Attachment;
+    assert.deepEqual(cniResult(onWire, '1.0.0', {}), {
+      cniVersion: '1.0.0',
+      interfaces: [interfaces[1]],
+      ips: [{ address: '10.0.0.5/24', gateway: undefined, interface: 0 }],
+      routes: [],
+      dns: {},
+    });
+  });
+
   test('0.2.0 cannot say two addresses of a family', () => {
     const two = { ...attachment, addresses: ['10.0.0.5', '10.0.0.6'] } as unknown as Attachment;
     assert.throws(() => cniResult(two, '0.2.0', {}), { code: 7, message: /more than 1 address per family/ });

@@ -1,6 +1,7 @@
 /** Check, repair and collection: each fault is made by hand, found, and put right by the plan; what lives is never freed. */
 import assert from 'node:assert/strict';
 import { describe, test } from 'node:test';
+import { endpointRecord } from '../../../lab/ipam-node.ts';
 import type { FindingKind } from '../../../src/ipam/check.ts';
 import { Collector, type Look } from '../../../src/ipam/collect.ts';
 import { planRepair } from '../../../src/ipam/repair.ts';
@@ -8,7 +9,7 @@ import { type Address, parseCidr } from '../../../src/model/ip.ts';
 import { addressKey, blockKey, endpointKey, ownerKey, reservationKey } from '../../../src/model/keys.ts';
 import { macOf } from '../../../src/model/mac.ts';
 import type { Json, Write } from '../../../src/store/store.ts';
-import { cluster, endpointRecord, type TestNode } from './cluster.ts';
+import { cluster, type TestNode } from './cluster.ts';
 
 const owner = { tenant: 't', app: 'a', instance: 'e' };
 const pools = { p: { cidr: parseCidr('10.0.0.0/24'), blockSize: 28 } };
@@ -220,6 +221,7 @@ describe('collect', () => {
         snapshot: await rig.node.snapshot(),
         evidence: { reachable: new Set(['n1', 'n2']), live: new Set() },
         now: rig.node.now(),
+        steadyNow: rig.node.now(),
         monotonic: at,
         confirmed: false,
         ...changes,
@@ -290,6 +292,7 @@ describe('collect', () => {
         snapshot: await node.snapshot(),
         evidence: { reachable: new Set(['n1']), live: new Set() },
         now: node.now(),
+        steadyNow: node.now(),
         monotonic,
         confirmed,
       });

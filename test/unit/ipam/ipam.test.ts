@@ -51,29 +51,24 @@ describe('assignment', () => {
 
   const refusals: [string, Partial<AssignRequest>, string, RegExp][] = [
     ['no such pool', { pools: ['nope'] }, 'POOL_NOT_FOUND', /there is no pool nope/],
-    ['disabled pool', { pools: ['off'] }, 'POOL_NOT_FOUND', /pool off is disabled/],
-    [
-      'address in no pool',
-      { addresses: [parseAddress('192.0.2.1')] },
-      'ADDRESS_UNAVAILABLE',
-      /is in no pool/,
-    ],
+    ['disabled pool', { pools: ['off'] }, 'POOL_DISABLED', /pool off is disabled/],
+    ['address in no pool', { addresses: [parseAddress('192.0.2.1')] }, 'OUT_OF_RANGE', /is in no pool/],
     [
       'address of another pool',
       { addresses: [parseAddress('10.0.0.9')], pools: ['six'] },
-      'ADDRESS_UNAVAILABLE',
+      'OUT_OF_RANGE',
       /is in pool p, not in six/,
     ],
     [
       'excluded address',
       { addresses: [parseAddress('10.0.0.16')] },
-      'ADDRESS_UNAVAILABLE',
+      'ADDRESS_EXCLUDED',
       /kept out of pool p/,
     ],
     [
       'taken address',
       { addresses: [parseAddress('10.0.0.20')] },
-      'ADDRESS_UNAVAILABLE',
+      'ADDRESS_IN_USE',
       /taken by t\/a\/holder on node n1/,
     ],
   ];

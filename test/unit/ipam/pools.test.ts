@@ -46,7 +46,7 @@ describe('tenants', () => {
     }
     for (const wanted of [address, parseAddress('10.0.0.77')]) {
       await assert.rejects(node.assign('b', { owner: owner('poor'), addresses: [wanted] }), {
-        code: 'ADDRESS_UNAVAILABLE',
+        code: 'OUT_OF_RANGE',
         message: /is in no pool/,
       });
     }
@@ -169,7 +169,7 @@ describe('what a pool gives out', () => {
       ]);
       await assert.rejects(node.assign('x', { kind }), { code: 'POOL_EXHAUSTED' });
       await assert.rejects(node.assign('x', { kind, addresses: [parseAddress('10.0.0.10')] }), {
-        code: 'ADDRESS_UNAVAILABLE',
+        code: 'ADDRESS_EXCLUDED',
         message: /outside its ranges/,
       });
     }
@@ -201,7 +201,7 @@ describe('what a pool gives out', () => {
             excludes: excludes.map(({ first, bits }) => `10.0.0.${first}/${bits}`),
             gateway: gateway === null ? null : `10.0.0.${gateway}`,
           });
-          const view = new PoolView('p', pool);
+          const view = new PoolView('p', pool, 1);
           const expected: string[] = [];
           for (let i = 1; i < 63; i++) {
             const wanted = ranges.length === 0 || ranges.some(([a, b]) => a <= i && i <= b);

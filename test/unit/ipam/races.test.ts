@@ -59,6 +59,8 @@ const action: fc.Arbitrary<Action> = fc.record({
 const expected: readonly ErrorCode[] = [
   'POOL_EXHAUSTED',
   'ADDRESS_UNAVAILABLE',
+  'ADDRESS_IN_USE',
+  'ADDRESS_RESERVED',
   'QUOTA_EXCEEDED',
   'NODE_LIMIT',
   'STALE_GENERATION',
@@ -194,7 +196,7 @@ for (const strictAffinity of [true, false]) {
       'bind',
       'transfer',
       'STORE_UNAVAILABLE',
-      'ADDRESS_UNAVAILABLE',
+      'ADDRESS_IN_USE',
     ])
       assert.ok((seen.get(outcome) ?? 0) > 0, `no run had ${outcome}`);
   });

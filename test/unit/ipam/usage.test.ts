@@ -39,7 +39,10 @@ describe('usage', () => {
         const records = new Map<Address, AddressRecord>();
         let excludes: string[] = [];
         const setPool = (): void =>
-          book.onPool('p', poolSchema.parse({ cidr: '10.0.0.0/27', blockSize: 29, excludes }));
+          book.onPool('p', {
+            value: poolSchema.parse({ cidr: '10.0.0.0/27', blockSize: 29, excludes }),
+            modified: 1,
+          });
         setPool();
         for (const [index, given] of steps.entries()) {
           if ('exclude' in given) {
@@ -165,16 +168,14 @@ describe('capacity', () => {
 
   test('10,000 nodes and 180,000 addresses in less than 50 ms', () => {
     const book = new AddressBook();
-    book.onPool(
-      'p',
-      poolSchema.parse({
-        cidr: '10.0.0.0/8',
-        blockSize: 27,
-        nodeSelector: 'rack != "r0"',
-        excludes: ['10.255.0.0/16'],
-      }),
-    );
-    book.onPool('six', poolSchema.parse({ cidr: 'fd00::/64', blockSize: 122 }));
+    const large = {
+      cidr: '10.0.0.0/8',
+      blockSize: 27,
+      nodeSelector: 'rack != "r0"',
+      excludes: ['10.255.0.0/16'],
+    };
+    book.onPool('p', { value: poolSchema.parse(large), modified: 1 });
+    book.onPool('six', { value: poolSchema.parse({ cidr: 'fd00::/64', blockSize: 122 }), modified: 1 });
     for (let n = 0; n < 10_000; n++) {
       const node = `node-${n}`;
       book.onNode(node, { rack: `r${n % 100}` });

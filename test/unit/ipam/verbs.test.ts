@@ -6,6 +6,7 @@ import { type Address, parseAddress, parseCidr } from '../../../src/model/ip.ts'
 import { macOf, parseMac } from '../../../src/model/mac.ts';
 import type { ReleasePolicy } from '../../../src/model/records.ts';
 import type { MemoryStore } from '../../../src/store/memory.ts';
+import type { Json } from '../../../src/store/store.ts';
 import { cluster, type Pools, type TestNode } from './cluster.ts';
 
 const v4 = parseCidr('10.0.0.0/24');
@@ -50,7 +51,7 @@ describe('fixed address', () => {
     const { addresses } = await one.attach('a', { owner, onRelease: 'never' });
     await one.release('a', addresses);
     await assert.rejects(one.assign('b', { addresses }), {
-      code: 'ADDRESS_UNAVAILABLE',
+      code: 'ADDRESS_IN_USE',
       message: /taken by t\/db\/0/,
     });
     assert.deepEqual(await one.assign('c', { owner, addresses }), addresses);
@@ -61,7 +62,7 @@ describe('fixed address', () => {
     await one.attach('a', { owner, onRelease: 'immutable' });
     await settle(one, other);
     await assert.rejects(other.attach('b', { owner, onRelease: 'immutable' }), {
-      code: 'ADDRESS_UNAVAILABLE',
+      code: 'ADDRESS_IN_USE',
       message: /still in use on node n1: unbind or transfer it first/,
     });
   });
@@ -286,6 +287,27 @@ describe('bind, activate, unbind', () => {
     await assert.rejects(one.ipam.bind(bind), { code: 'STORE_UNAVAILABLE' });
     await one.settled();
     assert.equal((await one.ipam.bind(bind)).generation, 2);
+  });
+});
+
+describe('an owner that is no more', () => {
+  test('what its containers use is written by nobody but its writer: another node’s own block is left alone', async () => {
+    const [one, other] = await two();
+    const [address] = (await one.assign('a', { owner })) as [Address];
+    await settle(one, other);
+    const before = one.record(address);
+    const { later } = await other.ipam.releaseOwner({ owner, force: true });
+    assert.deepEqual(later, [address]);
+    await settle(one, other);
+    assert.deepEqual(one.record(address), before, 'it goes with its container, as it is');
+    const entry = await one.store.get(`addresses/${address}`);
+    const value = { ...before, onRelease: 'immutable' } as unknown as Json;
+    await one.store.transact([], [{ kind: 'put', key: entry!.key, value }]);
+    await settle(one, other);
+    await assert.rejects(other.ipam.releaseOwner({ owner, force: true }), { code: 'AFFINITY_MISMATCH' });
+    assert.deepEqual((await one.ipam.releaseOwner({ owner, force: true })).later, [address]);
+    await settle(one, other);
+    assert.equal(one.record(address)?.onRelease, 'delete');
   });
 });
 

@@ -142,6 +142,9 @@ describe('what is written is read back', () => {
           up: false,
           running: false,
           peerIndex: null,
+          parentIndex: null,
+          masterIndex: null,
+          macvlanMode: null,
         });
       }),
     );

@@ -25,6 +25,7 @@ function attached() {
     mac: '02:42:0a:00:00:01' as Mac,
     mtuBytes: 1500,
     addresses: ['10.65.0.2' as Address],
+    announced: new Set<Address>(),
   };
   return { linux, netns, spec, host: linux.openRouting(), container: linux.openRouting(netns) };
 }

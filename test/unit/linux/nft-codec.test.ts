@@ -7,7 +7,7 @@ import { MessageBatch, NLM_F_ACK, readMessages } from '../../../src/linux/netlin
 import { elementsOf } from '../../../src/linux/netlink/nft-element.ts';
 import { readElements, readRule, readSet } from '../../../src/linux/netlink/nft-list.ts';
 import { checkNftRequest, splitNftRequests, writeTransaction } from '../../../src/linux/netlink/nftables.ts';
-import type { NftElement, NftExpression, NftRequest, NftSetSpec } from '../../../src/linux/ports.ts';
+import type { NftElement, NftExpression, NftRequest, NftSetSpec } from '../../../src/linux/nftables-port.ts';
 import { addressFrom, type Family, networkOf } from '../../../src/model/ip.ts';
 
 const own = { family: 4, table: 't' } as const;

@@ -2,7 +2,7 @@
  * What an engine has told, as text for `nft -f` and as a transaction: for golden files, and to ask nft whether both say the same.
  */
 import { NftTableOutput } from '../../../src/dataplane/nft-table-output.ts';
-import type { NftData, NftRequest, NftSetSpec } from '../../../src/linux/ports.ts';
+import type { NftData, NftRequest, NftSetSpec } from '../../../src/linux/nftables-port.ts';
 import { type Family, families } from '../../../src/model/ip.ts';
 import { renderBaseChains, renderNftChain } from '../../../src/policy/render-nftables.ts';
 import type { Recorder } from './recorder.ts';

@@ -40,16 +40,17 @@ export function describeTransactions(open: () => Promise<Subject>): void {
         [absent('b'), present('a')],
       ];
       for (const compares of held) assert.ok((await store.transact(compares, [])).committed);
-      const failing: [Compare[], string][] = [
+      const failing: [Compare[], string, string[]?][] = [
         [[absent('a')], 'a'],
         [[present('b')], 'b'],
         [[modified('a', revision + 1)], 'a'],
         [[modified('b', revision)], 'b'],
         [[modified('b', 0)], 'b'],
-        [[present('a'), absent('b'), present('c'), absent('a')], 'c'],
+        [[present('a'), absent('b'), present('c'), absent('a')], 'c', ['a']],
       ];
-      for (const [compares, failed] of failing) {
-        assert.deepEqual(await store.transact(compares, [put('z')]), { committed: false, failed });
+      for (const [compares, failed, others] of failing) {
+        const refusal = { committed: false, failed, ...(others === undefined ? {} : { others }) };
+        assert.deepEqual(await store.transact(compares, [put('z')]), refusal);
       }
       assert.equal(await store.get('z'), null);
       assert.equal((await store.list('')).revision, revision);
@@ -154,14 +155,15 @@ async function agrees(store: Store, transactions: { compares: Compare[]; writes:
   const recorder = new Recorder();
   store.watch('', 0, recorder);
   for (const { compares, writes } of transactions) {
-    const failed = compares.find(({ key, ...compare }) => {
+    const [failed, ...others] = compares.filter(({ key, ...compare }) => {
       const entry = model.get(key);
       if (compare.kind === 'modified') return entry?.modified !== compare.revision;
       return (compare.kind === 'present') !== (entry !== undefined);
     });
     const result = await store.transact(compares, writes);
     if (failed) {
-      assert.deepEqual(result, { committed: false, failed: failed.key });
+      const more = others.length === 0 ? {} : { others: others.map(({ key }) => key) };
+      assert.deepEqual(result, { committed: false, failed: failed.key, ...more });
       continue;
     }
     const effective = writes.filter((write) => write.kind === 'put' || model.has(write.key));

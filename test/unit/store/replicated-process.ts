@@ -22,7 +22,7 @@ for (let number = Number(first); ; number++) {
     [],
     [
       { kind: 'put', key: `endpoints/n1/${number}`, value: number },
-      { kind: 'put', key: 'status/n1/last', value: number },
+      { kind: 'put', key: 'endpoints/n1/last', value: number },
     ],
   );
   writeSync(1, `ack ${number}\n`);

@@ -49,7 +49,7 @@ describe('records of the node', () => {
     await one.put('endpoints/n1/a', 1);
     await one.put('addresses/10.0.0.5', { node: 'n1' });
     await commit(one.store, put('owners/t/a/i/10.0.0.5'), remove('endpoints/n1/a'));
-    await one.put('status/n1/bgp', 'up');
+    await one.put('endpoints/n1/bgp', 'up');
     await aWhile();
     assert.equal(one.wire.transactions, before);
     assert.equal(one.store.status().waiting, 4);
@@ -57,17 +57,17 @@ describe('records of the node', () => {
     one.wire.mend();
     await agrees(one);
     const keys = recorder.keys().filter((key) => !key.startsWith('replication/'));
-    assert.deepEqual(keys, ['addresses/10.0.0.5', 'owners/t/a/i/10.0.0.5', 'status/n1/bgp']);
+    assert.deepEqual(keys, ['addresses/10.0.0.5', 'endpoints/n1/bgp', 'owners/t/a/i/10.0.0.5']);
   });
 
   test('of one turn share a transaction; more than one takes goes in parts, in order', async () => {
     const one = await settled();
     const recorder = new Recorder();
-    cluster.watch('status/', (await cluster.list('')).revision, recorder);
+    cluster.watch('endpoints/', (await cluster.list('')).revision, recorder);
     await Promise.all(
-      Array.from({ length: 250 }, (_, i) => one.put(`status/n1/${String(i).padStart(3, '0')}`)),
+      Array.from({ length: 250 }, (_, i) => one.put(`endpoints/n1/${String(i).padStart(3, '0')}`)),
     );
-    const many = Array.from({ length: 250 }, (_, i) => put(`status/n1/x${String(i).padStart(3, '0')}`));
+    const many = Array.from({ length: 250 }, (_, i) => put(`endpoints/n1/x${String(i).padStart(3, '0')}`));
     await commit(one.store, ...many);
     await agrees(one);
     assert.deepEqual(recorder.keys(), recorder.keys().toSorted());
@@ -96,14 +96,15 @@ describe('records of the node', () => {
     const recorder = new Recorder();
     one.wire.late = [];
     for (const value of [1, 2]) {
-      await one.put('status/n1/a', value);
+      await one.put('endpoints/n1/a', value);
       await eventually(
         clock,
-        async () => (await cluster.get('status/n1/a'))?.value === value && one.store.status().waiting === 0,
+        async () =>
+          (await cluster.get('endpoints/n1/a'))?.value === value && one.store.status().waiting === 0,
         'the cluster',
       );
     }
-    one.store.watch('status/', (await one.store.list('')).revision, recorder);
+    one.store.watch('endpoints/', (await one.store.list('')).revision, recorder);
     one.wire.catchUp();
     await aWhile();
     assert.deepEqual(recorder.keys(), []);
@@ -136,11 +137,11 @@ describe('records of the node', () => {
   test('an answer that got lost: the batch is not sent twice', async () => {
     const one = await settled();
     const recorder = new Recorder();
-    cluster.watch('status/', (await cluster.list('')).revision, recorder);
+    cluster.watch('endpoints/', (await cluster.list('')).revision, recorder);
     one.wire.loseAnswers = 2;
-    await one.put('status/n1/a', 1);
+    await one.put('endpoints/n1/a', 1);
     await agrees(one);
-    await one.put('status/n1/a', 2);
+    await one.put('endpoints/n1/a', 2);
     await agrees(one);
     assert.deepEqual(
       recorder.changeSets.map(({ changes }) => changes[0]?.entry?.value),
@@ -151,11 +152,11 @@ describe('records of the node', () => {
   test('killed between the local commit and replication, and after the cluster’s commit: each arrives once', async () => {
     const one = await settled();
     const recorder = new Recorder();
-    cluster.watch('status/', (await cluster.list('')).revision, recorder);
-    await one.put('status/n1/a', 1);
+    cluster.watch('endpoints/', (await cluster.list('')).revision, recorder);
+    await one.put('endpoints/n1/a', 1);
     one.kill();
     await one.open({}, true);
-    await one.put('status/n1/b', 2);
+    await one.put('endpoints/n1/b', 2);
     await aWhile();
     assert.equal(one.store.status().waiting, 2);
     assert.equal(one.store.status().clusterReachable, false);
@@ -166,7 +167,7 @@ describe('records of the node', () => {
     await one.open();
     await isLive(one);
     await agrees(one);
-    assert.deepEqual(recorder.keys(), ['status/n1/a', 'status/n1/b']);
+    assert.deepEqual(recorder.keys(), ['endpoints/n1/a', 'endpoints/n1/b']);
   });
 
   test('a gap in the log: states are compared, also what is gone', async () => {
@@ -608,20 +609,11 @@ describe('a cluster that is not what it was', () => {
     assert.ok('endpoints/n1/next' in (await inCluster()));
   });
 
-  test('records from a time without a cluster are not dropped for it', async () => {
-    const local = new MemoryStore();
-    await commit(local, put('pools/mine'), put('endpoints/n1/a'));
-    const one = await new TestNode('n1', cluster, clock, {}, local).open();
-    await eventually(clock, () => one.store.status().held !== null, 'held');
-    assert.deepEqual(Object.keys(await one.records()), ['endpoints/n1/a', 'pools/mine']);
-    assert.deepEqual(await inCluster(), {});
-  });
-
   test('a second agent of the same name: one of them is held', async () => {
     const one = await settled();
     const two = await new TestNode('n1', cluster, clock).open();
     await isLive(two);
-    await two.put('status/n1/two');
+    await two.put('endpoints/n1/two');
     await eventually(clock, () => one.store.status().held !== null, 'held');
     assert.match(one.store.status().held!, /another agent writes to the cluster as node n1/);
   });
@@ -636,7 +628,7 @@ test('idle: no timers, no transactions; cut off: a try every few seconds', async
   assert.equal(one.wire.transactions, before);
   assert.deepEqual(clock.waiting(), []);
   one.wire.cut();
-  await one.put('status/n1/a');
+  await one.put('endpoints/n1/a');
   let fired = 0;
   for (let i = 0; i < 600; i++) {
     fired += clock.waiting().filter((delay) => delay <= 100).length;

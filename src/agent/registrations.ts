@@ -1,0 +1,159 @@
+/**
+ * An endpoint's entry into the store and its leaving: each one transaction, with the addresses that it takes or gives back.
+ *
+ * In: checked requests. Out: the endpoint's record, in the store and in the picture. Never: an address without its endpoint or an
+ * endpoint without its addresses, a profile made for a network whose endpoints name others.
+ */
+import type { PolicyDataplane } from '../dataplane/policy-dataplane.ts';
+import type { Wirings } from '../dataplane/wirings.ts';
+import type { Proposal } from '../ipam/assign.ts';
+import type { Ipam } from '../ipam/ipam.ts';
+import { planRelease } from '../ipam/release.ts';
+import { NetctlError } from '../lib/errors.ts';
+import type { Logger } from '../lib/logger.ts';
+import type { NetnsIdentity } from '../linux/ports.ts';
+import type { AttachRequest, GivenAddress } from '../model/attachment.ts';
+import { type Address, familyOf } from '../model/ip.ts';
+import { endpointKey, profileKey } from '../model/keys.ts';
+import { parseName } from '../model/names.ts';
+import { newProfile, profileRecord } from '../model/profile.ts';
+import type { Endpoint, Owner, Pool } from '../model/records.ts';
+import type { Compare, Json, Write } from '../store/store.ts';
+import { endpointRecord, proposalOf } from './endpoint-record.ts';
+import type { EndpointTable } from './endpoint-table.ts';
+import type { Picture } from './picture.ts';
+
+export interface RegistrationParts {
+  readonly node: string;
+  readonly bootId: string;
+  /** MTU of endpoints that do not ask for one. */
+  readonly mtuBytes: number;
+  readonly picture: Picture;
+  readonly ipam: Ipam;
+  readonly endpoints: EndpointTable;
+  readonly wirings: Wirings;
+  readonly policy: PolicyDataplane;
+  readonly logger: Logger;
+  now(): Date;
+}
+
+/** What an attempt to attach adds to the request. */
+export interface Attempt {
+  /** Not these: another machine answered for them a moment ago. */
+  readonly skip: readonly Address[];
+  /** From elsewhere; null: from our pools. */
+  readonly given: readonly GivenAddress[] | null;
+}
+
+export class Registrations {
+  readonly #parts: RegistrationParts;
+
+  constructor(parts: RegistrationParts) {
+    this.#parts = parts;
+  }
+
+  /** Address, owner index and endpoint (and, on its first use, the network's own profile) in one transaction. */
+  async enter(id: string, request: AttachRequest, netns: NetnsIdentity, attempt: Attempt): Promise<Endpoint> {
+    const { ipam, picture, node, bootId, wirings, logger, now } = this.#parts;
+    const owner = ownerOf(request);
+    const profiles = profilesOf(request);
+    const ownProfile = request.profiles.length === 0 ? (profiles[0] ?? null) : null;
+    const key = endpointKey(node, id);
+    const mtuBytes =
+      request.mtuBytes ||
+      (request.macvlan === null ? this.#parts.mtuBytes : wirings.macvlan.mtuOf(request.macvlan));
+    if (request.reservation !== null || request.onRelease !== 'delete')
+      await ipam.learnKept(request.owner, request.reservation);
+    let endpoint: Endpoint | undefined;
+    await ipam.commit(() => {
+      const proposal =
+        attempt.given === null
+          ? this.#propose(id, request, owner, attempt)
+          : proposalOf(request, attempt.given);
+      const facts = {
+        id,
+        profiles,
+        mtuBytes,
+        netns,
+        bootId,
+        now: now(),
+        given: attempt.given,
+        book: ipam.book,
+      };
+      endpoint = endpointRecord(request, proposal, facts);
+      const compares: Compare[] = [...proposal.compares, { kind: 'absent', key }];
+      const writes: Write[] = [...proposal.writes, { kind: 'put', key, value: endpoint as unknown as Json }];
+      if (ownProfile !== null && !picture.hasProfile(ownProfile)) {
+        const value = profileRecord(newProfile(ownProfile)) as unknown as Json;
+        compares.push({ kind: 'absent', key: profileKey(ownProfile) });
+        writes.push({ kind: 'put', key: profileKey(ownProfile), value });
+      }
+      return { compares, writes, settle: () => proposal.settle() };
+    }, owner.tenant);
+    if (endpoint === undefined) throw new NetctlError('BUG', `endpoint ${id} was committed but not planned`);
+    if (endpoint.kind === 'routed')
+      for (const address of endpoint.addresses) wirings.routed.ensureForwarding(familyOf(address));
+    for (const profile of profiles) {
+      if (!picture.hasProfile(profile))
+        logger.warn({ endpoint: id, profile }, 'profile does not exist: it denies everything');
+    }
+    return endpoint;
+  }
+
+  /** One transaction gives back the addresses and forgets the endpoint; its policy members go with it. */
+  async leave(id: string, endpoint: Endpoint, used: boolean): Promise<void> {
+    const { ipam, node, now, policy, endpoints, logger } = this.#parts;
+    await ipam.commit(() => {
+      const known = endpoints.get(id);
+      if (known === undefined) return { compares: [], writes: [] };
+      const release = planRelease(ipam.book, id, endpoint.addresses, now(), used);
+      const key = endpointKey(node, id);
+      return {
+        compares: [...release.compares, { kind: 'modified', key, revision: known.modified }],
+        writes: [...release.writes, { kind: 'delete', key }],
+      };
+    });
+    // The link is gone, so members that linger do no harm; the dataplane tries again by itself.
+    await policy.flush().catch((error: unknown) => {
+      logger.warn(
+        { endpoint: id, error: String(error) },
+        'policy of a detached endpoint is not yet out of the kernel',
+      );
+    });
+  }
+
+  #propose(id: string, request: AttachRequest, owner: Owner, { skip }: Attempt): Proposal {
+    const { ipam, node, now } = this.#parts;
+    return ipam.assigner.propose({
+      ...request,
+      kind: this.#poolKind(request),
+      node,
+      endpoint: id,
+      container: request.containerId,
+      owner,
+      skip,
+      ttlSeconds: request.retainSeconds,
+      now: now(),
+    });
+  }
+
+  /** Another plugin's interface may be of either kind: that of the first pool that was asked for. */
+  #poolKind({ macvlan, foreignLink, pools }: AttachRequest): Pool['kind'] {
+    if (macvlan !== null) return 'macvlan';
+    const [first] = pools;
+    if (foreignLink === null || first === undefined) return 'routed';
+    return this.#parts.ipam.book.pool(first)?.kind ?? 'routed';
+  }
+}
+
+function ownerOf({ owner, network, containerId }: AttachRequest): Owner {
+  return owner ?? { tenant: 'default', app: network.slice(0, 128), instance: containerId.slice(0, 128) };
+}
+
+/** Without any, the one named like the network; none where there is nothing to enforce them on. */
+function profilesOf({ profiles, network, foreignLink }: AttachRequest): string[] {
+  if (foreignLink?.hostInterface === null) return [];
+  return profiles.length > 0
+    ? [...new Set(profiles)]
+    : [parseName(network, 'profile (named like the network)')];
+}

@@ -1,0 +1,114 @@
+/**
+ * The network configuration of a CNI call, as the runtime hands it to a plugin.
+ *
+ * In: text from standard input. Out: checked values, and the whole as it came for plugins that we call ourselves. Never: a dependence
+ * on the spelling of keys (Go folds case, and runtimes rely on it), a value of the wrong shape.
+ */
+import { z } from 'zod';
+import { CniError } from './errors.ts';
+import { supportedVersions } from './result.ts';
+
+const texts = z.array(z.string()).nullish();
+
+const configSchema = z.object({
+  cniVersion: z.enum(supportedVersions).default('0.1.0'),
+  name: z
+    .string()
+    .regex(/^[a-zA-Z0-9][a-zA-Z0-9_.-]*$/, 'expected a network name of letters, digits, "_", "." and "-"'),
+  mode: z.enum(['routed', 'macvlan']).nullish(),
+  parent: z.string().nullish(),
+  vlan: z.int().min(0).max(4094).nullish(),
+  macvlanMode: z.string().nullish(),
+  hostAccess: z.string().nullish(),
+  duplicateDetection: z.string().nullish(),
+  defaultRoute: z.boolean().nullish(),
+  profiles: texts,
+  pools: texts,
+  mtu: z.int().min(0).max(65535).nullish(),
+  ipam: z
+    .object({
+      type: z.string().nullish(),
+      pools: texts,
+      routes: z.array(z.object({ dst: z.string(), gw: z.string().nullish() })).nullish(),
+    })
+    .nullish(),
+  prevResult: z.unknown().optional(),
+  runtimeConfig: z
+    .object({
+      ips: texts,
+      mac: z.string().nullish(),
+      dns: z.object({ servers: texts, searches: texts, options: texts }).nullish(),
+      bandwidth: z.unknown().optional(),
+      portMappings: z.array(z.unknown()).nullish(),
+    })
+    .nullish(),
+  args: z
+    .object({
+      cni: z
+        .object({
+          ips: texts,
+          labels: z.array(z.object({ key: z.string(), value: z.string() })).nullish(),
+          netctl: z
+            .strictObject({
+              profiles: texts,
+              pools: texts,
+              owner: z.string().nullish(),
+              reservation: z.string().nullish(),
+              onRelease: z.string().nullish(),
+              retainSeconds: z.union([z.string(), z.number()]).nullish(),
+              extraSources: texts,
+            })
+            .nullish(),
+        })
+        .nullish(),
+    })
+    .nullish(),
+  'cni.dev/valid-attachments': z.array(z.object({ containerID: z.string(), ifname: z.string() })).nullish(),
+});
+export type Config = z.infer<typeof configSchema>;
+
+const knownKeys = [
+  'cniVersion',
+  'prevResult',
+  'runtimeConfig',
+  'portMappings',
+  'containerID',
+  'extraSources',
+  'onRelease',
+  'retainSeconds',
+  'macvlanMode',
+  'hostAccess',
+  'duplicateDetection',
+  'defaultRoute',
+];
+const foldedKeys = new Map(knownKeys.map((key) => [key.toLowerCase(), key]));
+
+/** @throws CniError 6 or 7 naming the field */
+export function parseConfig(stdin: string): Config {
+  let json: unknown;
+  try {
+    json = JSON.parse(stdin);
+  } catch (error) {
+    throw new CniError(6, `error unmarshall network config: ${(error as Error).message}`);
+  }
+  const parsed = configSchema.safeParse(fold(json, 8));
+  if (parsed.success) return parsed.data;
+  const issue = parsed.error.issues[0];
+  const path = issue?.path.join('.') ?? '';
+  throw new CniError(
+    7,
+    `invalid network config: ${path === '' ? 'the configuration' : path}: ${issue?.message ?? 'not valid'}`,
+  );
+}
+
+/** Go matches JSON keys without regard to case; so does this, for objects down to `depth`. */
+function fold(value: unknown, depth: number): unknown {
+  if (typeof value !== 'object' || value === null || depth === 0) return value;
+  if (Array.isArray(value)) return value.map((item) => fold(item, depth - 1));
+  return Object.fromEntries(
+    Object.entries(value).map(([key, item]) => {
+      const lower = key.toLowerCase();
+      return [foldedKeys.get(lower) ?? lower, fold(item, depth - 1)];
+    }),
+  );
+}

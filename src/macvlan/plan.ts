@@ -1,0 +1,168 @@
+/**
+ * The macvlan endpoint: a link on the parent's wire, born in the container, with an address of the wire's own subnet.
+ *
+ * In: names, indexes, addresses with their subnets. Out: batches for rtnetlink, in the order in which they must be sent: the link
+ * (host), then, once the policy is in, the container's side. Never: an interface that is up before its policy, a MAC that is not
+ * told to the kernel (udev and systemd would choose one).
+ */
+import type { RoutingRequest } from '../linux/ports.ts';
+import { routeProtocol } from '../linux/route-protocols.ts';
+import { type Address, type Cidr, type Family, familyOf, hostCidr } from '../model/ip.ts';
+import type { Mac } from '../model/mac.ts';
+import type { MacvlanMode, MacvlanRecord } from '../model/macvlan.ts';
+
+export interface MacvlanSpec {
+  readonly parentIndex: number;
+  readonly mode: MacvlanMode;
+  readonly name: string;
+  readonly index: number;
+  readonly netnsFd: number;
+  readonly mac: Mac;
+  readonly mtuBytes: number;
+  readonly addresses: readonly Address[];
+  readonly subnets: MacvlanRecord['subnets'];
+  readonly defaultRoute: boolean;
+}
+
+/** Creates the link in the container, down. To be sent in the parent's namespace. */
+export function planLink(spec: MacvlanSpec): RoutingRequest[] {
+  const { parentIndex, mode, name, index, mac, mtuBytes, netnsFd } = spec;
+  return [{ kind: 'macvlan-add', parentIndex, mode, link: { name, index, mac, mtuBytes, netnsFd } }];
+}
+
+/** Up without an address: what asking for duplicates needs. */
+export function planUp({ index }: MacvlanSpec): RoutingRequest[] {
+  return [
+    { kind: 'link-set', index, ipv6AddressGeneration: 'none' },
+    { kind: 'link-set', index, up: true },
+  ];
+}
+
+/** The container's side: addresses first, so that the kernel's own announcement at the link's coming up has one to tell. */
+export function planContainer(spec: MacvlanSpec): RoutingRequest[] {
+  const { index, addresses, subnets } = spec;
+  return [
+    { kind: 'link-set', index, ipv6AddressGeneration: 'none' },
+    ...addresses.map(
+      (address, at): RoutingRequest => ({
+        kind: 'address-add',
+        index,
+        address,
+        prefixLength: subnets[at]?.prefixLength ?? hostLength(address),
+      }),
+    ),
+    { kind: 'link-set', index, up: true },
+    ...addresses.flatMap((address): RoutingRequest[] =>
+      // As for routed endpoints: the kernel's worker would make it a moment too late.
+      familyOf(address) === 6
+        ? [
+            {
+              kind: 'route-replace',
+              route: {
+                destination: hostCidr(address),
+                type: 'local',
+                linkIndex: index,
+                protocol: routeProtocol,
+              },
+            },
+          ]
+        : [],
+    ),
+    ...planDefaultRoutes(spec),
+  ];
+}
+
+function planDefaultRoutes({ index, addresses, subnets, defaultRoute }: MacvlanSpec): RoutingRequest[] {
+  if (!defaultRoute) return [];
+  return ([4, 6] as const).flatMap((family): RoutingRequest[] => {
+    const at = addresses.findIndex(
+      (address, position) => familyOf(address) === family && subnets[position]?.gateway,
+    );
+    const gateway = subnets[at]?.gateway;
+    if (!gateway) return [];
+    const destination = (family === 4 ? '0.0.0.0/0' : '::/0') as Cidr;
+    const route = {
+      destination,
+      type: 'unicast',
+      linkIndex: index,
+      gateway,
+      protocol: routeProtocol,
+    } as const;
+    return [{ kind: 'route-replace', route }];
+  });
+}
+
+/** The pair that lets host and container reach each other, which macvlan does not. */
+export interface HostPairSpec {
+  readonly hostInterface: string;
+  readonly hostIndex: number;
+  readonly hostMac: Mac;
+  readonly containerInterface: string;
+  readonly containerIndex: number;
+  readonly netnsFd: number;
+  /** The endpoint's own: the host finds it by one neighbour entry, whatever the kind of endpoint. */
+  readonly mac: Mac;
+  readonly mtuBytes: number;
+}
+
+/** Creates the pair, the host's end up. Routes to the container come with `planHostRoutes` of routed endpoints. */
+export function planHostPair(spec: HostPairSpec): RoutingRequest[] {
+  const { mac, mtuBytes, hostIndex: index } = spec;
+  const peer = {
+    name: spec.containerInterface,
+    index: spec.containerIndex,
+    mac,
+    mtuBytes,
+    netnsFd: spec.netnsFd,
+  };
+  return [
+    { kind: 'veth-add', host: { name: spec.hostInterface, index, mac: spec.hostMac, mtuBytes }, peer },
+    { kind: 'link-set', index, ipv6AddressGeneration: 'none' },
+    { kind: 'link-set', index, up: true },
+  ];
+}
+
+/**
+ * The container's end: the host's addresses by way of it, and nothing else. @param gateways stand for the host on the link, as for
+ * routed endpoints @param sources what the container sends from to the host
+ */
+export function planWayToHost(
+  spec: HostPairSpec,
+  hostAddresses: readonly Address[],
+  gateways: Readonly<Record<Family, Address>>,
+  sources: readonly Address[],
+): RoutingRequest[] {
+  const index = spec.containerIndex;
+  const reachable = hostAddresses.filter((host) => sources.some((own) => familyOf(own) === familyOf(host)));
+  const families = [...new Set(reachable.map(familyOf))];
+  return [
+    { kind: 'link-set', index, ipv6AddressGeneration: 'none' },
+    { kind: 'link-set', index, up: true },
+    ...families.map(
+      (family): RoutingRequest => ({
+        kind: 'neighbour-replace',
+        index,
+        address: gateways[family],
+        mac: spec.hostMac,
+      }),
+    ),
+    ...reachable.map((host): RoutingRequest => {
+      const family = familyOf(host);
+      const source = sources.find((own) => familyOf(own) === family);
+      const route = {
+        destination: hostCidr(host),
+        type: 'unicast',
+        linkIndex: index,
+        gateway: gateways[family],
+        onlink: true,
+        protocol: routeProtocol,
+        ...(source === undefined ? {} : { source }),
+      } as const;
+      return { kind: 'route-replace', route };
+    }),
+  ];
+}
+
+function hostLength(address: Address): number {
+  return familyOf(address) === 4 ? 32 : 128;
+}

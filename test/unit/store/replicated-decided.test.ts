@@ -1,0 +1,74 @@
+/** Killed after the cluster has decided and before the node heard of it: its next life believes the cluster. */
+import assert from 'node:assert/strict';
+import { test } from 'node:test';
+import { MemoryStore } from '../../../src/store/memory.ts';
+import { ManualClock } from './manual-clock.ts';
+import { agrees, eventually, TestNode } from './replicated-fixture.ts';
+import { absent, commit, modified, put, remove } from './support.ts';
+
+const address = 'addresses/10.1.0.9';
+const endpoint = 'endpoints/n1/a';
+
+/** A node whose endpoint has an address that the cluster decides about, and others around it. */
+async function attached(): Promise<{ node: TestNode; cluster: MemoryStore; clock: ManualClock }> {
+  const cluster = new MemoryStore();
+  await commit(cluster, put('pools/p', {}), put('nodes/n1', {}));
+  const clock = new ManualClock();
+  const node = await new TestNode('n1', cluster, clock).open();
+  await agrees(node);
+  await node.store.transact([absent(address)], [put(address, { node: 'n1' }), put(endpoint, {})]);
+  await node.put('endpoints/n1/other');
+  await agrees(node);
+  return { node, cluster, clock };
+}
+
+/** Decides, and dies before the local store hears of it. */
+async function killedAfterDeciding(node: TestNode, cluster: MemoryStore, act: () => void): Promise<void> {
+  const { revision } = await cluster.list('');
+  node.wire.late = [];
+  act();
+  await eventually(
+    node.clock,
+    async () => (await cluster.list('')).revision > revision,
+    'the cluster to decide',
+  );
+  node.kill();
+}
+
+for (const compacted of [false, true]) {
+  test(`a removal${compacted ? ', the local log gone meanwhile' : ''}: the endpoint does not come back without its address`, async () => {
+    const { node, cluster } = await attached();
+    const [one, two] = [await node.store.get(address), await node.store.get(endpoint)];
+    await killedAfterDeciding(node, cluster, () => {
+      void node.store.transact(
+        [modified(address, one!.modified), modified(endpoint, two!.modified)],
+        [remove(address), remove(endpoint)],
+      );
+    });
+    if (compacted) (node.localStore as MemoryStore).compact();
+    await node.open();
+    await agrees(node);
+    assert.deepEqual(Object.keys(await node.records()).sort(), ['endpoints/n1/other', 'nodes/n1', 'pools/p']);
+    // Once its local store shows that, the endpoint is the node's own again.
+    await node.put(endpoint, { again: true });
+    await agrees(node);
+    await commit(cluster, remove(endpoint));
+    await agrees(node);
+    assert.deepEqual((await node.records())[endpoint], { again: true }, 'removed by others, it is put back');
+  });
+
+  test(`an addition${compacted ? ', the local log gone meanwhile' : ''}: endpoint and address stay together`, async () => {
+    const { node, cluster } = await attached();
+    await killedAfterDeciding(node, cluster, () => {
+      void node.store.transact(
+        [absent('addresses/10.1.0.10')],
+        [put('addresses/10.1.0.10', { node: 'n1' }), put('endpoints/n1/b', {})],
+      );
+    });
+    if (compacted) (node.localStore as MemoryStore).compact();
+    await node.open();
+    await agrees(node);
+    const records = Object.keys(await node.records());
+    assert.ok(records.includes('addresses/10.1.0.10') && records.includes('endpoints/n1/b'), String(records));
+  });
+}
