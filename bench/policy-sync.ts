@@ -38,7 +38,7 @@ export async function benchSync(): Promise<void> {
       await forgetFelix();
     }
     console.log(
-      `${ENDPOINTS} endpoints, ${lists} lists of three profiles; milliseconds, median of ${ROUNDS}`,
+      `${ENDPOINTS} endpoints, ${lists} lists of three profiles; milliseconds of CPU time, median of ${ROUNDS}`,
     );
     const classic = quantile(first.get('Felix of 2015, iptables-legacy-restore')!, 0.5);
     printTable([

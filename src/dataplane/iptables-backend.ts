@@ -11,6 +11,7 @@ import type { Logger } from '../lib/logger.ts';
 import type { IpSetMember, Linux } from '../linux/ports.ts';
 import type { Family } from '../model/ip.ts';
 import type { Chain, ChainRule } from '../policy/chain.ts';
+import { ListTree } from '../policy/list-tree.ts';
 import { setPrefixes } from '../policy/names.ts';
 import type { SetSpec } from '../policy/output.ts';
 import type { ChainCounts } from '../policy/rule-counts.ts';
@@ -25,6 +26,7 @@ export class IptablesBackend implements PolicyBackend {
   readonly #ipsets: IpsetReconciler;
   /** One for each family that the kernel has. */
   readonly #tables: ReadonlyMap<Family, IptablesReconciler>;
+  readonly #tree: ListTree;
 
   /** @param options `keepFirst`: rules of others do not stay before our jumps */
   constructor(
@@ -39,18 +41,23 @@ export class IptablesBackend implements PolicyBackend {
     this.#tables = new Map(
       linux.families.map((family) => [family, new IptablesReconciler(linux.iptables, family, options)]),
     );
+    this.#tree = new ListTree({
+      set: (name, spec) => this.#ipsets.set(name, spec),
+      member: (set, member, present) => this.#ipsets.member(set, member, present),
+      chain: (family, name, chain) => this.#tables.get(family)?.chain(name, chain),
+    });
   }
 
   set(name: string, spec: SetSpec | null): void {
-    this.#ipsets.set(name, spec);
+    this.#tree.set(name, spec);
   }
 
   member(set: string, member: IpSetMember, present: boolean): void {
-    this.#ipsets.member(set, member, present);
+    this.#tree.member(set, member, present);
   }
 
   chain(family: Family, name: string, chain: Chain | null): void {
-    this.#tables.get(family)?.chain(name, chain);
+    this.#tree.chain(family, name, chain);
   }
 
   get isClean(): boolean {

@@ -39,7 +39,7 @@ export class NftTableOutput {
   readonly #usedIds = new Set<number>();
   /** Told since the last settle(). */
   readonly #told = new Map<string, Chain | null>();
-  readonly #chains = new Set<string>();
+  readonly #chains = new Map<string, Chain>();
   #baseChains: readonly string[] = [];
   /** Per chain that dispatches: the elements of its map. */
   readonly #dispatch = new Map<string, ReadonlyMap<string, string>>();
@@ -135,7 +135,7 @@ export class NftTableOutput {
       return;
     }
     const rendered = renderNftChain(this.#family, chain);
-    this.#chains.add(name);
+    this.#chains.set(name, chain);
     this.kernel.chain(name, rendered);
     this.#tellDispatch(name, rendered.dispatch);
   }
@@ -154,7 +154,7 @@ export class NftTableOutput {
   }
 
   #renderBaseChains(): void {
-    const rendered = renderBaseChains(this.#family, (chain) => this.#chains.has(chain));
+    const rendered = renderBaseChains(this.#family, (chain) => this.#chains.get(chain));
     const names = rendered.map(({ name }) => name);
     for (const chain of rendered) this.kernel.chain(chain.name, chain);
     for (const name of this.#baseChains) if (!names.includes(name)) this.kernel.chain(name, null);

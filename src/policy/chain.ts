@@ -89,6 +89,18 @@ export function rule(conditions: readonly Condition[], verdict: Verdict, comment
   return { conditions, verdict, comment };
 }
 
+/** A chain whose rules are made when somebody first asks for them. */
+export function lazyChain(name: string, make: () => ChainRule[]): Chain {
+  let rules: readonly ChainRule[] | null = null;
+  return {
+    name,
+    get rules() {
+      rules ??= make();
+      return rules;
+    },
+  };
+}
+
 /** The sets that a rule of the chain names. */
 export function setsOfChain(chain: Chain): Set<string> {
   const sets = new Set<string>();

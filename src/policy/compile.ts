@@ -18,7 +18,7 @@
 import type { Family } from '../model/ip.ts';
 import { ICMPV6 } from '../model/protocol.ts';
 import type { Side } from '../model/rule.ts';
-import { ACCEPT, type Chain, type ChainRule, type Condition, DROP, goto, rule } from './chain.ts';
+import { ACCEPT, type Chain, type ChainRule, type Condition, DROP, goto, lazyChain, rule } from './chain.ts';
 import {
   chains,
   endpointInterfaces,
@@ -92,24 +92,12 @@ export function compileDispatch(family: Family, lists: readonly string[]): Chain
   ];
 }
 
-function lazyChain(name: string, make: () => ChainRule[]): Chain {
-  let rules: readonly ChainRule[] | null = null;
-  return {
-    name,
-    get rules() {
-      rules ??= make();
-      return rules;
-    },
-  };
-}
-
-/** The spoof check stands first, so that no forged packet rides on an established connection. */
 function compileForward(family: Family, extra: readonly ChainRule[]): Chain {
   return {
     name: chains.forward,
     rules: [
+      knownFrom(family),
       dropSpoofed(family),
-      known(),
       ...extra,
       ofNoConnection(),
       rule([], goto(chains.from), 'from an endpoint'),
@@ -129,11 +117,11 @@ function compileInput(family: Family): Chain {
   return {
     name: chains.input,
     rules: [
+      knownFrom(family),
       ...(family === 6
         ? [acceptIcmp6(135, 'neighbour solicitation'), acceptIcmp6(136, 'neighbour advertisement')]
         : []),
       dropSpoofed(family),
-      known(),
       ofNoConnection(),
       rule([], goto(chains.host), 'from an endpoint to this host'),
     ],
@@ -160,8 +148,14 @@ function jump(
   return { table, builtin, chain, rule: rule(conditions, { kind: 'jump', chain }, comment) };
 }
 
-function known(): ChainRule {
-  return rule([{ kind: 'connection', states: ['RELATED', 'ESTABLISHED'] }], ACCEPT, 'known connection');
+function known(...more: readonly Condition[]): ChainRule {
+  const isKnown = { kind: 'connection', states: ['RELATED', 'ESTABLISHED'] } as const;
+  return rule([isKnown, ...more], ACCEPT, 'known connection');
+}
+
+/** The source is asked for in the same rule, so that no forged packet rides on somebody else's connection. */
+function knownFrom(family: Family): ChainRule {
+  return known(inSet(endpointSet(family), 'src'));
 }
 
 function ofNoConnection(): ChainRule {

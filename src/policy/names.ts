@@ -66,6 +66,10 @@ export const endpointSet = (family: Family): string => `nctl${family}-ep`;
 export const isListSet = (set: string): boolean => /^nctl[46]-ep-/.test(set);
 /** The same, of the endpoints that have this list of profiles. */
 export const listSet = (family: Family, list: string): string => `nctl${family}-ep-${list}`;
+/** The members of all lists in a bucket; only where lists are found by a tree (list-tree.ts). */
+export const bucketSet = (family: Family, bucket: number): string => `nctl${family}-epb-${bucket}`;
+/** The part of a dispatching chain that looks among the lists of a bucket. */
+export const bucketChain = (chain: string, bucket: number): string => `${chain}-${bucket}`;
 /** Members: the extra sources among them. There only while some endpoint has one. */
 export const extraSourceSet = (family: Family): string => `nctl${family}-extra`;
 /** Members: addresses of all endpoints, on any node, that carry the tag. */

@@ -53,7 +53,7 @@ interface Body {
 
 export function renderNftChain(family: Family, chain: Chain): RenderedNftChain {
   const dispatch = chain.rules.flatMap(dispatchOf);
-  const rules = mergePorts(chain.rules);
+  const rules = mergePorts(hoistedRule(chain) === null ? chain.rules : chain.rules.slice(1));
   const first = rules.findIndex((rule) => dispatchOf(rule).length > 0);
   const bodies = rules.flatMap((rule, i): Body[] => {
     if (dispatchOf(rule).length === 0) return [renderRule(rule, family)];
@@ -62,17 +62,22 @@ export function renderNftChain(family: Family, chain: Chain): RenderedNftChain {
   return { ...finish(chain.name, null, bodies), dispatch };
 }
 
-/** @param isThere whether a chain of ours is told */
-export function renderBaseChains(family: Family, isThere: (chain: string) => boolean): RenderedNftChain[] {
-  const places = new Map<string, Jump[]>();
-  for (const jump of jumps.filter(({ chain }) => isThere(chain))) {
+/** @param chainOf a chain of ours, if it is told */
+export function renderBaseChains(
+  family: Family,
+  chainOf: (chain: string) => Chain | undefined,
+): RenderedNftChain[] {
+  const places = new Map<string, [Jump, Chain][]>();
+  for (const jump of jumps) {
+    const chain = chainOf(jump.chain);
+    if (chain === undefined) continue;
     const hook = HOOKS[jump.builtin];
-    places.set(hook, [...(places.get(hook) ?? []), jump]);
+    places.set(hook, [...(places.get(hook) ?? []), [jump, chain]]);
   }
-  return Array.from(places, ([name, [first, ...more]]) => {
-    const { table, builtin } = first!;
+  return Array.from(places, ([name, entries]) => {
+    const { table, builtin } = entries[0]![0];
     const hook = { type: table, hook: HOOKS[builtin], priority: PRIORITIES[table] } as const;
-    const bodies = [first!, ...more].map((each) => renderJump(each, family));
+    const bodies = entries.flatMap(([jump, chain]) => renderEntry(jump, chain, family));
     return { ...finish(name, hook, bodies), dispatch: [] };
   });
 }
@@ -94,17 +99,43 @@ function finish(
 }
 
 /**
- * As goto, which is cheaper on each packet: what comes back from our chain has nothing left to do here, since no two rules of a base chain
- * speak of the same packets, or the first decides.
+ * As goto, which is cheaper on each packet: what comes back from our chain has nothing left to do here, since no two jumps of a base chain
+ * speak of the same packets, or the first decides. What the chain accepts of known connections is accepted before the goto, whose
+ * price most packets would pay for nothing.
  */
-function renderJump({ rule, chain }: Jump, family: Family): Body {
-  return renderRule({ ...rule, verdict: { kind: 'goto', chain } }, family, false);
+function renderEntry({ rule, chain: name }: Jump, chain: Chain, family: Family): Body[] {
+  const jump = renderRule({ ...rule, verdict: { kind: 'goto', chain: name } }, family, false);
+  const hoisted = hoistedRule(chain);
+  if (hoisted === null) return [jump];
+  const conditions = [...rule.conditions, ...hoisted.conditions];
+  return [renderRule({ ...hoisted, conditions }, family), jump];
 }
 
-function renderRule(rule: ChainRule, family: Family, isCounted = countsPackets(rule)): Body {
+/** The first rule of a chain that the kernel's hooks lead to, if it accepts known connections. */
+function hoistedRule({ name, rules }: Chain): ChainRule | null {
+  const isEntry = jumps.some(({ chain }) => chain === name);
+  const [first] = isEntry ? rules : [];
+  return first !== undefined && acceptsKnown(first) ? first : null;
+}
+
+/**
+ * Ports first: they tell most rules of a chain apart, and a rule that does not apply ends at its first condition. States last: the
+ * interface of the jump's rule is still in its register when the pair is looked up.
+ */
+const RANKS: Partial<Record<Condition['kind'], number>> = { ports: -1, connection: 1 };
+const rank = ({ kind }: Condition): number => RANKS[kind] ?? 0;
+
+function cheapestFirst(rule: ChainRule): ChainRule {
+  return { ...rule, conditions: rule.conditions.toSorted((a, b) => rank(a) - rank(b)) };
+}
+
+function renderRule(written: ChainRule, family: Family, isCounted = countsPackets(written)): Body {
+  const rule = cheapestFirst(written);
   return {
     expressions: [
-      ...rule.conditions.flatMap((condition) => renderCondition(condition, family)),
+      ...rule.conditions.flatMap((condition, i) =>
+        renderCondition(condition, family, rule.conditions[i - 1]),
+      ),
       ...(isCounted ? [{ kind: 'counter' } as const] : []),
       ...renderVerdict(rule.verdict),
     ],
@@ -117,7 +148,11 @@ function renderRule(rule: ChainRule, family: Family, isCounted = countsPackets(r
 function countsPackets({ conditions, verdict, origin }: ChainRule): boolean {
   if (verdict.kind === 'jump' || verdict.kind === 'log') return false;
   if (verdict.kind === 'return') return origin !== undefined;
-  return !(verdict.kind === 'accept' && conditions.some(({ kind }) => kind === 'connection'));
+  return !acceptsKnown({ conditions, verdict });
+}
+
+function acceptsKnown({ conditions, verdict }: Pick<ChainRule, 'conditions' | 'verdict'>): boolean {
+  return verdict.kind === 'accept' && conditions.some(({ kind }) => kind === 'connection');
 }
 
 function dispatchOf({ conditions: [only, ...more], verdict }: ChainRule): [listSet: string, chain: string][] {
@@ -144,7 +179,12 @@ function renderDispatch({ conditions: [only] }: ChainRule, family: Family, chain
   };
 }
 
-function renderCondition(condition: Condition, family: Family): NftExpression[] {
+/** @param before the condition before it in its rule */
+function renderCondition(
+  condition: Condition,
+  family: Family,
+  before: Condition | undefined,
+): NftExpression[] {
   switch (condition.kind) {
     case 'interface':
       return [loadInterface(condition.side), compare(condition, interfaceBytes(condition.pattern))];
@@ -153,9 +193,10 @@ function renderCondition(condition: Condition, family: Family): NftExpression[] 
     case 'net':
       return renderNet(condition, family);
     case 'set': {
-      const load = condition.withInterface
-        ? loadPair(condition.side, family)
-        : [loadAddress(condition.side, family, 1)];
+      const { side, withInterface } = condition;
+      const isLoaded = before?.kind === 'interface' && before.side === side;
+      const pair = isLoaded ? [loadAddress(side, family, 2)] : loadPair(side, family);
+      const load = withInterface ? pair : [loadAddress(side, family, 1)];
       return [...load, { kind: 'in-set', from: 1, negated: condition.negated, set: condition.set }];
     }
     case 'ports': {

@@ -40,6 +40,11 @@ export const USERDATA_COMMENT = 0;
 const MAX_COMMENT = 127;
 const MAX_NAME = 255;
 const NAME = /^[a-zA-Z][\w./-]{0,254}$/;
+/**
+ * Of a set whose size is known, the kernel makes a table of fixed size, in which it finds faster; beyond it takes no more. Every packet
+ * of an endpoint is looked up among the pairs, and no host has as many.
+ */
+export const MAX_PAIRS = 65_536;
 /** Well below the 64 KiB that an attribute can hold. */
 const ELEMENTS_PER_MESSAGE = 500;
 
@@ -207,10 +212,15 @@ function writeSet(writer: ByteWriter, { family, set, spec }: NftRequest & { kind
   writer.attributeU32NetworkOrder(5, keyBytes);
   if (dataType !== null) writer.attributeU32NetworkOrder(6, dataType);
   if (dataBytes !== null) writer.attributeU32NetworkOrder(7, dataBytes);
+  if (!spec.prefixes && spec.key === 'pair') writeSize(writer, MAX_PAIRS);
   if (spec.prefixes && spec.key === 'pair') writeFields(writer, [NAME_BYTES, keyBytes - NAME_BYTES]);
   // Only anonymous sets are found by their number, but the kernel wants one for all.
   writer.attributeU32NetworkOrder(10, 1);
   writer.attribute(13, Buffer.concat([byteOrder(0, spec.key), byteOrder(1, spec.data)]));
+}
+
+function writeSize(writer: ByteWriter, elements: number): void {
+  writer.nested(9 | NLA_F_NESTED, () => writer.attributeU32NetworkOrder(1, elements));
 }
 
 /** Pairs with prefixes are compared field by field. */

@@ -322,8 +322,10 @@ export function nftScenarios(open: () => Promise<Parts>): void {
         ],
         [
           new RegExp(`^set ${endpointSet(4)} \\(IPv4\\) missing or of another type$`),
-          { kind: 'chain-flush', chain: 'nctl-FORWARD' },
-          { kind: 'chain-flush', chain: 'nctl-INPUT' },
+          ...['forward', 'input', 'nctl-FORWARD', 'nctl-INPUT'].map((chain) => ({
+            kind: 'chain-flush',
+            chain,
+          })),
           { kind: 'set-delete', set: endpointSet(4) },
           { kind: 'set-add', set: endpointSet(4), spec: tagSpec },
         ],

@@ -19,6 +19,7 @@ import { listChains, listId, setPrefixes, tagSet } from '../../../src/policy/nam
 import type { PolicyOutput, SetSpec } from '../../../src/policy/output.ts';
 import { renderChain } from '../../../src/policy/render-iptables.ts';
 import { Recorder } from '../policy/recorder.ts';
+import { withTree } from '../policy/scripts.ts';
 
 type Parts = Pick<Linux, 'ipsets' | 'iptables'>;
 
@@ -121,7 +122,8 @@ function both(a: PolicyOutput, b: PolicyOutput): PolicyOutput {
 }
 
 /** What is in the kernel is what the engine has told, no more and no less. */
-export async function assertKernel(linux: Parts, told: Recorder): Promise<void> {
+export async function assertKernel(linux: Parts, recorder: Recorder): Promise<void> {
+  const told = withTree(recorder);
   const lists = await Promise.all(setPrefixes.map((prefix) => linux.ipsets.list(prefix)));
   const sets = lists
     .flat()

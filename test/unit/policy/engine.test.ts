@@ -385,8 +385,9 @@ test('an extra source may send like an address, and its packets need no connecti
   for (const set of [endpointSet(4), extraSourceSet(4), listSet(4, listId(['web']))])
     assert(output.sets.get(set)!.members.has(pair), set);
   const forward = output.chains.get('4 nctl-FORWARD')!.rules.map(({ comment }) => comment);
-  assert.deepEqual(forward.slice(1, 4), [
+  assert.deepEqual(forward.slice(0, 4), [
     'known connection',
+    'spoofed source or unknown interface',
     'from an extra source of an endpoint',
     'of no connection',
   ]);

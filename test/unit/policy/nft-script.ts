@@ -2,6 +2,7 @@
  * What an engine has told, as text for `nft -f` and as a transaction: for golden files, and to ask nft whether both say the same.
  */
 import { NftTableOutput } from '../../../src/dataplane/nft-table-output.ts';
+import { MAX_PAIRS } from '../../../src/linux/netlink/nftables.ts';
 import type { NftData, NftRequest, NftSetSpec } from '../../../src/linux/nftables-port.ts';
 import { type Family, families } from '../../../src/model/ip.ts';
 import { renderBaseChains, renderNftChain } from '../../../src/policy/render-nftables.ts';
@@ -43,6 +44,7 @@ function tableScript(told: Recorder, family: Family): string {
       const { set, spec } = request;
       lines.push(`\t${spec.data === null ? 'set' : 'map'} ${set} {`, `\t\ttype ${typeText(spec, family)}`);
       if (spec.prefixes) lines.push('\t\tflags interval');
+      else if (spec.key === 'pair') lines.push(`\t\tsize ${MAX_PAIRS}`);
       const shown = elements.map(([key, data]) => elementText(key, data, spec)).sort();
       if (shown.length > 0) lines.push(`\t\telements = { ${shown.join(', ')} }`);
       lines.push('\t}');
@@ -68,7 +70,7 @@ function tableScript(told: Recorder, family: Family): string {
 
 function textsOf(told: Recorder, family: Family): Map<string, readonly string[]> {
   const chains = [...told.chains].filter(([key]) => key.startsWith(`${family} `)).map(([, chain]) => chain);
-  const base = renderBaseChains(family, (name) => chains.some((chain) => chain.name === name));
+  const base = renderBaseChains(family, (name) => chains.find((chain) => chain.name === name));
   return new Map(
     [...base, ...chains.map((chain) => renderNftChain(family, chain))].map(({ name, texts }) => [
       name,

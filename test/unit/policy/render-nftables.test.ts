@@ -2,10 +2,10 @@
 import assert from 'node:assert/strict';
 import { readFileSync, writeFileSync } from 'node:fs';
 import { describe, test } from 'node:test';
-import type { Address } from '../../../src/model/ip.ts';
+import { type Address, families } from '../../../src/model/ip.ts';
 import { profileFromJson } from '../../../src/model/profile.ts';
 import { ruleFromJson } from '../../../src/model/rule.ts';
-import { compileDispatch } from '../../../src/policy/compile.ts';
+import { compileBase, compileDispatch } from '../../../src/policy/compile.ts';
 import { compileRule } from '../../../src/policy/compile-rule.ts';
 import { PolicyEngine } from '../../../src/policy/engine.ts';
 import { addressSet, listChains, listSet, tagSet } from '../../../src/policy/names.ts';
@@ -51,19 +51,19 @@ const rows: [rule: object, texts: [v4: string[], v6: string[]]][] = [
     [[`ip saddr @${tagSet(4, 'web')} counter accept`], [`ip6 saddr @${tagSet(6, 'web')} counter accept`]],
   ],
   [{ '!dst_set': 'office', ip_version: 4 }, v4(`ip daddr != @${addressSet(4, 'office')} counter accept`)],
-  [{ ...tcp, dst_ports: [80] }, both('meta l4proto 6 th dport 80 counter accept')],
-  [{ ...tcp, '!dst_ports': ['80:90'] }, both('meta l4proto 6 th dport != 80-90 counter accept')],
+  [{ ...tcp, dst_ports: [80] }, both('th dport 80 meta l4proto 6 counter accept')],
+  [{ ...tcp, '!dst_ports': ['80:90'] }, both('th dport != 80-90 meta l4proto 6 counter accept')],
   [
     { ...tcp, dst_ports: [8000, '80:90', 91, '85:88'] },
-    both('meta l4proto 6 th dport { 80-91, 8000 } counter accept'),
+    both('th dport { 80-91, 8000 } meta l4proto 6 counter accept'),
   ],
   // iptables needs three, or six, rules for these.
   [
     { ...tcp, ip_version: 4, dst_ports: range(31).map((n) => 2 * n) },
     v4(
-      `meta l4proto 6 th dport { ${range(31)
+      `th dport { ${range(31)
         .map((n) => 2 * n)
-        .join(', ')} } counter accept`,
+        .join(', ')} } meta l4proto 6 counter accept`,
     ),
   ],
   [
@@ -74,9 +74,9 @@ const rows: [rule: object, texts: [v4: string[], v6: string[]]][] = [
       src_ports: [1, 5],
     },
     both(
-      `meta l4proto 132 th sport != { ${range(16)
+      `th sport != { ${range(16)
         .map((n) => 3 * n)
-        .join(', ')} } th sport { 1, 5 } th dport 1-65535 counter accept`,
+        .join(', ')} } th sport { 1, 5 } th dport 1-65535 meta l4proto 132 counter accept`,
     ),
   ],
 ];
@@ -146,9 +146,12 @@ test('however many lists there are, one rule finds the chain, and the mark is wh
   assert(restored?.kind === 'mark-set' && restored.from === saved.to);
 });
 
+const empty = (isThere: (chain: string) => boolean) => (name: string) =>
+  isThere(name) ? { name, rules: [] } : undefined;
+
 test('base chains lead only to chains that are there', () => {
   const names = (isThere: (chain: string) => boolean): string[] =>
-    renderBaseChains(4, isThere).map(({ name }) => name);
+    renderBaseChains(4, empty(isThere)).map(({ name }) => name);
   assert.deepEqual(
     names((chain) => chain === 'nctl-INPUT'),
     ['input'],
@@ -157,11 +160,39 @@ test('base chains lead only to chains that are there', () => {
     names(() => false),
     [],
   );
-  assert.deepEqual(renderBaseChains(4, () => true).find(({ name }) => name === 'postrouting')?.hook, {
-    type: 'nat',
-    hook: 'postrouting',
-    priority: 100,
-  });
+  assert.deepEqual(
+    renderBaseChains(
+      4,
+      empty(() => true),
+    ).find(({ name }) => name === 'postrouting')?.hook,
+    {
+      type: 'nat',
+      hook: 'postrouting',
+      priority: 100,
+    },
+  );
+});
+
+test('known connections are accepted before the goto, and only with a source of the interface', () => {
+  for (const family of families) {
+    const entries = compileBase(family, false);
+    const chainOf = (name: string) => entries.find((chain) => chain.name === name);
+    const base = renderBaseChains(family, chainOf);
+    const address = family === 4 ? 'ip saddr' : 'ip6 saddr';
+    const known = `iifname "nctl*" iifname . ${address} @nctl${family}-ep ct state related,established accept`;
+    const textsOf = (name: string) => base.find((chain) => chain.name === name)!.texts;
+    assert.deepEqual(textsOf('forward'), [
+      known,
+      'iifname "nctl*" goto nctl-FORWARD',
+      'oifname "nctl*" ct state related,established accept',
+      'oifname "nctl*" goto nctl-FORWARD-to',
+    ]);
+    assert.deepEqual(textsOf('input'), [known, 'iifname "nctl*" goto nctl-INPUT']);
+    for (const chain of entries) {
+      const { texts } = renderNftChain(family, chain);
+      assert(!texts.some((text) => text.includes('established')), `${chain.name} does not ask again`);
+    }
+  }
 });
 
 test('a comment carries the hash and is as long as nft takes', () => {

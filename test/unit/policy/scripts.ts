@@ -1,11 +1,25 @@
 /** What an engine has told, as input for the programs ipset and iptables-restore: for golden files and for the kernel. */
 import type { Family } from '../../../src/model/ip.ts';
 import { jumps } from '../../../src/policy/compile.ts';
+import { ListTree } from '../../../src/policy/list-tree.ts';
 import { renderChain } from '../../../src/policy/render-iptables.ts';
-import type { Recorder } from './recorder.ts';
+import { Recorder } from './recorder.ts';
+
+/** As the iptables back end has it. */
+export function withTree(told: Recorder): Recorder {
+  const recorder = new Recorder();
+  const tree = new ListTree(recorder);
+  for (const [name, { members, ...spec }] of told.sets) {
+    tree.set(name, spec);
+    for (const member of members) tree.member(name, member, true);
+  }
+  for (const [key, chain] of told.chains) tree.chain(Number(key[0]) as Family, chain.name, chain);
+  return recorder;
+}
 
 /** For `ipset restore`. */
-export function ipsetScript(output: Recorder): string {
+export function ipsetScript(told: Recorder): string {
+  const output = withTree(told);
   const lines: string[] = [];
   for (const [name, { type, family, members }] of [...output.sets].sort()) {
     lines.push(`create ${name} hash:${type} family ${family === 4 ? 'inet' : 'inet6'}`);
@@ -15,8 +29,10 @@ export function ipsetScript(output: Recorder): string {
 }
 
 /** For `iptables-restore --noflush`. */
-export function iptablesScript(output: Recorder, family: Family): string {
-  const told = [...output.chains].filter(([key]) => key.startsWith(`${family} `)).map(([, chain]) => chain);
+export function iptablesScript(recorder: Recorder, family: Family): string {
+  const told = [...withTree(recorder).chains]
+    .filter(([key]) => key.startsWith(`${family} `))
+    .map(([, chain]) => chain);
   return (['filter', 'nat'] as const)
     .map((table) => ({ table, chains: told.filter((chain) => (chain.table ?? 'filter') === table) }))
     .filter(({ chains }) => chains.length > 0)
