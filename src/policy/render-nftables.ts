@@ -93,12 +93,10 @@ function finish(
   return { name, hook, rules, hashes, texts: bodies.map(({ text }) => text) };
 }
 
-/**
- * As goto, which is cheaper on each packet: what comes back from our chain has nothing left to do here, since no two rules of a base chain
- * speak of the same packets, or the first decides.
- */
+/** As goto, which is cheaper on each packet, where what comes back from our chain has nothing left to do here. */
 function renderJump({ rule, chain }: Jump, family: Family): Body {
-  return renderRule({ ...rule, verdict: { kind: 'goto', chain } }, family, false);
+  const takesAll = rule.conditions.length === 0;
+  return renderRule({ ...rule, verdict: { kind: takesAll ? 'jump' : 'goto', chain } }, family, false);
 }
 
 function renderRule(rule: ChainRule, family: Family, isCounted = countsPackets(rule)): Body {
