@@ -56,6 +56,8 @@ export interface AgentParts {
   readonly logger: Logger;
   /** Gives addresses back to the IPAM plugin that gave them. */
   readonly releaseDelegate: AttachParts['releaseDelegate'];
+  /** Why the hosts' common store cannot be asked, or null (also where there is none). */
+  readonly clusterTrouble: AttachParts['clusterTrouble'];
 }
 
 /** How long a change may take to the kernel before the API stops waiting for it. */

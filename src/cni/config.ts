@@ -10,6 +10,8 @@ import { supportedVersions } from './result.ts';
 
 const texts = z.array(z.string()).nullish();
 
+const attachments = z.array(z.object({ containerID: z.string(), ifname: z.string() })).nullish();
+
 const configSchema = z.object({
   cniVersion: z.enum(supportedVersions).default('0.1.0'),
   name: z
@@ -63,7 +65,8 @@ const configSchema = z.object({
         .nullish(),
     })
     .nullish(),
-  'cni.dev/valid-attachments': z.array(z.object({ containerID: z.string(), ifname: z.string() })).nullish(),
+  'cni.dev/valid-attachments': attachments,
+  'cni.dev/attachments': attachments,
 });
 export type Config = z.infer<typeof configSchema>;
 

@@ -7,7 +7,7 @@
  */
 import { z } from 'zod';
 import { invalid, NetctlError } from '../lib/errors.ts';
-import type { AttachmentId, AttachRequest, ForeignIpam } from '../model/attachment.ts';
+import type { AddressWish, AttachmentId, AttachRequest, ForeignIpam } from '../model/attachment.ts';
 import type { Delegate } from '../model/delegate.ts';
 import { type Address, parseAddress, parseAddressOrCidr } from '../model/ip.ts';
 import { parseMac } from '../model/mac.ts';
@@ -63,7 +63,13 @@ export type CniCall =
       readonly valid: readonly Omit<AttachmentId, 'network'>[] | null;
       readonly delegate: Delegate | null;
     }
-  | { readonly command: 'STATUS'; readonly cniVersion: CniVersion; readonly delegate: Delegate | null };
+  | {
+      readonly command: 'STATUS';
+      readonly cniVersion: CniVersion;
+      /** null: none of our addresses. */
+      readonly wanted: AddressWish | null;
+      readonly delegate: Delegate | null;
+    };
 
 /** @throws CniError, or INVALID naming the field */
 export function parseCall(request: Request): CniCall {
@@ -102,10 +108,15 @@ export function parseCall(request: Request): CniCall {
     case 'GC':
       return { command, cniVersion, network: config.name, valid: validAttachments(config), delegate };
     case 'STATUS':
-      return { command, cniVersion, delegate };
+      return { command, cniVersion, wanted: delegate === null ? addressWish(config) : null, delegate };
     default:
       throw new CniError(4, `unknown CNI_COMMAND: ${command}`);
   }
+}
+
+function addressWish(config: Config): AddressWish {
+  const pools = first(config.pools, config.ipam?.pools).map((pool) => parseName(pool, 'pool'));
+  return { kind: config.mode === 'macvlan' ? 'macvlan' : 'routed', pools };
 }
 
 function attachRequest(request: Request, config: Config, delegate: Delegate | null): AttachRequest {
@@ -264,8 +275,9 @@ function expectation(request: Request, config: Config): { addresses: Address[]; 
 }
 
 function validAttachments(config: Config): Omit<AttachmentId, 'network'>[] | null {
-  const key = 'cni.dev/valid-attachments';
-  if (!(key in config)) return null;
+  // libcni writes the list twice, since the text of the specification had another name for it.
+  const key = (['cni.dev/valid-attachments', 'cni.dev/attachments'] as const).find((each) => each in config);
+  if (key === undefined) return null;
   return (config[key] ?? []).map(({ containerID, ifname }) => ({
     containerId: containerID,
     interface: ifname,

@@ -21,6 +21,7 @@ import { type Address, type Cidr, type Family, familyOf, hostCidr } from '../mod
 import type { Endpoint } from '../model/records.ts';
 import { blockRoute, planContainer, planHost, planHostRoutes, type VethSpec } from '../veth/plan.ts';
 import { twoIndexes } from './indexes.ts';
+import { inspectRouted } from './routed-inspection.ts';
 import type { Wiring } from './wiring.ts';
 
 export class EndpointWiring implements Wiring {
@@ -110,32 +111,8 @@ export class EndpointWiring implements Wiring {
 
   /** What is missing or wrong of the endpoint in the kernel, in words; empty when all is right. */
   async inspect(endpoint: Endpoint, netns: Netns): Promise<string[]> {
-    const host = this.#host.link({ name: endpoint.hostInterface });
-    if (host === null) return [`host interface ${endpoint.hostInterface} is missing`];
-    const inside = this.#containerLink(endpoint, netns);
-    if (inside === null) return [`interface ${endpoint.interface} is missing in the container`];
-    const container = this.#linux.openRouting(netns);
-    try {
-      const present = (await container.addresses(inside.index)).map(({ address }) => address);
-      const routes = await this.#ownRoutes();
-      return [
-        ...(host.up ? [] : [`host interface ${endpoint.hostInterface} is down`]),
-        ...(inside.up ? [] : [`interface ${endpoint.interface} is down in the container`]),
-        ...endpoint.addresses
-          .filter((address) => !present.includes(address))
-          .map((address) => `address ${address} is missing in the container`),
-        ...endpoint.addresses
-          .filter(
-            (address) =>
-              !routes.some(
-                ({ destination, linkIndex }) => destination === hostCidr(address) && linkIndex === host.index,
-              ),
-          )
-          .map((address) => `the host has no route to ${address}`),
-      ];
-    } finally {
-      container.close();
-    }
+    const hostRoutes = await this.#ownRoutes();
+    return inspectRouted({ linux: this.#linux, host: this.#host, endpoint, netns, hostRoutes });
   }
 
   /** The blackhole for a block that this node holds, or its end. */

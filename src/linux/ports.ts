@@ -98,7 +98,8 @@ export interface Routing {
   /** Addresses of all links, or of one. */
   addresses(linkIndex?: number): Promise<AddressInfo[]>;
   /** Routes of the main table that carry the protocol number (all protocols if absent). */
-  routes(filter?: { protocol?: number }): Promise<RouteInfo[]>;
+  /** Of the main table. @param filter `everyTable`: of all but the local one */
+  routes(filter?: { protocol?: number; everyTable?: boolean }): Promise<RouteInfo[]>;
   neighbours(linkIndex?: number): Promise<NeighbourInfo[]>;
   /** Queueing disciplines of the link. */
   qdiscs(linkIndex: number): Promise<QdiscInfo[]>;

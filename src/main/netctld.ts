@@ -79,6 +79,7 @@ async function run(config: Config, settings: readonly Setting[], logger: Logger)
     bird: createBird({ program: config.bgp.birdPath, directory: config.runDir }),
     clock: systemClock,
     logger,
+    clusterTrouble: () => replication()?.error ?? null,
     releaseDelegate: (id, delegate) => release({ delegate, id, netnsPath: id.netns.path }),
   });
   const attachments = await agent.start();

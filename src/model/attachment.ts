@@ -10,7 +10,7 @@ import type { Delegate } from './delegate.ts';
 import type { Address, Cidr, Family } from './ip.ts';
 import type { Mac } from './mac.ts';
 import type { MacvlanAttachment } from './macvlan.ts';
-import type { Owner, ReleasePolicy } from './records.ts';
+import type { Owner, Pool, ReleasePolicy } from './records.ts';
 
 /** One interface of one container on one network; survives restarts of everything. */
 export interface AttachmentId {
@@ -83,6 +83,13 @@ export interface Attachment extends AttachmentId {
   readonly isForeign: boolean;
 }
 
+/** Where a network takes addresses from. */
+export interface AddressWish {
+  readonly kind: Pool['kind'];
+  /** Empty: any. */
+  readonly pools: readonly string[];
+}
+
 /** What the fronts call. */
 export interface Attacher {
   /** Answers when the container's network works and its policy is in force; undoes everything on failure. */
@@ -96,8 +103,8 @@ export interface Attacher {
   ): Promise<void>;
   /** Detaches what the network has beyond the given attachments. */
   collect(network: string, valid: readonly Omit<AttachmentId, 'network'>[]): Promise<void>;
-  /** Why an attach would fail now, or null. @param fromPools false where another plugin gives the addresses */
-  notReady(fromPools: boolean): { reason: string; existingAffected: boolean } | null;
+  /** Why an attach would fail now, or null. @param wanted null where another plugin gives the addresses */
+  notReady(wanted: AddressWish | null): { reason: string; existingAffected: boolean } | null;
 }
 
 /** Identifies the endpoint in the store: 16 hex digits. */

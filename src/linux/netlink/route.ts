@@ -102,25 +102,26 @@ export function checkRoute(route: RouteSpec): void {
 }
 
 /** @param protocol only those of one protocol (the kernel filters; 0 for all) */
-export function routeDump(family: Family, protocol: number): Buffer {
+export function routeDump(family: Family, protocol: number, everyTable: boolean): Buffer {
   return dumpRequest(RTM_GETROUTE, (writer) => {
     writer.u8(AF[family]);
     writer.zeros(3);
-    writer.u8(RT_TABLE_MAIN);
+    writer.u8(everyTable ? 0 : RT_TABLE_MAIN);
     writer.u8(protocol);
     writer.zeros(2);
     writer.u32(0);
-    writer.attributeU32(RTA_TABLE, RT_TABLE_MAIN);
+    if (!everyTable) writer.attributeU32(RTA_TABLE, RT_TABLE_MAIN);
   });
 }
 
-/** Reads RTM_NEWROUTE; null for other tables, other families and cached entries. */
-export function readRoute({ payload }: Message): RouteInfo | null {
+/** Reads RTM_NEWROUTE; null for the local and (unless asked for) other tables, other families and cached entries. */
+export function readRoute({ payload }: Message, everyTable = false): RouteInfo | null {
   const family = payload[0] === AF[4] ? 4 : payload[0] === AF[6] ? 6 : null;
   if (family === null || payload.length < 12) return null;
   const attributes = readAttributes(payload.subarray(12));
   const table = readU32(attributes.get(RTA_TABLE)) ?? payload.readUInt8(4);
-  if (table !== RT_TABLE_MAIN || (payload.readUInt32LE(8) & RTM_F_CLONED) !== 0) return null;
+  if (everyTable ? table === RT_TABLE_LOCAL : table !== RT_TABLE_MAIN) return null;
+  if ((payload.readUInt32LE(8) & RTM_F_CLONED) !== 0) return null;
   const base = attributes.get(RTA_DST);
   const gateway = attributes.get(RTA_GATEWAY);
   const type = TYPES.get(payload.readUInt8(7)) ?? 'other';

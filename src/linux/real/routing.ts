@@ -86,10 +86,16 @@ export function openRouting(netns?: Netns): Routing {
     },
     links: () => list('list links', linkDump(), RTM_NEWLINK, readLink, null),
     addresses: (index = 0) => list('list addresses', addressDump(index), RTM_NEWADDR, readAddress, 'ENODEV'),
-    async routes({ protocol = 0 } = {}) {
+    async routes({ protocol = 0, everyTable = false } = {}) {
       // A namespace without any route yet has no main table.
       const lists = families.map((family) =>
-        list('list routes', routeDump(family, protocol), RTM_NEWROUTE, readRoute, 'ENOENT'),
+        list(
+          'list routes',
+          routeDump(family, protocol, everyTable),
+          RTM_NEWROUTE,
+          (message) => readRoute(message, everyTable),
+          'ENOENT',
+        ),
       );
       const routes = (await Promise.all(lists)).flat();
       return protocol === 0 ? routes : routes.filter((route) => route.protocol === protocol);
