@@ -13,6 +13,7 @@
 import { Backends } from '../dataplane/choose-backend.ts';
 import { EndpointWiring } from '../dataplane/endpoint-wiring.ts';
 import { ForeignWiring } from '../dataplane/foreign-wiring.ts';
+import { HandedWiring } from '../dataplane/handed-wiring.ts';
 import { MacvlanWiring } from '../dataplane/macvlan-wiring.ts';
 import { PolicyDataplane } from '../dataplane/policy-dataplane.ts';
 import type { Wirings } from '../dataplane/wirings.ts';
@@ -113,6 +114,7 @@ export class Agent {
       routed: this.#wiring,
       macvlan: new MacvlanWiring(linux, nodeAddresses(config), clock, logger),
       foreign: new ForeignWiring(linux),
+      handed: new HandedWiring(linux, this.#wiring, clock),
     };
     this.#bgp = new Bgp(parts);
     this.#connections = new ConnectionFlush({

@@ -249,6 +249,11 @@ export class Attachments implements Attacher {
     const undo = new UndoStack();
     try {
       if (this.#parts.wirings[endpoint.kind].stands(endpoint, netns)) return 'stands';
+      // What its engine had moved, only the engine can make anew, by asking again.
+      if (endpoint.kind === 'handed') {
+        await this.#detach(id, endpoint);
+        return 'released';
+      }
       await this.#parts.wirings[endpoint.kind].unmake(endpoint);
       await this.#wire(endpoint, netns, undo);
       return 'remade';

@@ -93,7 +93,7 @@ export class Registrations {
       return { compares, writes, settle: () => proposal.settle() };
     }, owner.tenant);
     if (endpoint === undefined) throw new NetctlError('BUG', `endpoint ${id} was committed but not planned`);
-    if (endpoint.kind === 'routed')
+    if (endpoint.kind === 'routed' || endpoint.kind === 'handed')
       for (const address of endpoint.addresses) wirings.routed.ensureForwarding(familyOf(address));
     for (const profile of profiles) {
       if (!picture.hasProfile(profile))

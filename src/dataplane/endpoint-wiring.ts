@@ -19,7 +19,14 @@ import { announcedProtocol, routeProtocol } from '../linux/route-protocols.ts';
 import { hostInterfacePrefix } from '../model/attachment.ts';
 import { type Address, type Cidr, type Family, familyOf, hostCidr } from '../model/ip.ts';
 import type { Endpoint } from '../model/records.ts';
-import { blockRoute, planContainer, planHost, planHostRoutes, type VethSpec } from '../veth/plan.ts';
+import {
+  blockRoute,
+  planBeside,
+  planContainer,
+  planHost,
+  planHostRoutes,
+  type VethSpec,
+} from '../veth/plan.ts';
 import { twoIndexes } from './indexes.ts';
 import { inspectRouted } from './routed-inspection.ts';
 import type { Wiring } from './wiring.ts';
@@ -87,12 +94,33 @@ export class EndpointWiring implements Wiring {
       this.#enableIpv6(spec.containerInterface, netns);
     const container = this.#linux.openRouting(netns);
     try {
-      container.batch(planContainer(spec));
+      this.#finishInside(spec, container);
     } finally {
       container.close();
     }
     // Reading the link makes the kernel settle its carrier: without that the first packets may meet a noop queue.
     this.#host.link({ index: spec.hostIndex });
+  }
+
+  /** A container that has a default route already keeps it. */
+  #finishInside(spec: VethSpec, container: Routing): void {
+    const plan = planContainer(spec);
+    try {
+      container.batch(plan);
+    } catch (error) {
+      const isBeside =
+        error instanceof KernelError &&
+        error.errno === 'EEXIST' &&
+        plan[error.position]?.kind === 'route-add';
+      if (!isBeside) throw error;
+      for (const request of planBeside(spec)) {
+        try {
+          container.batch([request]);
+        } catch (refusal) {
+          if (!isErrno(refusal, 'EEXIST')) throw refusal;
+        }
+      }
+    }
   }
 
   /** Resolves when the link (and with it the container's end and the host's routes) is gone, or was not there. */

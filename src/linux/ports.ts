@@ -134,9 +134,12 @@ export type RoutingRequest =
       ipv6AddressGeneration?: 'none' | 'eui64';
     }
   | { kind: 'link-delete'; index: number }
-  | { kind: 'address-add'; index: number; address: Address; prefixLength: number }
+  /** `scope: host`: answered for on the link, never the source of what is sent by it. */
+  | { kind: 'address-add'; index: number; address: Address; prefixLength: number; scope?: 'host' }
   | { kind: 'route-add' | 'route-replace'; route: RouteSpec }
   | { kind: 'route-delete'; route: RouteSpec }
+  /** What is sent from the address finds its way in the table first. EEXIST where the rule is there. */
+  | { kind: 'source-rule-add'; source: Address; table: number }
   | { kind: 'address-delete'; index: number; address: Address; prefixLength: number }
   | { kind: 'neighbour-replace'; index: number; address: Address; mac: Mac }
   /** What leaves by the link goes through a token bucket: made, or changed where there is one. */
@@ -170,6 +173,8 @@ export interface RouteSpec {
   readonly scope?: 'universe' | 'link';
   /** Who made it: a number of /etc/iproute2/rt_protos. */
   readonly protocol: number;
+  /** Default: main. */
+  readonly table?: number;
 }
 
 export interface LinkInfo {

@@ -52,6 +52,8 @@ export interface AttachRequest extends AttachmentId {
    * in a chain has told of. null: the interface is ours to make.
    */
   readonly foreignLink: { readonly hostInterface: string | null } | null;
+  /** The caller moves the container's end, which is made beside the host's, and gives it its addresses. Default: false. */
+  readonly isHanded?: boolean;
 }
 
 /** An address that somebody else has chosen, in the subnet that it is part of there. */
@@ -113,6 +115,11 @@ export function endpointId(id: AttachmentId): string {
     .update(`${id.network}\0${id.containerId}\0${id.interface}`)
     .digest('hex')
     .slice(0, 16);
+}
+
+/** The container's end until its engine moves it: the host's interface in another letter. */
+export function handedInterfaceName(hostInterface: string): string {
+  return `nctd${hostInterface.slice(hostInterfacePrefix.length)}`;
 }
 
 /** All host interfaces of endpoints, and nothing else, begin so. */

@@ -30,6 +30,7 @@ import {
 import type { Message, MessageBatch } from '../netlink/message.ts';
 import { neighbourDump, RTM_NEWNEIGH, readNeighbour, writeNeighbourReplace } from '../netlink/neighbour.ts';
 import { RTM_NEWROUTE, readRoute, routeDump, writeRoute } from '../netlink/route.ts';
+import { writeSourceRule } from '../netlink/rule.ts';
 import {
   qdiscDump,
   RTM_NEWQDISC,
@@ -165,6 +166,9 @@ function writeRequest(batch: MessageBatch, request: RoutingRequest): void {
       break;
     case 'neighbour-replace':
       writeNeighbourReplace(batch, request);
+      break;
+    case 'source-rule-add':
+      writeSourceRule(batch, request);
       break;
     case 'route-add':
     case 'route-replace':
