@@ -109,6 +109,11 @@ export class Attachments implements Attacher {
     return reason === null ? null : { reason, existingAffected: false };
   }
 
+  /** null where there is no such endpoint. */
+  addressesOf(id: AttachmentId): readonly Address[] | null {
+    return this.#parts.endpoints.get(endpointId(id))?.value.addresses ?? null;
+  }
+
   /** Puts an endpoint of the store right in the kernel: makes its link anew where its namespace lives, else releases it. */
   repair(id: string): Promise<'stands' | 'remade' | 'released'> {
     return this.#queue.run(id, () => this.#repair(id));

@@ -265,6 +265,13 @@ export const options: readonly Option[] = [
     parse: integer(1, 65535),
   },
   {
+    key: 'docker.socket',
+    flag: 'docker-socket',
+    fallback: null,
+    doc: 'Socket for Docker as its network and IPAM plugin: /run/docker/plugins/netctl.sock; null for none (docs/docker.md).',
+    parse: nullable(absolutePath),
+  },
+  {
     key: 'log.level',
     flag: 'log-level',
     fallback: 'info',

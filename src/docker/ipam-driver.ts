@@ -56,6 +56,11 @@ export class IpamDriver {
     return id?.startsWith(reservationPrefix) ? id : null;
   }
 
+  async unreserve(address: Address): Promise<void> {
+    const id = this.reservationOf(address);
+    if (id !== null) await this.#ipam.cancel({ id, tenant: null });
+  }
+
   #requestPool({ Pool, SubPool, Options, V6 }: z.infer<typeof requestPool>): object {
     if (SubPool !== '') throw invalid('--ip-range', SubPool, 'nothing: make a pool of netctl of that range');
     const names = poolNames(Options ?? {});
@@ -114,8 +119,7 @@ export class IpamDriver {
 
   async #releaseAddress({ Address }: z.infer<typeof releaseAddress>): Promise<object> {
     if (Address === '' || gateway4.startsWith(Address)) return {};
-    const id = this.reservationOf(parseAddress(Address.split('/')[0], 'Address'));
-    if (id !== null) await this.#ipam.cancel({ id, tenant: null });
+    await this.unreserve(parseAddress(Address.split('/')[0], 'Address'));
     return {};
   }
 }

@@ -87,8 +87,9 @@ export class NetworkDriver {
     const addresses = [given?.Address, given?.AddressIPv6]
       .filter((cidr) => cidr !== undefined && cidr !== '')
       .map((cidr) => parseAddress(cidr?.split('/')[0], 'Interface.Address'));
-    // A reservation holds what Docker was given just now; one of each family are two.
+    // A reservation holds what Docker was given just now. One of each family are two, and an endpoint takes no more than one.
     const [first] = addresses;
+    if (addresses.length > 1) for (const address of addresses) await this.#parts.ipam.unreserve(address);
     const reservation =
       addresses.length === 1 && first !== undefined ? this.#parts.ipam.reservationOf(first) : null;
     const asked = wanted(this.#parts.networks.options(request.NetworkID), own);

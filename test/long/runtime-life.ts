@@ -78,8 +78,8 @@ export function livesUnder(here: () => { host: RuntimeHost; runtime: Runtime }):
     await start('web');
     await start('other');
     await host.kill('SIGKILL');
-    await runtime.remove('web');
-    await runtime.forceRemove('other');
+    // Docker tries again for a minute.
+    await Promise.all([runtime.remove('web'), runtime.forceRemove('other')]);
     await host.start();
   });
 
