@@ -21,13 +21,23 @@
 #define RUNTIME "runc"
 #endif
 
+/* Where the engine looks for the reason, in runc's form; NULL for a hook, whose standard error it reads. */
+static const char *log_path;
+
 _Noreturn void fail(const char *format, ...) {
+  char reason[1024];
   va_list arguments;
   va_start(arguments, format);
-  fputs("netctl-oci: ", stderr);
-  vfprintf(stderr, format, arguments);
-  fputc('\n', stderr);
+  vsnprintf(reason, sizeof reason, format, arguments);
   va_end(arguments);
+  fprintf(stderr, "netctl-oci: %s\n", reason);
+  FILE *log = log_path ? fopen(log_path, "a") : NULL;
+  if (log) {
+    for (char *at = reason; *at; at++)
+      if (*at == '"' || *at == '\\' || (unsigned char)*at < ' ') *at = '\'';
+    fprintf(log, "{\"level\":\"error\",\"msg\":\"netctl-oci: %s\"}\n", reason);
+    fclose(log);
+  }
   exit(1);
 }
 
@@ -134,6 +144,7 @@ int main(int argc, char **argv) {
   const char *bundle = ".";
   bool creates = false;
   for (int i = 1; i < argc; i++) {
+    if (strcmp(argv[i], "--log") == 0 && i + 1 < argc) log_path = argv[++i];
     if (strcmp(argv[i], "create") == 0 || strcmp(argv[i], "run") == 0) creates = true;
     if ((strcmp(argv[i], "--bundle") == 0 || strcmp(argv[i], "-b") == 0) && i + 1 < argc) bundle = argv[++i];
     else if (strncmp(argv[i], "--bundle=", 9) == 0) bundle = argv[i] + 9;

@@ -5,6 +5,7 @@ import assert from 'node:assert/strict';
 import { after, afterEach, before, describe, test } from 'node:test';
 import type { Daemon } from '../../lab/daemon.ts';
 import { eventually } from '../../lab/run.ts';
+import { docker as dockerOn, startDocker as startDockerOn } from './runtime-dockerd.ts';
 import { image, RuntimeHost, server } from './runtime-host.ts';
 import { livesUnder, type Runtime, reach } from './runtime-life.ts';
 
@@ -19,27 +20,18 @@ interface Inspected {
 describe('Docker, libnetwork drivers', () => {
   let host: RuntimeHost;
   let dockerd: Daemon;
-  const docker = (...words: string[]) => host.exec(['docker', ...words], { deadlineMs: 200_000 });
-  const mustDocker = (...words: string[]) => host.mustExec(['docker', ...words], { deadlineMs: 200_000 });
+  const docker = (...words: string[]) => dockerOn(host, ...words);
+  async function mustDocker(...words: string[]): Promise<string> {
+    const { code, stdout, stderr } = await docker(...words);
+    assert.equal(code, 0, `docker ${words.join(' ')}: ${stderr}`);
+    return stdout;
+  }
   const run = (name: string, ...options: string[]) =>
     mustDocker('run', '-d', '--name', name, ...options, image, ...server);
   const inspect = async (name: string) =>
     (JSON.parse(await mustDocker('inspect', name)) as [Inspected])[0].NetworkSettings.Networks;
 
-  async function startDocker(...flags: string[]): Promise<void> {
-    await dockerd.start([
-      'dockerd',
-      '--bridge=none',
-      '--iptables=false',
-      '--live-restore',
-      `--cgroup-parent=/${host.cgroup}`,
-      ...flags,
-    ]);
-    await eventually('dockerd answers', 60_000, async () => {
-      if (dockerd.pid === null) throw new Error(dockerd.log().slice(-2000));
-      return (await docker('version')).code === 0;
-    });
-  }
+  const startDocker = () => startDockerOn(host, dockerd);
 
   async function crash(): Promise<void> {
     await dockerd.kill('SIGKILL');

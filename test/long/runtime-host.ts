@@ -54,7 +54,7 @@ export class RuntimeHost extends Host {
   readonly cgroup: string;
   readonly #directory: string;
 
-  constructor(name: string, machine: Machine, directory: string) {
+  constructor(name: string, machine: Machine, directory: string, flags: readonly string[]) {
     super(
       { name, address: '192.0.2.1' },
       machine,
@@ -68,6 +68,7 @@ export class RuntimeHost extends Host {
         '/run/netctl',
         '--state-dir',
         '/run/host/state',
+        ...flags,
       ],
     );
     this.machine = machine;
@@ -81,14 +82,14 @@ export class RuntimeHost extends Host {
     const directory = mkdtempSync(join(tmpdir(), `netctl-${name}-`));
     mkdirSync(join(directory, 'state'), { mode: 0o700 });
     const machine = await Machine.boot({ name, furnish, arguments: [directory] });
-    const host = new RuntimeHost(name, machine, directory);
+    const host = new RuntimeHost(name, machine, directory, flags);
     try {
       for (const plugin of ['netctl', 'netctl-ipam'])
         symlinkSync(host.programs.cni, machine.path(`/opt/cni/bin/${plugin}`));
       for (const plugin of ['loopback', 'host-local', 'portmap', 'tuning'])
         symlinkSync(`/usr/lib/cni/${plugin}`, machine.path(`/opt/cni/bin/${plugin}`));
       await makeImage(directory);
-      await host.start(flags);
+      await host.start();
       await host.mustNetctl(['pool', 'add', '10.65.0.0/16', '--cooldown', '0']);
       return host;
     } catch (error) {
