@@ -84,7 +84,7 @@ describe('Docker, libnetwork drivers', () => {
     assert.deepEqual(endpoint?.profiles, ['db']);
     assert.equal(endpoint?.containerId, edge?.EndpointID);
     const taken = await docker('run', '--rm', '--network', 'edge', '--ip', '10.65.9.9', image, '/bin/true');
-    assert.match(taken.stderr, /10\.65\.9\.9 .*in use/);
+    assert.match(taken.stderr, /10\.65\.9\.9 is taken/);
     const misspelt = await docker(
       'run',
       '--rm',
