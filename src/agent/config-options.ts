@@ -4,7 +4,6 @@
  * In: raw values, from YAML or as text. Out: checked values. Never: a key that nobody reads.
  */
 import { hostname } from 'node:os';
-import type { Address } from '../model/ip.ts';
 import { parseInterfaceName, parseNodeName } from '../model/names.ts';
 import {
   absolutePath,
