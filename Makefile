@@ -5,7 +5,7 @@ version := $(shell sed -n 's/^  "version": "\(.*\)",$$/\1/p' package.json)
 arch    := $(if $(filter aarch64 arm64,$(shell uname -m)),arm64,x64)
 runtime := node_modules/node-linux-$(arch)
 sources := $(shell find src lab -name '*.ts') package.json package-lock.json scripts/bundle
-built   := $(addprefix dist/,bin/netctl-cni bin/netctl bin/netctld lib/netctl.node lib/netctld.mjs lib/netctl.cjs lib/node)
+built   := $(addprefix dist/,bin/netctl-cni bin/netctl-oci bin/netctl bin/netctld lib/netctl.node lib/netctld.mjs lib/netctl.cjs lib/node)
 # musl-gcc knows no kernel headers: they are looked for last, so that musl's own win.
 kernel_headers := -idirafter /usr/include -idirafter /usr/include/$(shell gcc -dumpmachine)
 warnings := -std=c11 -Wall -Wextra -Werror -D_GNU_SOURCE
@@ -21,6 +21,10 @@ setup:
 dist/bin/netctl-cni: $(wildcard native/shim/*.[ch]) package.json | setup
 	@mkdir -p $(@D)
 	musl-gcc $(warnings) -Os -static -s -DNETCTL_VERSION='"$(version)"' $(kernel_headers) -o $@ $(filter %.c,$^)
+
+dist/bin/netctl-oci: $(wildcard native/oci/*.[ch]) | setup
+	@mkdir -p $(@D)
+	musl-gcc $(warnings) -Os -static -s -o $@ $(filter %.c,$^)
 
 dist/lib/netctl.node: $(wildcard native/addon/*.[ch]) package-lock.json | setup
 	@mkdir -p $(@D)

@@ -88,6 +88,7 @@ async function measure(name: string, open: () => Promise<Source>): Promise<strin
     linux: told(linux, waiting),
     bird: new FakeBird(),
     releaseDelegate: async () => undefined,
+      clusterTrouble: () => null,
   });
   const writer = source.writer ?? store;
   const rows: string[][] = [];

@@ -67,9 +67,10 @@ export async function follow(command: readonly string[]): Promise<() => Promise<
   child.stdout.setEncoding('utf8').on('data', (text: string) => {
     printed += text;
   });
+  // From now on: it may end by itself.
+  const closed = once(child, 'close');
   await once(child, 'spawn');
   return async () => {
-    const closed = once(child, 'close');
     child.kill('SIGTERM');
     await closed;
     return printed;

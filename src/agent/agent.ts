@@ -13,6 +13,7 @@
 import { Backends } from '../dataplane/choose-backend.ts';
 import { EndpointWiring } from '../dataplane/endpoint-wiring.ts';
 import { ForeignWiring } from '../dataplane/foreign-wiring.ts';
+import { HandedWiring } from '../dataplane/handed-wiring.ts';
 import { MacvlanWiring } from '../dataplane/macvlan-wiring.ts';
 import { PolicyDataplane } from '../dataplane/policy-dataplane.ts';
 import type { Wirings } from '../dataplane/wirings.ts';
@@ -56,6 +57,8 @@ export interface AgentParts {
   readonly logger: Logger;
   /** Gives addresses back to the IPAM plugin that gave them. */
   readonly releaseDelegate: AttachParts['releaseDelegate'];
+  /** Why the hosts' common store cannot be asked, or null (also where there is none). */
+  readonly clusterTrouble: AttachParts['clusterTrouble'];
 }
 
 /** How long a change may take to the kernel before the API stops waiting for it. */
@@ -113,6 +116,7 @@ export class Agent {
       routed: this.#wiring,
       macvlan: new MacvlanWiring(linux, nodeAddresses(config), clock, logger),
       foreign: new ForeignWiring(linux),
+      handed: new HandedWiring(linux, this.#wiring, clock),
     };
     this.#bgp = new Bgp(parts);
     this.#connections = new ConnectionFlush({

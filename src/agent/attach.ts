@@ -12,6 +12,7 @@ import { KeyedQueue } from '../lib/keyed-queue.ts';
 import { UndoStack } from '../lib/undo.ts';
 import type { Linux, Netns } from '../linux/ports.ts';
 import {
+  type AddressWish,
   type Attacher,
   type Attachment,
   type AttachmentId,
@@ -74,8 +75,8 @@ export class Attachments implements Attacher {
       for (const address of endpoint.addresses) {
         if (!expected.addresses.includes(address)) problems.push(`address ${address} is not in prevResult`);
       }
-      if (!this.#parts.policy.status.inSync)
-        problems.push('the policy in the kernel is not what it should be');
+      for (const what of await this.#parts.policy.resync())
+        problems.push(`others had changed the policy (it is repaired now): ${what}`);
       if (problems.length > 0)
         throw new NetctlError('CONFLICT', problems.join('; '), { endpoint: id, problems });
     } finally {
@@ -97,20 +98,20 @@ export class Attachments implements Attacher {
       );
   }
 
-  notReady(fromPools: boolean): { reason: string; existingAffected: boolean } | null {
+  notReady(wanted: AddressWish | null): { reason: string; existingAffected: boolean } | null {
     const policy = this.#parts.policy.status;
     if (!policy.inSync)
       return {
         reason: `policy is not in the kernel: ${policy.lastError ?? 'starting'}`,
         existingAffected: true,
       };
-    const pools = this.#parts.ipam.book.pools().filter(([, pool]) => !pool.disabled);
-    if (fromPools && pools.length === 0)
-      return {
-        reason: 'there is no enabled pool: add one with `netctl pool add CIDR`',
-        existingAffected: false,
-      };
-    return null;
+    const reason = wanted && this.#registrations.noAddressFor(wanted);
+    return reason === null ? null : { reason, existingAffected: false };
+  }
+
+  /** null where there is no such endpoint. */
+  addressesOf(id: AttachmentId): readonly Address[] | null {
+    return this.#parts.endpoints.get(endpointId(id))?.value.addresses ?? null;
   }
 
   /** Puts an endpoint of the store right in the kernel: makes its link anew where its namespace lives, else releases it. */
@@ -253,6 +254,11 @@ export class Attachments implements Attacher {
     const undo = new UndoStack();
     try {
       if (this.#parts.wirings[endpoint.kind].stands(endpoint, netns)) return 'stands';
+      // What its engine had moved, only the engine can make anew, by asking again.
+      if (endpoint.kind === 'handed') {
+        await this.#detach(id, endpoint);
+        return 'released';
+      }
       await this.#parts.wirings[endpoint.kind].unmake(endpoint);
       await this.#wire(endpoint, netns, undo);
       return 'remade';

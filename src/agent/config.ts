@@ -64,6 +64,8 @@ export interface Config {
     readonly birdPath: string;
     readonly listenPort: number;
   };
+  /** Where Docker finds its plugin; null: nowhere. */
+  readonly docker: { readonly socket: string | null };
   readonly log: { readonly level: 'debug' | 'info' | 'warn' | 'error'; readonly format: 'json' | 'text' };
   readonly runDir: string;
   readonly stateDir: string;

@@ -38,7 +38,14 @@ export function endpointRecord(request: AttachRequest, proposal: Proposal, facts
     network: request.network,
     containerId: request.containerId,
     interface: request.interface,
-    kind: foreignLink !== null ? 'foreign' : macvlan !== null ? 'macvlan' : 'routed',
+    kind:
+      foreignLink !== null
+        ? 'foreign'
+        : macvlan !== null
+          ? 'macvlan'
+          : request.isHanded
+            ? 'handed'
+            : 'routed',
     macvlan: macvlan && { ...macvlan, subnets: subnetsOf(facts, proposal.addresses) },
     foreignAddresses: facts.given !== null,
     delegate: request.foreignIpam?.delegate ?? null,
@@ -70,7 +77,10 @@ export function attachmentOf(endpoint: Endpoint, book: AddressBook): Attachment 
     network,
     containerId,
     interface: endpoint.interface,
-    host: endpoint.kind === 'routed' ? { interface: endpoint.hostInterface, mac: hostMac } : null,
+    host:
+      endpoint.kind === 'routed' || endpoint.kind === 'handed'
+        ? { interface: endpoint.hostInterface, mac: hostMac }
+        : null,
     mac,
     mtuBytes,
     addresses,
@@ -84,7 +94,7 @@ function surroundings(
   { kind, addresses, macvlan }: Endpoint,
   book: AddressBook,
 ): Pick<Attachment, 'prefixLengths' | 'gateways'> {
-  if (kind === 'routed') return { prefixLengths: addresses.map(wholeLength), gateways };
+  if (kind === 'routed' || kind === 'handed') return { prefixLengths: addresses.map(wholeLength), gateways };
   const subnets = macvlan?.subnets ?? addresses.map((address) => poolSubnet(book, address));
   return {
     prefixLengths: subnets.map(({ prefixLength: length }) => length),

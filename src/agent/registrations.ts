@@ -9,10 +9,10 @@ import type { Wirings } from '../dataplane/wirings.ts';
 import type { Proposal } from '../ipam/assign.ts';
 import type { Ipam } from '../ipam/ipam.ts';
 import { planRelease } from '../ipam/release.ts';
-import { NetctlError } from '../lib/errors.ts';
+import { asNetctlError, NetctlError } from '../lib/errors.ts';
 import type { Logger } from '../lib/logger.ts';
 import type { NetnsIdentity } from '../linux/ports.ts';
-import type { AttachRequest, GivenAddress } from '../model/attachment.ts';
+import type { AddressWish, AttachRequest, GivenAddress } from '../model/attachment.ts';
 import { type Address, familyOf } from '../model/ip.ts';
 import { endpointKey, profileKey } from '../model/keys.ts';
 import { parseName } from '../model/names.ts';
@@ -34,6 +34,8 @@ export interface RegistrationParts {
   readonly wirings: Wirings;
   readonly policy: PolicyDataplane;
   readonly logger: Logger;
+  /** Why the hosts' common store cannot be asked, or null (also where there is none). */
+  clusterTrouble(): string | null;
   now(): Date;
 }
 
@@ -91,13 +93,37 @@ export class Registrations {
       return { compares, writes, settle: () => proposal.settle() };
     }, owner.tenant);
     if (endpoint === undefined) throw new NetctlError('BUG', `endpoint ${id} was committed but not planned`);
-    if (endpoint.kind === 'routed')
+    if (endpoint.kind === 'routed' || endpoint.kind === 'handed')
       for (const address of endpoint.addresses) wirings.routed.ensureForwarding(familyOf(address));
     for (const profile of profiles) {
       if (!picture.hasProfile(profile))
         logger.warn({ endpoint: id, profile }, 'profile does not exist: it denies everything');
     }
     return endpoint;
+  }
+
+  /** Why a container with no wishes of its own would get no address now, or null; tried on the book alone. */
+  noAddressFor({ kind, pools }: AddressWish): string | null {
+    const { ipam, node, now, clusterTrouble } = this.#parts;
+    if (!ipam.book.pools().some(([, pool]) => !pool.disabled))
+      return 'there is no enabled pool: add one with `netctl pool add CIDR`';
+    const owner = { tenant: 'default', app: 'status', instance: 'status' };
+    try {
+      const trial = { node, endpoint: 'status', owner, kind, pools, addresses: [], mac: null, now: now() };
+      const { addresses, settle } = ipam.assigner.propose(trial);
+      settle();
+      const trouble = clusterTrouble();
+      if (trouble === null || addresses.every((address) => this.#isInOwnBlock(address))) return null;
+      return `no block of this node has a free address, and etcd, which gives new ones, is out of reach: ${trouble}`;
+    } catch (error) {
+      return asNetctlError(error).message;
+    }
+  }
+
+  #isInOwnBlock(address: Address): boolean {
+    const { ipam, node } = this.#parts;
+    const view = ipam.book.viewOf(address);
+    return view !== undefined && ipam.book.blockAt(view.pool, address)?.value.node === node;
   }
 
   /** One transaction gives back the addresses and forgets the endpoint; its policy members go with it. */

@@ -10,6 +10,17 @@ import { supportedVersions } from './result.ts';
 
 const texts = z.array(z.string()).nullish();
 
+const attachments = z.array(z.object({ containerID: z.string(), ifname: z.string() })).nullish();
+
+/** mesos.proto, NetworkInfo; the port mapper that calls us sees to its ports. */
+const networkInfo = z.object({
+  ip_addresses: z.array(z.object({ ip_address: z.string().nullish() })).nullish(),
+  groups: texts,
+  labels: z
+    .object({ labels: z.array(z.object({ key: z.string(), value: z.string().nullish() })).nullish() })
+    .nullish(),
+});
+
 const configSchema = z.object({
   cniVersion: z.enum(supportedVersions).default('0.1.0'),
   name: z
@@ -40,10 +51,15 @@ const configSchema = z.object({
       dns: z.object({ servers: texts, searches: texts, options: texts }).nullish(),
       bandwidth: z.unknown().optional(),
       portMappings: z.array(z.unknown()).nullish(),
+      ipRanges: z.array(z.unknown()).nullish(),
+      deviceID: z.string().nullish(),
+      infinibandGUID: z.string().nullish(),
+      'io.kubernetes.cri.pod-annotations': z.record(z.string(), z.string()).nullish(),
     })
     .nullish(),
   args: z
     .object({
+      'org.apache.mesos': z.object({ network_info: networkInfo.nullish() }).nullish(),
       cni: z
         .object({
           ips: texts,
@@ -63,7 +79,8 @@ const configSchema = z.object({
         .nullish(),
     })
     .nullish(),
-  'cni.dev/valid-attachments': z.array(z.object({ containerID: z.string(), ifname: z.string() })).nullish(),
+  'cni.dev/valid-attachments': attachments,
+  'cni.dev/attachments': attachments,
 });
 export type Config = z.infer<typeof configSchema>;
 
@@ -72,6 +89,9 @@ const knownKeys = [
   'prevResult',
   'runtimeConfig',
   'portMappings',
+  'ipRanges',
+  'deviceID',
+  'infinibandGUID',
   'containerID',
   'extraSources',
   'onRelease',

@@ -27,10 +27,15 @@ export interface DelegateCall {
 
 /** @throws NetctlError with the plugin's own words */
 export async function allocate(call: DelegateCall): Promise<GivenAddress[]> {
-  const given = parseResult(call.delegate.type, await execute('ADD', call.delegate, call));
-  if (given.length > 0) return given;
-  await release(call);
-  throw new NetctlError('POOL_EXHAUSTED', `IPAM plugin ${call.delegate.type} gave no address`);
+  try {
+    const given = parseResult(call.delegate.type, await execute('ADD', call.delegate, call));
+    if (given.length > 0) return given;
+    throw new NetctlError('POOL_EXHAUSTED', `IPAM plugin ${call.delegate.type} gave no address`);
+  } catch (error) {
+    // Section 4: whoever fails an ADD is sent a DEL, for what it may have done by then. The failure of the ADD is what is told.
+    await release(call).catch(() => undefined);
+    throw error;
+  }
 }
 
 /** @throws NetctlError with the plugin's own words */

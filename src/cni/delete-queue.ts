@@ -4,7 +4,7 @@
  * In: files with one request frame each. Out: each carried out once and its file removed. Never: a DEL that undoes an ADD made
  * after it was queued, an entry lost because another could not be carried out.
  */
-import { mkdirSync, readdirSync, readFileSync, unlinkSync } from 'node:fs';
+import { mkdirSync, readdirSync, readFileSync, renameSync, rmSync } from 'node:fs';
 import { join } from 'node:path';
 import { asNetctlError, type NetctlError } from '../lib/errors.ts';
 import type { Logger } from '../lib/logger.ts';
@@ -13,10 +13,14 @@ import { decodeRequest } from './frame.ts';
 import { parseCall } from './request.ts';
 import { runCall } from './server.ts';
 
+const ENTRY = '.delete';
+const TAKEN = '.taken';
+
 export class DeleteQueue {
   readonly #directory: string;
   readonly #attacher: Attacher;
   readonly #logger: Logger;
+  #isDraining = false;
 
   constructor(directory: string, attacher: Attacher, logger: Logger) {
     mkdirSync(directory, { recursive: true, mode: 0o700 });
@@ -25,13 +29,35 @@ export class DeleteQueue {
     this.#logger = logger;
   }
 
-  /** Carries out what is queued; entries that fail for now stay for the next call. Returns how many were done. */
+  /**
+   * Carries out what is queued; entries that fail for now stay for the next call. Returns how many were done; a call while another is at
+   * work does nothing.
+   */
   async drain(): Promise<number> {
-    const names = readdirSync(this.#directory).filter((name) => name.endsWith('.delete'));
-    let done = 0;
-    for (const name of names) if (await this.#carryOut(join(this.#directory, name))) done++;
-    if (done > 0) this.#logger.info({ done, of: names.length }, 'carried out queued deletions');
-    return done;
+    if (this.#isDraining) return 0;
+    this.#isDraining = true;
+    try {
+      const names = readdirSync(this.#directory);
+      const left = names.filter((name) => name.endsWith(TAKEN));
+      const fresh = names.filter((name) => name.endsWith(ENTRY)).map((name) => this.#take(name));
+      const paths = [...new Set([...left, ...fresh])].map((name) => join(this.#directory, name));
+      let done = 0;
+      for (const path of paths) if (await this.#carryOut(path)) done++;
+      if (done > 0) this.#logger.info({ done, of: paths.length }, 'carried out queued deletions');
+      return done;
+    } catch (error) {
+      this.#logger.error({ error: asNetctlError(error).message }, 'the delete queue cannot be read');
+      return 0;
+    } finally {
+      this.#isDraining = false;
+    }
+  }
+
+  /** Under another name, so that a DEL that is queued while this one runs is an entry of its own. */
+  #take(name: string): string {
+    const taken = `${name.slice(0, -ENTRY.length)}${TAKEN}`;
+    renameSync(join(this.#directory, name), join(this.#directory, taken));
+    return taken;
   }
 
   async #carryOut(path: string): Promise<boolean> {
@@ -44,7 +70,7 @@ export class DeleteQueue {
       // What cannot be read will not become readable; what the kernel or the store refused may work later.
       if (reason.kind !== 'invalid' && reason.kind !== 'bug') return false;
     }
-    unlinkSync(path);
+    rmSync(path, { force: true });
     return true;
   }
 }

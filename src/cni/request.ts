@@ -7,8 +7,9 @@
  */
 import { z } from 'zod';
 import { invalid, NetctlError } from '../lib/errors.ts';
-import type { AttachmentId, AttachRequest, ForeignIpam } from '../model/attachment.ts';
+import type { AddressWish, AttachmentId, AttachRequest, ForeignIpam } from '../model/attachment.ts';
 import type { Delegate } from '../model/delegate.ts';
+import { labelsSchema } from '../model/host-endpoint.ts';
 import { type Address, parseAddress, parseAddressOrCidr } from '../model/ip.ts';
 import { parseMac } from '../model/mac.ts';
 import {
@@ -27,6 +28,7 @@ import {
   releasePolicies,
 } from '../model/records.ts';
 import { type Config, parseConfig } from './config.ts';
+import { commaList, labelsTold, toldByAnnotations, toldByMesos } from './conventions.ts';
 import { allocate, type DelegateCall } from './delegate.ts';
 import { CniError } from './errors.ts';
 import type { Request } from './frame.ts';
@@ -63,7 +65,13 @@ export type CniCall =
       readonly valid: readonly Omit<AttachmentId, 'network'>[] | null;
       readonly delegate: Delegate | null;
     }
-  | { readonly command: 'STATUS'; readonly cniVersion: CniVersion; readonly delegate: Delegate | null };
+  | {
+      readonly command: 'STATUS';
+      readonly cniVersion: CniVersion;
+      /** null: none of our addresses. */
+      readonly wanted: AddressWish | null;
+      readonly delegate: Delegate | null;
+    };
 
 /** @throws CniError, or INVALID naming the field */
 export function parseCall(request: Request): CniCall {
@@ -102,10 +110,15 @@ export function parseCall(request: Request): CniCall {
     case 'GC':
       return { command, cniVersion, network: config.name, valid: validAttachments(config), delegate };
     case 'STATUS':
-      return { command, cniVersion, delegate };
+      return { command, cniVersion, wanted: delegate === null ? addressWish(config) : null, delegate };
     default:
       throw new CniError(4, `unknown CNI_COMMAND: ${command}`);
   }
+}
+
+function addressWish(config: Config): AddressWish {
+  const pools = first(config.pools, config.ipam?.pools).map((pool) => parseName(pool, 'pool'));
+  return { kind: config.mode === 'macvlan' ? 'macvlan' : 'routed', pools };
 }
 
 function attachRequest(request: Request, config: Config, delegate: Delegate | null): AttachRequest {
@@ -115,12 +128,26 @@ function attachRequest(request: Request, config: Config, delegate: Delegate | nu
   const args = cniArgs(request.env.get('CNI_ARGS') ?? '');
   const cni = config.args?.cni;
   const runtime = config.runtimeConfig;
-  const ips = first(runtime?.ips, cni?.ips, list(args.get('IP')));
+  const pod = toldByAnnotations(config);
+  const mesos = toldByMesos(config);
+  const ips = first(runtime?.ips, pod.addresses, cni?.ips, mesos.addresses, commaList(args.get('IP')));
   const owner = cni?.netctl?.owner ?? args.get('NETCTL_OWNER');
   const reservation = cni?.netctl?.reservation ?? args.get('NETCTL_RESERVATION');
   const mac = before?.mac ?? runtime?.mac ?? args.get('MAC');
-  const profiles = first(cni?.netctl?.profiles, list(args.get('NETCTL_PROFILE')), config.profiles);
-  const pools = first(cni?.netctl?.pools, list(args.get('NETCTL_POOL')), config.pools, config.ipam?.pools);
+  const profiles = first(
+    pod.profiles,
+    cni?.netctl?.profiles,
+    mesos.profiles,
+    commaList(args.get('NETCTL_PROFILE')),
+    config.profiles,
+  );
+  const pools = first(
+    pod.pools,
+    cni?.netctl?.pools,
+    commaList(args.get('NETCTL_POOL')),
+    config.pools,
+    config.ipam?.pools,
+  );
   return {
     ...id,
     netns: { open: netnsOpenPath(request), path: netnsPath(request) },
@@ -137,7 +164,7 @@ function attachRequest(request: Request, config: Config, delegate: Delegate | nu
       owner ? 'immutable' : 'delete',
     ),
     extraSources: (cni?.netctl?.extraSources ?? []).map((net) => parseAddressOrCidr(net, 'extraSources')),
-    labels: Object.fromEntries((cni?.labels ?? []).map(({ key, value }) => [key, value])),
+    labels: parseLabels(labelsTold(config, args)),
     macvlan: before === null && !isIpamOnly(request) ? macvlanOf(config) : null,
     foreignLink: isIpamOnly(request)
       ? { hostInterface: null }
@@ -200,7 +227,17 @@ function macvlanOf(config: Config): MacvlanAttachment | null {
   };
 }
 
+/** @throws INVALID naming the label */
+function parseLabels(labels: Record<string, string>): Record<string, string> {
+  const parsed = labelsSchema.safeParse(labels);
+  if (parsed.success) return parsed.data;
+  const key = String(parsed.error.issues[0]?.path[0] ?? '');
+  throw invalid(`label ${key.slice(0, 80)}`, labels[key], parsed.error.issues[0]?.message ?? 'another label');
+}
+
 function refuseUnsupported(config: Config): void {
+  for (const field of ['ipRanges', 'deviceID', 'infinibandGUID'] as const)
+    if (config.runtimeConfig?.[field]?.length) throw unsupported(`runtimeConfig.${field}`, 'not empty');
   if (config.runtimeConfig?.portMappings?.length)
     throw unsupported('runtimeConfig.portMappings', 'not empty');
   if (config.runtimeConfig?.bandwidth) throw unsupported('runtimeConfig.bandwidth', 'not empty');
@@ -264,8 +301,9 @@ function expectation(request: Request, config: Config): { addresses: Address[]; 
 }
 
 function validAttachments(config: Config): Omit<AttachmentId, 'network'>[] | null {
-  const key = 'cni.dev/valid-attachments';
-  if (!(key in config)) return null;
+  // libcni writes the list twice, since the text of the specification had another name for it.
+  const key = (['cni.dev/valid-attachments', 'cni.dev/attachments'] as const).find((each) => each in config);
+  if (key === undefined) return null;
   return (config[key] ?? []).map(({ containerID, ifname }) => ({
     containerId: containerID,
     interface: ifname,
@@ -316,8 +354,6 @@ function dnsOf(config: Config): Dns {
     ...(dns?.options?.length ? { options: dns.options } : {}),
   };
 }
-
-const list = (text: string | undefined): string[] => (text ?? '').split(',').filter((part) => part !== '');
 
 /** The first list that says something. */
 function first(...lists: (readonly string[] | null | undefined)[]): readonly string[] {

@@ -5,7 +5,7 @@
  * before the answer could be written, an answer without JSON, a request run for a peer that is not root.
  */
 import { createServer, type Server, type Socket } from 'node:net';
-import { NetctlError } from '../lib/errors.ts';
+import { asNetctlError, NetctlError } from '../lib/errors.ts';
 import type { Logger } from '../lib/logger.ts';
 import type { Attacher } from '../model/attachment.ts';
 import { relay, release } from './delegate.ts';
@@ -37,7 +37,7 @@ export function createCniServer(options: CniServerOptions): Server {
 export async function runCall(call: CniCall, attacher: Attacher): Promise<string> {
   switch (call.command) {
     case 'ADD':
-      return JSON.stringify(addAnswer(await attacher.attach(call.attach), call.cniVersion, call.answer));
+      return add(call, attacher);
     case 'DEL':
       await attacher.detach(call.id, call.queuedAt ?? undefined);
       if (call.delegate !== null) await release(call.delegate);
@@ -47,16 +47,39 @@ export async function runCall(call: CniCall, attacher: Attacher): Promise<string
       if (call.delegate !== null) await relay('CHECK', call.delegate.delegate, call.delegate);
       return '';
     case 'GC':
-      if (call.valid !== null) await attacher.collect(call.network, call.valid);
-      if (call.delegate !== null) await relay('GC', call.delegate, null);
+      await collect(call, attacher);
       return '';
     case 'STATUS': {
-      const trouble = attacher.notReady(call.delegate === null);
+      const trouble = attacher.notReady(call.wanted);
       if (trouble !== null) throw new CniError(trouble.existingAffected ? 51 : 50, trouble.reason);
       if (call.delegate !== null) await relay('STATUS', call.delegate, null);
       return '';
     }
   }
+}
+
+/** An attachment that the version has no words for does not stay. */
+async function add(call: CniCall & { command: 'ADD' }, attacher: Attacher): Promise<string> {
+  const attachment = await attacher.attach(call.attach);
+  try {
+    return JSON.stringify(addAnswer(attachment, call.cniVersion, call.answer));
+  } catch (error) {
+    await attacher.detach(call.attach);
+    throw error;
+  }
+}
+
+/** What one part cannot collect keeps no other from it. @throws with the words of all */
+async function collect(call: CniCall & { command: 'GC' }, attacher: Attacher): Promise<void> {
+  const parts = [
+    call.valid === null ? null : attacher.collect(call.network, call.valid),
+    call.delegate === null ? null : relay('GC', call.delegate, null),
+  ];
+  const failed = (await Promise.allSettled(parts)).flatMap((part) =>
+    part.status === 'rejected' ? [asNetctlError(part.reason)] : [],
+  );
+  if (failed.length > 0)
+    throw new NetctlError(failed[0]!.code, failed.map(({ message }) => message).join('; '));
 }
 
 async function answer(frame: Buffer, socket: Socket, options: CniServerOptions): Promise<void> {

@@ -28,9 +28,17 @@ import {
   prefixLength,
 } from '../model/ip.ts';
 import type { Endpoint } from '../model/records.ts';
-import { blockRoute, planContainer, planHost, planHostRoutes, type VethSpec } from '../veth/plan.ts';
+import {
+  blockRoute,
+  planBeside,
+  planContainer,
+  planHost,
+  planHostRoutes,
+  type VethSpec,
+} from '../veth/plan.ts';
 import { hostNotices } from './host-limits.ts';
 import { twoIndexes } from './indexes.ts';
+import { inspectRouted } from './routed-inspection.ts';
 import type { Wiring } from './wiring.ts';
 
 export class EndpointWiring implements Wiring {
@@ -96,12 +104,33 @@ export class EndpointWiring implements Wiring {
       this.#enableIpv6(spec.containerInterface, netns);
     const container = this.#linux.openRouting(netns);
     try {
-      container.batch(planContainer(spec));
+      this.#finishInside(spec, container);
     } finally {
       container.close();
     }
     // Reading the link makes the kernel settle its carrier: without that the first packets may meet a noop queue.
     this.#host.link({ index: spec.hostIndex });
+  }
+
+  /** A container that has a default route already keeps it. */
+  #finishInside(spec: VethSpec, container: Routing): void {
+    const plan = planContainer(spec);
+    try {
+      container.batch(plan);
+    } catch (error) {
+      const isBeside =
+        error instanceof KernelError &&
+        error.errno === 'EEXIST' &&
+        plan[error.position]?.kind === 'route-add';
+      if (!isBeside) throw error;
+      for (const request of planBeside(spec)) {
+        try {
+          container.batch([request]);
+        } catch (refusal) {
+          if (!isErrno(refusal, 'EEXIST')) throw refusal;
+        }
+      }
+    }
   }
 
   /** Resolves when the link (and with it the container's end and the host's routes) is gone, or was not there. */
@@ -120,32 +149,8 @@ export class EndpointWiring implements Wiring {
 
   /** What is missing or wrong of the endpoint in the kernel, in words; empty when all is right. */
   async inspect(endpoint: Endpoint, netns: Netns): Promise<string[]> {
-    const host = this.#host.link({ name: endpoint.hostInterface });
-    if (host === null) return [`host interface ${endpoint.hostInterface} is missing`];
-    const inside = this.#containerLink(endpoint, netns);
-    if (inside === null) return [`interface ${endpoint.interface} is missing in the container`];
-    const container = this.#linux.openRouting(netns);
-    try {
-      const present = (await container.addresses(inside.index)).map(({ address }) => address);
-      const routes = await this.#ownRoutes();
-      return [
-        ...(host.up ? [] : [`host interface ${endpoint.hostInterface} is down`]),
-        ...(inside.up ? [] : [`interface ${endpoint.interface} is down in the container`]),
-        ...endpoint.addresses
-          .filter((address) => !present.includes(address))
-          .map((address) => `address ${address} is missing in the container`),
-        ...endpoint.addresses
-          .filter(
-            (address) =>
-              !routes.some(
-                ({ destination, linkIndex }) => destination === hostCidr(address) && linkIndex === host.index,
-              ),
-          )
-          .map((address) => `the host has no route to ${address}`),
-      ];
-    } finally {
-      container.close();
-    }
+    const hostRoutes = await this.#ownRoutes();
+    return inspectRouted({ linux: this.#linux, host: this.#host, endpoint, netns, hostRoutes });
   }
 
   /** The blackhole for a block that this node holds, or its end. A block of one address has none: its host route is in that place. */

@@ -49,9 +49,13 @@ export class ForeignWiring implements Wiring {
     try {
       const inside = container.link({ name: endpoint.interface });
       const host = this.#host.link({ name: endpoint.hostInterface });
+      const present = inside === null ? [] : await container.addresses(inside.index);
       return [
         ...(inside === null ? [`interface ${endpoint.interface} is missing in the container`] : []),
         ...(host === null ? [`host interface ${endpoint.hostInterface} is missing`] : []),
+        ...endpoint.addresses
+          .filter((wanted) => inside !== null && !present.some(({ address }) => address === wanted))
+          .map((address) => `address ${address} is missing in the container`),
       ];
     } finally {
       container.close();

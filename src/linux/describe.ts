@@ -33,6 +33,8 @@ export function describeRouting(request: RoutingRequest): string {
       return `end the redirection of link ${request.index}`;
     case 'neighbour-replace':
       return `set neighbour ${request.address} of link ${request.index}`;
+    case 'source-rule-add':
+      return `add rule: from ${request.source} by table ${request.table}`;
     case 'route-add':
     case 'route-replace':
     case 'route-delete':

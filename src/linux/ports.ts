@@ -95,7 +95,8 @@ export interface Routing {
   /** Addresses of all links, or of one. */
   addresses(linkIndex?: number): Promise<AddressInfo[]>;
   /** Routes of the main table that carry the protocol number (all protocols if absent). */
-  routes(filter?: { protocol?: number }): Promise<RouteInfo[]>;
+  /** Of the main table. @param filter `everyTable`: of all but the local one */
+  routes(filter?: { protocol?: number; everyTable?: boolean }): Promise<RouteInfo[]>;
   neighbours(linkIndex?: number): Promise<NeighbourInfo[]>;
   /** Queueing disciplines of the link. */
   qdiscs(linkIndex: number): Promise<QdiscInfo[]>;
@@ -130,9 +131,12 @@ export type RoutingRequest =
       ipv6AddressGeneration?: 'none' | 'eui64';
     }
   | { kind: 'link-delete'; index: number }
-  | { kind: 'address-add'; index: number; address: Address; prefixLength: number }
+  /** `scope: host`: answered for on the link, never the source of what is sent by it. */
+  | { kind: 'address-add'; index: number; address: Address; prefixLength: number; scope?: 'host' }
   | { kind: 'route-add' | 'route-replace'; route: RouteSpec }
   | { kind: 'route-delete'; route: RouteSpec }
+  /** What is sent from the address finds its way in the table first. EEXIST where the rule is there. */
+  | { kind: 'source-rule-add'; source: Address; table: number }
   | { kind: 'address-delete'; index: number; address: Address; prefixLength: number }
   | { kind: 'neighbour-replace'; index: number; address: Address; mac: Mac }
   /** What leaves by the link goes through a token bucket: made, or changed where there is one. */
@@ -166,6 +170,8 @@ export interface RouteSpec {
   readonly scope?: 'universe' | 'link';
   /** Who made it: a number of /etc/iproute2/rt_protos. */
   readonly protocol: number;
+  /** Default: main. */
+  readonly table?: number;
 }
 
 export interface LinkInfo {

@@ -8,7 +8,7 @@
  */
 import { chmodSync, existsSync, mkdirSync, readFileSync, renameSync, rmSync, symlinkSync } from 'node:fs';
 import { createConnection, type Server, type Socket } from 'node:net';
-import { join } from 'node:path';
+import { dirname, join } from 'node:path';
 import { TLSSocket } from 'node:tls';
 import packageJson from '../../package.json' with { type: 'json' };
 import { Agent } from '../agent/agent.ts';
@@ -23,6 +23,7 @@ import { buildApi } from '../api/server.ts';
 import { release } from '../cni/delegate.ts';
 import { DeleteQueue } from '../cni/delete-queue.ts';
 import { createCniServer } from '../cni/server.ts';
+import { createDockerServer } from '../docker/server.ts';
 import { systemClock } from '../lib/clock.ts';
 import { asNetctlError, NetctlError } from '../lib/errors.ts';
 import type { Logger } from '../lib/logger.ts';
@@ -79,6 +80,7 @@ async function run(config: Config, settings: readonly Setting[], logger: Logger)
     bird: createBird({ program: config.bgp.birdPath, directory: config.runDir }),
     clock: systemClock,
     logger,
+    clusterTrouble: () => replication()?.error ?? null,
     releaseDelegate: (id, delegate) => release({ delegate, id, netnsPath: id.netns.path }),
   });
   const attachments = await agent.start();
@@ -123,6 +125,18 @@ async function run(config: Config, settings: readonly Setting[], logger: Logger)
   });
   await listen(cni, join(config.runDir, 'cni.sock'));
   await listen(api.server, join(config.runDir, 'api.sock'));
+  const docker = createDockerServer({
+    attacher: attachments,
+    addressesOf: (id) => attachments.addressesOf(id),
+    ipam: agent.ipam,
+    node: config.node.name,
+    directory: join(config.stateDir, 'docker'),
+    logger,
+  });
+  if (config.docker.socket !== null) {
+    mkdirSync(dirname(config.docker.socket), { recursive: true, mode: 0o755 });
+    await listen(docker, config.docker.socket);
+  }
   const leave = presence && sayPresent(presence, config.node.name, () => agent.status(replication()));
   const remote = await listenTls(api, config.api, logger);
   const pages = metrics.server();
@@ -135,7 +149,8 @@ async function run(config: Config, settings: readonly Setting[], logger: Logger)
   clearInterval(queueTimer);
   for (const name of ['cni.sock', 'api.sock']) rmSync(join(config.runDir, name), { force: true });
   const lastAnswer = new Promise<void>((resolve) => cni.close(() => resolve()));
-  for (const server of [remote, pages]) server?.close();
+  // Docker tries again for a while where there is a socket, and gives up at once where there is none: the file stays.
+  for (const server of [remote, pages, docker]) server?.close();
   await api.close();
   await leave?.();
   await agent.stop();

@@ -10,7 +10,7 @@ import type { Delegate } from './delegate.ts';
 import type { Address, Cidr, Family } from './ip.ts';
 import type { Mac } from './mac.ts';
 import type { MacvlanAttachment } from './macvlan.ts';
-import type { Owner, ReleasePolicy } from './records.ts';
+import type { Owner, Pool, ReleasePolicy } from './records.ts';
 
 /** One interface of one container on one network; survives restarts of everything. */
 export interface AttachmentId {
@@ -52,6 +52,8 @@ export interface AttachRequest extends AttachmentId {
    * in a chain has told of. null: the interface is ours to make.
    */
   readonly foreignLink: { readonly hostInterface: string | null } | null;
+  /** The caller moves the container's end, which is made beside the host's, and gives it its addresses. Default: false. */
+  readonly isHanded?: boolean;
 }
 
 /** An address that somebody else has chosen, in the subnet that it is part of there. */
@@ -83,6 +85,13 @@ export interface Attachment extends AttachmentId {
   readonly isForeign: boolean;
 }
 
+/** Where a network takes addresses from. */
+export interface AddressWish {
+  readonly kind: Pool['kind'];
+  /** Empty: any. */
+  readonly pools: readonly string[];
+}
+
 /** What the fronts call. */
 export interface Attacher {
   /** Answers when the container's network works and its policy is in force; undoes everything on failure. */
@@ -96,8 +105,8 @@ export interface Attacher {
   ): Promise<void>;
   /** Detaches what the network has beyond the given attachments. */
   collect(network: string, valid: readonly Omit<AttachmentId, 'network'>[]): Promise<void>;
-  /** Why an attach would fail now, or null. @param fromPools false where another plugin gives the addresses */
-  notReady(fromPools: boolean): { reason: string; existingAffected: boolean } | null;
+  /** Why an attach would fail now, or null. @param wanted null where another plugin gives the addresses */
+  notReady(wanted: AddressWish | null): { reason: string; existingAffected: boolean } | null;
 }
 
 /** Identifies the endpoint in the store: 16 hex digits. */
@@ -106,6 +115,11 @@ export function endpointId(id: AttachmentId): string {
     .update(`${id.network}\0${id.containerId}\0${id.interface}`)
     .digest('hex')
     .slice(0, 16);
+}
+
+/** The container's end until its engine moves it: the host's interface in another letter. */
+export function handedInterfaceName(hostInterface: string): string {
+  return `nctd${hostInterface.slice(hostInterfacePrefix.length)}`;
 }
 
 /** All host interfaces of endpoints, and nothing else, begin so. */

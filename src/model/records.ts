@@ -208,8 +208,11 @@ export const endpointSchema = z.strictObject({
   containerId: z.string().max(1024),
   /** Name inside the container. */
   interface: interfaceName,
-  /** `foreign`: another plugin has made the interface; policy holds where `hostInterface` is its host's end. */
-  kind: z.enum(['routed', 'macvlan', 'foreign']),
+  /**
+   * `foreign`: another plugin has made the interface; policy holds where `hostInterface` is its host's end. `handed`: as routed, but the
+   * container engine moves the container's end and gives it its addresses (Docker).
+   */
+  kind: z.enum(['routed', 'macvlan', 'foreign', 'handed']),
   /** Set with kind macvlan. */
   macvlan: macvlanSchema.nullable().default(null),
   /** The addresses are not of our pools: another plugin chose them. */

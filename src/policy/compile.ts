@@ -5,6 +5,7 @@
  *              └─► nctl-FORWARD-to ─► nctl-to ◄──── to an endpoint of this host ─┘
  *                                        └─► nctl-in-<list>
  *     INPUT ───► nctl-INPUT ─────► nctl-host ─► nctl-host-<list>     (outbound rules, then endpointToHost)
+ *     FORWARD, INPUT ─► nctl-foreign, nctl-foreign-in ─► as above    (foreign-interfaces.ts; only while there is one)
  *     INPUT, OUTPUT ─► nctl-host-in, nctl-host-out                   (host-endpoints.ts; only while there is a host endpoint)
  *     POSTROUTING ─► nctl-nat                                        (only while a pool asks for NAT)
  *
@@ -24,6 +25,7 @@ import {
   endpointInterfaces,
   endpointSet,
   extraSourceSet,
+  foreignSet,
   listChains,
   listSet,
   natPoolSet,
@@ -39,11 +41,16 @@ export interface Jump {
   readonly rule: ChainRule;
 }
 
-/** At the top of the kernel's chains, in this order. */
+/**
+ * At the top of the kernel's chains, in this order. What leads on all packets comes back with those that it does not decide; of the
+ * others, no two in one chain speak of the same packets, or the first decides.
+ */
 export const jumps: readonly Jump[] = [
+  jump('filter', 'FORWARD', chains.foreign, [], 'interfaces of other plugins'),
   jump('filter', 'FORWARD', chains.forward, [fromEndpoint()], 'from endpoints'),
   // Of those from endpoints none gets here: what it leads to decides all of them.
   jump('filter', 'FORWARD', chains.forwardTo, [interfaceIs('dst', false)], 'to endpoints'),
+  jump('filter', 'INPUT', chains.foreignIn, [], 'interfaces of other plugins'),
   jump('filter', 'INPUT', chains.input, [fromEndpoint()], 'policy of endpoints'),
   jump('filter', 'INPUT', chains.hostIn, [interfaceIs('src', true)], 'policy of host interfaces'),
   jump('filter', 'OUTPUT', chains.hostOut, [interfaceIs('dst', true)], 'policy of host interfaces'),
@@ -65,11 +72,35 @@ export function compileNat(family: Family): Chain {
 
 /**
  * The chains that do not depend on which lists are in use.
- * @param hasExtraSources some endpoint has an extra source of the family
+ * @param has an endpoint with an extra source of the family; an endpoint with an interface that another plugin has made
  */
-export function compileBase(family: Family, hasExtraSources: boolean): Chain[] {
-  const extra = hasExtraSources ? [fromExtraSource(family)] : [];
-  return [compileForward(family, extra), compileForwardTo(), compileInput(family), compileAllowed()];
+export function compileBase(
+  family: Family,
+  has: { readonly extraSources: boolean; readonly foreign: boolean },
+): Chain[] {
+  const extra = has.extraSources ? [fromExtraSource(family)] : [];
+  return [
+    compileForward(family, extra),
+    compileForwardTo(),
+    compileInput(family),
+    compileAllowed(family, has.foreign),
+  ];
+}
+
+/** What comes from an interface of ours is for nctl-FORWARD, wherever it goes. */
+export function compileForeign(family: Family): Chain[] {
+  const from = inSet(foreignSet(family), 'src');
+  const to = inSet(foreignSet(family), 'dst');
+  return [
+    {
+      name: chains.foreign,
+      rules: [
+        rule([from], goto(chains.forward), 'from an endpoint'),
+        rule([interfaceIs('src', true), to], goto(chains.forwardTo), 'to an endpoint'),
+      ],
+    },
+    { name: chains.foreignIn, rules: [rule([from], goto(chains.input), 'from an endpoint to this host')] },
+  ];
 }
 
 /**
@@ -128,11 +159,13 @@ function compileInput(family: Family): Chain {
   };
 }
 
-function compileAllowed(): Chain {
+function compileAllowed(family: Family, hasForeign: boolean): Chain {
+  const toForeign = rule([inSet(foreignSet(family), 'dst')], goto(chains.to), 'to an endpoint of this host');
   return {
     name: chains.allowed,
     rules: [
       rule([interfaceIs('dst', false)], goto(chains.to), 'to an endpoint of this host'),
+      ...(hasForeign ? [toForeign] : []),
       rule([], ACCEPT, 'to elsewhere'),
     ],
   };

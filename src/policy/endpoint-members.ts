@@ -7,6 +7,7 @@
 import { isDeepStrictEqual } from 'node:util';
 import type { IpSetMember } from '../linux/ports.ts';
 import { widest } from '../model/address-set.ts';
+import { hostInterfacePrefix } from '../model/attachment.ts';
 import { type Address, type Cidr, type Family, families, familyOf, hostCidr } from '../model/ip.ts';
 import type { Labels } from '../model/selector.ts';
 import { setMembers } from './set-members.ts';
@@ -50,6 +51,11 @@ export function pairsOf({ local, addresses, extraSources, hostInterface }: Whole
 /** Of its extra sources. */
 export function extraFamilies({ local, extraSources }: WholeEndpoint): Family[] {
   return families.filter((family) => local && extraSources.some((net) => familyOf(net) === family));
+}
+
+/** Made by another plugin: only by its name it is known to be an endpoint's. */
+export function hasForeignInterface({ local, hostInterface }: WholeEndpoint): boolean {
+  return local && !hostInterface.startsWith(hostInterfacePrefix);
 }
 
 export function isSameEndpoint(known: WholeEndpoint, endpoint: PolicyEndpoint): boolean {

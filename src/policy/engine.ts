@@ -22,6 +22,7 @@ import { CountedSets } from './counted-sets.ts';
 import {
   addressMembers,
   extraFamilies,
+  hasForeignInterface,
   isSameEndpoint,
   type Pair,
   type PolicyEndpoint,
@@ -187,11 +188,13 @@ export class PolicyEngine {
     this.#endpoints.set(id, state);
     for (const name of state.profiles) this.#profileState(name).users.set(id, state);
     for (const family of extraFamilies(state)) this.#lists.useExtraSources(family);
+    if (hasForeignInterface(state)) this.#lists.foreign.add(state.hostInterface);
     this.#eachMember(state, (set, member) => this.#sets.add(set, member));
   }
 
   #remove(id: string, state: EndpointState): void {
     this.#eachMember(state, (set, member) => this.#sets.remove(set, member));
+    if (hasForeignInterface(state)) this.#lists.foreign.remove(state.hostInterface);
     for (const list of state.lists) this.#lists.giveBack(list);
     for (const family of extraFamilies(state)) this.#lists.giveBackExtraSources(family);
     for (const name of state.profiles) {

@@ -16,6 +16,7 @@ import {
   rulesOfList,
 } from './compile-list.ts';
 import type { CountedSets } from './counted-sets.ts';
+import { ForeignInterfaces } from './foreign-interfaces.ts';
 import { endpointSet, extraSourceSet, listId, listSet } from './names.ts';
 import type { SelectorSets } from './selector-sets.ts';
 import type { ToldChains } from './told-chains.ts';
@@ -49,6 +50,8 @@ export class ListTable {
   readonly #dispatched: Record<Family, string[]> = { 4: [], 6: [] };
   /** By `profile web`, `policy base`, `address set office`. */
   readonly #byPart = new Map<string, Set<ListState>>();
+  /** Host interfaces that another plugin has made. */
+  readonly foreign: ForeignInterfaces;
   readonly #extraUsers: Record<Family, number> = { 4: 0, 6: 0 };
   readonly #sets: CountedSets;
   readonly #chains: ToldChains;
@@ -68,6 +71,7 @@ export class ListTable {
     this.#chains = parts.chains;
     this.#definitions = parts.definitions;
     this.#endpointToHost = parts.endpointToHost;
+    this.foreign = new ForeignInterfaces(parts.sets, parts.chains, (family) => this.#tellBase(family));
   }
 
   /** What is there without any endpoint: everything of ours is dropped. */
@@ -190,7 +194,8 @@ export class ListTable {
   }
 
   #tellBase(family: Family): void {
-    for (const chain of compileBase(family, this.#extraUsers[family] > 0)) this.#chains.tell(family, chain);
+    const has = { extraSources: this.#extraUsers[family] > 0, foreign: this.foreign.any };
+    for (const chain of compileBase(family, has)) this.#chains.tell(family, chain);
   }
 
   #tellDispatch(family: Family): void {

@@ -32,6 +32,9 @@ export const chains = {
   /** From and to the host's own interfaces: finds the host endpoint. */
   hostIn: 'nctl-host-in',
   hostOut: 'nctl-host-out',
+  /** Forwarded, and to this host: from and to host interfaces that another plugin has made. */
+  foreign: 'nctl-foreign',
+  foreignIn: 'nctl-foreign-in',
   /** In table nat. */
   nat: 'nctl-nat',
 } as const;
@@ -72,6 +75,8 @@ export const bucketSet = (family: Family, bucket: number): string => `nctl${fami
 export const bucketChain = (chain: string, bucket: number): string => `${chain}-${bucket}`;
 /** Members: the extra sources among them. There only while some endpoint has one. */
 export const extraSourceSet = (family: Family): string => `nctl${family}-extra`;
+/** Members: all addresses on host interfaces of endpoints that another plugin has made. There only while there is one. */
+export const foreignSet = (family: Family): string => `nctl${family}-foreign`;
 /** Members: addresses of all endpoints, on any node, that carry the tag. */
 export const tagSet = (family: Family, tag: string): string => `nctl${family}-tag-${shortId(tag, tag)}`;
 

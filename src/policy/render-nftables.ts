@@ -99,12 +99,13 @@ function finish(
 }
 
 /**
- * As goto, which is cheaper on each packet: what comes back from our chain has nothing left to do here, since no two jumps of a base chain
+ * As goto, which is cheaper on each packet, where what comes back from our chain has nothing left to do here: no two jumps with conditions
  * speak of the same packets, or the first decides. What the chain accepts of known connections is accepted before the goto, whose
  * price most packets would pay for nothing.
  */
 function renderEntry({ rule, chain: name }: Jump, chain: Chain, family: Family): Body[] {
-  const jump = renderRule({ ...rule, verdict: { kind: 'goto', chain: name } }, family, false);
+  const kind = rule.conditions.length === 0 ? 'jump' : 'goto';
+  const jump = renderRule({ ...rule, verdict: { kind, chain: name } }, family, false);
   const hoisted = hoistedRule(chain);
   if (hoisted === null) return [jump];
   const conditions = [...rule.conditions, ...hoisted.conditions];

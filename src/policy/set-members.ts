@@ -17,11 +17,12 @@ import {
 export function setMembers(nets: readonly Cidr[]): { family: Family; member: IpSetMember }[] {
   return nets.flatMap((net) => {
     const family = familyOf(net);
-    return (prefixLength(net) === 0 ? halves(family) : [net]).map((member) => ({ family, member }));
+    return (prefixLength(net) === 0 ? everyPrefix(family) : [net]).map((member) => ({ family, member }));
   });
 }
 
-function halves(family: Family): Cidr[] {
+/** All addresses of the family. */
+export function everyPrefix(family: Family): Cidr[] {
   const middle = 1n << BigInt(addressBits(family) - 1);
   return [0n, middle].map((first) => networkOf(addressFrom(family, first), 1));
 }

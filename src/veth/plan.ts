@@ -53,6 +53,15 @@ export function planHost(spec: VethSpec): RoutingRequest[] {
   ];
 }
 
+/** The host's end answers for the gateway, where the container's neighbours are not ours to set. */
+export function planGateway(hostIndex: number, family: Family): RoutingRequest {
+  const address = gateways[family];
+  // Of scope host, so that the host does not speak to the container as its gateway.
+  if (family === 4)
+    return { kind: 'address-add', index: hostIndex, address, prefixLength: 32, scope: 'host' };
+  return { kind: 'address-add', index: hostIndex, address, prefixLength: 64 };
+}
+
 /** What leads from the host to the container; sent again when a part of it was found missing. */
 export function planHostRoutes(
   hostIndex: number,
@@ -95,6 +104,26 @@ export function planContainer(spec: VethSpec): RoutingRequest[] {
       .filter((address) => familyOf(address) === 6)
       .map((address) => planLocalRoute(index, address)),
     ...families.flatMap((family) => planDefaultRoute(index, family)),
+  ];
+}
+
+/**
+ * Instead of default routes in the main table, where another interface has those: what is sent from our addresses leaves by ours, since
+ * the host drops it anywhere else.
+ */
+export function planBeside(spec: VethSpec): RoutingRequest[] {
+  // Of its own, and the same when the interface is made anew.
+  const table = Number.parseInt(spec.hostInterface.slice(-7), 16);
+  const families = [...new Set(spec.addresses.map(familyOf))];
+  return [
+    ...families
+      .flatMap((family) => planDefaultRoute(spec.containerIndex, family))
+      .map((request) =>
+        request.kind === 'route-add'
+          ? ({ kind: 'route-replace', route: { ...request.route, table } } as const)
+          : request,
+      ),
+    ...spec.addresses.map((source) => ({ kind: 'source-rule-add', source, table }) as const),
   ];
 }
 

@@ -153,38 +153,6 @@ describe('CNI with other plugins', () => {
     assert.equal(check.code, 0, check.stdout);
   });
 
-  test('after a plugin that made the interface: only policy is ours', async () => {
-    const dataDir = `${host.stateDirectory}/host-local-ptp`;
-    const ptp = { type: 'ptp', ipam: { ...hostLocal(dataDir), ranges: [[{ subnet: '10.79.0.0/24' }]] } };
-    const conflist = list('police', ptp, { type: 'netctl' });
-    const { container: one } = await add('one', conflist);
-    const { container: two, result } = await add('two', conflist);
-    const address = result.ips[0]!.address.split('/')[0]!;
-    assert.equal(result.interfaces.length, 2);
-    await two.serve([80]);
-    assert.deepEqual(await one.connect([{ address, port: 80 }], 2000), [true]);
-    assert.equal(
-      (
-        await host.netctl([
-          'profile',
-          'police',
-          'rule',
-          'add',
-          'inbound',
-          '--at',
-          '1',
-          'deny',
-          'tcp',
-          'to',
-          'ports',
-          '80',
-        ])
-      ).code,
-      0,
-    );
-    assert.deepEqual(await one.connect([{ address, port: 80 }], 500), [false]);
-  });
-
   test('after a bridge, where nothing could be enforced: refused', async () => {
     const dataDir = `${host.stateDirectory}/host-local-bridge`;
     const conflist = list(

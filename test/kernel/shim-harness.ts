@@ -32,6 +32,16 @@ export function build(flavour: Flavour, directory: string, divisor = 1): string 
   return output;
 }
 
+/** Compiles test/kernel/shim-fuzz.c with the parsers alone: nothing in it can reach an agent or a queue. Returns its path. */
+export function buildFuzzer([compiler, ...flags]: [string, ...string[]], directory: string): string {
+  const output = join(directory, 'fuzzer');
+  const parts = ['agent.c', 'json.c', 'output.c', 'request.c'].map((file) => SOURCES + file);
+  const own = new URL('shim-fuzz.c', import.meta.url).pathname;
+  const always = [...WARNINGS, '-O1', '-g', '-fno-sanitize-recover=all', '-I', SOURCES];
+  execFileSync(compiler, [...always, ...flags, '-o', output, own, ...parts]);
+  return output;
+}
+
 export type Environment = Record<string, string>;
 export type Outcome = { status: number | null; stdout: string; stderr: string; ms: number };
 export type Running = { pid: number; done: Promise<Outcome> };

@@ -70,6 +70,10 @@ const layers: Readonly<Record<string, Layer>> = {
     may: ['ipam', 'store', ...values],
     because: 'run-time facts are handed in by main; the API never touches the kernel',
   },
+  docker: {
+    may: ['ipam', ...values],
+    because: 'a protocol front translates and calls the Attacher; how a container is wired is the agent’s',
+  },
   cli: {
     may: ['api/schemas', ...values],
     because: 'the command line is a client: what it loads is paid for at every start',

@@ -170,7 +170,7 @@ export class FakeLinux implements Linux {
       },
       links: async () => [...here.links.values()].map(linkInfo),
       addresses: async (index) => here.addresses(index),
-      routes: async ({ protocol } = {}) => here.routes(protocol),
+      routes: async ({ protocol, everyTable } = {}) => here.routes(protocol, everyTable),
       neighbours: async (index) => here.neighbours(index),
       qdiscs: async (index) => {
         const link = here.links.get(index);
@@ -293,6 +293,9 @@ export class FakeLinux implements Linux {
       case 'neighbour-replace':
         here.replaceNeighbour(request.index, request.address, request.mac);
         break;
+      case 'source-rule-add':
+        here.addSourceRule(request.source, request.table);
+        break;
       case 'route-add':
       case 'route-replace':
         here.addRoute(request.route, request.kind === 'route-replace');
@@ -337,7 +340,7 @@ function check(request: RoutingRequest): void {
   else if (request.kind === 'ifb-add') checkIfb(request);
   else if (request.kind === 'shape') checkBucket(request.bucket);
   else if ('route' in request) checkRoute(request.route);
-  else checkIndex(request.index, 'index');
+  else if ('index' in request) checkIndex(request.index, 'index');
 }
 
 function withWords<T>(what: string, call: () => T): T {

@@ -46,6 +46,7 @@ export class FakeNetns {
   readonly sysctls = new Map<string, string>();
   #addresses: AddressInfo[] = [];
   #routes: RouteSpec[] = [];
+  readonly #sourceRules = new Set<string>();
   #neighbours: NeighbourInfo[] = [];
 
   constructor(path: string | null, inode: number) {
@@ -110,11 +111,18 @@ export class FakeNetns {
 
   addRoute(route: RouteSpec, replace: boolean): void {
     this.#checkRoute(route);
-    const sameTable = (known: RouteSpec) => (known.type === 'local') === (route.type === 'local');
+    const sameTable = (known: RouteSpec) =>
+      (known.type === 'local') === (route.type === 'local') && known.table === route.table;
     const at = this.#routes.findIndex((known) => known.destination === route.destination && sameTable(known));
     if (at >= 0 && !replace) throw new Refusal('EEXIST');
     if (at >= 0) this.#routes[at] = route;
     else this.#routes.push(route);
+  }
+
+  addSourceRule(source: Address, table: number): void {
+    const rule = `${source} ${table}`;
+    if (this.#sourceRules.has(rule)) throw new Refusal('EEXIST');
+    this.#sourceRules.add(rule);
   }
 
   deleteRoute(route: RouteSpec): void {
@@ -154,9 +162,9 @@ export class FakeNetns {
   }
 
   /** The main table: what was asked for, and what the kernel makes by itself for prefixes on links. */
-  routes(protocol?: number): RouteInfo[] {
+  routes(protocol?: number, everyTable = false): RouteInfo[] {
     const made = this.#routes.flatMap((route): RouteInfo[] => {
-      if (route.type === 'local') return [];
+      if (route.type === 'local' || (route.table !== undefined && !everyTable)) return [];
       return [
         {
           destination: route.destination,

@@ -17,6 +17,7 @@ const RTM_GETADDR = 22;
 const IFA_ADDRESS = 1;
 const IFA_LOCAL = 2;
 const IFA_FLAGS = 8;
+const RT_SCOPE_HOST = 254;
 const IFA_F_NODAD = 0x02;
 const IFA_F_TENTATIVE = 0x40;
 
@@ -27,6 +28,7 @@ interface LinkAddress {
   readonly index: number;
   readonly address: Address;
   readonly prefixLength: number;
+  readonly scope?: 'host';
 }
 
 export function writeAddressAdd(batch: MessageBatch, address: LinkAddress): void {
@@ -38,7 +40,7 @@ export function writeAddressDelete(batch: MessageBatch, address: LinkAddress): v
 }
 
 /** @throws INVALID */
-function bodyOf({ index, address, prefixLength }: LinkAddress): (writer: ByteWriter) => void {
+function bodyOf({ index, address, prefixLength, scope }: LinkAddress): (writer: ByteWriter) => void {
   checkIndex(index, 'index');
   const family = familyOf(address);
   if (!Number.isInteger(prefixLength) || prefixLength < 0 || prefixLength > addressBits(family)) {
@@ -49,7 +51,7 @@ function bodyOf({ index, address, prefixLength }: LinkAddress): (writer: ByteWri
     writer.u8(AF[family]);
     writer.u8(prefixLength);
     writer.u8(family === 6 ? IFA_F_NODAD : 0);
-    writer.u8(0);
+    writer.u8(scope === 'host' ? RT_SCOPE_HOST : 0);
     writer.u32(index);
     writer.attribute(IFA_LOCAL, bytes);
     writer.attribute(IFA_ADDRESS, bytes);

@@ -1,7 +1,7 @@
 /**
- * rtnetlink routes of the main table (linux/rtnetlink.h).
+ * rtnetlink routes, of the main table unless another is named (linux/rtnetlink.h).
  *
- * In: RouteSpec. Out: messages; RouteInfo. Never: a route of another table, a cached one.
+ * In: RouteSpec. Out: messages; RouteInfo. Never: a cached one.
  */
 import { invalid } from '../../lib/errors.ts';
 import {
@@ -35,6 +35,8 @@ const RTA_OIF = 4;
 const RTA_GATEWAY = 5;
 const RTA_PREFSRC = 7;
 const RTA_TABLE = 15;
+/** The attribute says it: numbers above 255 have no room in the header. */
+const RT_TABLE_UNSPECIFIED = 0;
 const RT_TABLE_MAIN = 254;
 const RT_TABLE_LOCAL = 255;
 const RT_SCOPE_UNIVERSE = 0;
@@ -72,7 +74,13 @@ export function writeRoute(
     writer.u8(prefixLength(destination));
     writer.u8(0);
     writer.u8(0);
-    writer.u8(route.type === 'local' ? RT_TABLE_LOCAL : RT_TABLE_MAIN);
+    writer.u8(
+      route.table !== undefined
+        ? RT_TABLE_UNSPECIFIED
+        : route.type === 'local'
+          ? RT_TABLE_LOCAL
+          : RT_TABLE_MAIN,
+    );
     writer.u8(route.protocol);
     writer.u8(kind === 'route-delete' ? RT_SCOPE_NOWHERE : scope);
     writer.u8(TYPE_NUMBERS[route.type]);
@@ -81,6 +89,7 @@ export function writeRoute(
     if (gateway !== undefined) writer.attribute(RTA_GATEWAY, addressBytes(gateway));
     if (source !== undefined) writer.attribute(RTA_PREFSRC, addressBytes(source));
     if (linkIndex !== undefined) writer.attributeU32(RTA_OIF, linkIndex);
+    if (route.table !== undefined) writer.attributeU32(RTA_TABLE, route.table);
   });
 }
 
@@ -102,25 +111,26 @@ export function checkRoute(route: RouteSpec): void {
 }
 
 /** @param protocol only those of one protocol (the kernel filters; 0 for all) */
-export function routeDump(family: Family, protocol: number): Buffer {
+export function routeDump(family: Family, protocol: number, everyTable: boolean): Buffer {
   return dumpRequest(RTM_GETROUTE, (writer) => {
     writer.u8(AF[family]);
     writer.zeros(3);
-    writer.u8(RT_TABLE_MAIN);
+    writer.u8(everyTable ? RT_TABLE_UNSPECIFIED : RT_TABLE_MAIN);
     writer.u8(protocol);
     writer.zeros(2);
     writer.u32(0);
-    writer.attributeU32(RTA_TABLE, RT_TABLE_MAIN);
+    if (!everyTable) writer.attributeU32(RTA_TABLE, RT_TABLE_MAIN);
   });
 }
 
-/** Reads RTM_NEWROUTE; null for other tables, other families and cached entries. */
-export function readRoute({ payload }: Message): RouteInfo | null {
+/** Reads RTM_NEWROUTE; null for the local and (unless asked for) other tables, other families and cached entries. */
+export function readRoute({ payload }: Message, everyTable = false): RouteInfo | null {
   const family = payload[0] === AF[4] ? 4 : payload[0] === AF[6] ? 6 : null;
   if (family === null || payload.length < 12) return null;
   const attributes = readAttributes(payload.subarray(12));
   const table = readU32(attributes.get(RTA_TABLE)) ?? payload.readUInt8(4);
-  if (table !== RT_TABLE_MAIN || (payload.readUInt32LE(8) & RTM_F_CLONED) !== 0) return null;
+  if (everyTable ? table === RT_TABLE_LOCAL : table !== RT_TABLE_MAIN) return null;
+  if ((payload.readUInt32LE(8) & RTM_F_CLONED) !== 0) return null;
   const base = attributes.get(RTA_DST);
   const gateway = attributes.get(RTA_GATEWAY);
   const type = TYPES.get(payload.readUInt8(7)) ?? 'other';

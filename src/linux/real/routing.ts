@@ -30,6 +30,7 @@ import {
 import type { Message, MessageBatch } from '../netlink/message.ts';
 import { neighbourDump, RTM_NEWNEIGH, readNeighbour, writeNeighbourReplace } from '../netlink/neighbour.ts';
 import { RTM_NEWROUTE, readRoute, routeDump, writeRoute } from '../netlink/route.ts';
+import { writeSourceRule } from '../netlink/rule.ts';
 import {
   qdiscDump,
   RTM_NEWQDISC,
@@ -86,10 +87,16 @@ export function openRouting(netns?: Netns): Routing {
     },
     links: () => list('list links', linkDump(), RTM_NEWLINK, readLink, null),
     addresses: (index = 0) => list('list addresses', addressDump(index), RTM_NEWADDR, readAddress, 'ENODEV'),
-    async routes({ protocol = 0 } = {}) {
+    async routes({ protocol = 0, everyTable = false } = {}) {
       // A namespace without any route yet has no main table.
       const lists = families.map((family) =>
-        list('list routes', routeDump(family, protocol), RTM_NEWROUTE, readRoute, 'ENOENT'),
+        list(
+          'list routes',
+          routeDump(family, protocol, everyTable),
+          RTM_NEWROUTE,
+          (message) => readRoute(message, everyTable),
+          'ENOENT',
+        ),
       );
       const routes = (await Promise.all(lists)).flat();
       return protocol === 0 ? routes : routes.filter((route) => route.protocol === protocol);
@@ -159,6 +166,9 @@ function writeRequest(batch: MessageBatch, request: RoutingRequest): void {
       break;
     case 'neighbour-replace':
       writeNeighbourReplace(batch, request);
+      break;
+    case 'source-rule-add':
+      writeSourceRule(batch, request);
       break;
     case 'route-add':
     case 'route-replace':

@@ -7,7 +7,8 @@ import { FakeBird } from '../../../src/linux/fake/bird.ts';
 import { FakeLinux } from '../../../src/linux/fake/linux.ts';
 import type { Linux } from '../../../src/linux/ports.ts';
 import type { Attachment } from '../../../src/model/attachment.ts';
-import type { Cidr } from '../../../src/model/ip.ts';
+import type { Address, Cidr } from '../../../src/model/ip.ts';
+import type { Mac } from '../../../src/model/mac.ts';
 import { poolSchema } from '../../../src/model/records.ts';
 import type { Json, Store } from '../../../src/store/store.ts';
 import { config, override, Rig, request, silent } from './rig.ts';
@@ -257,6 +258,7 @@ describe('routes', () => {
       linux: rig.linux,
       bird: new FakeBird(),
       releaseDelegate: async () => undefined,
+      clusterTrouble: () => null,
       store: rig.store,
     });
     await successor.start();
@@ -276,6 +278,7 @@ describe('restart', () => {
       clock: rig.clock,
       logger: silent,
       releaseDelegate: async () => undefined,
+      clusterTrouble: () => null,
       linux: rig.linux,
       bird: new FakeBird(),
       store: rig.store,
@@ -284,23 +287,64 @@ describe('restart', () => {
     assert.equal(rig.linux.toString(), before);
   });
 
-  test('after a reboot every endpoint of before is released', async () => {
+  test('after a reboot every endpoint of before is released, whatever its kind; fixed addresses are kept', async () => {
     const rig = new Rig();
-    await (await rig.start()).attach(request('a'));
+    const attachments = await rig.start();
+    rig.linux.addDevice({ name: 'eth9', index: 9, mac: '02:00:00:00:00:09' as Mac, mtuBytes: 1500 });
+    rig.linux.openRouting().batch([{ kind: 'link-set', index: 9, up: true }]);
+    for (const id of ['b', 'c', 'd', 'e']) rig.linux.addNetns(`/ns/${id}`);
+    const lan = {
+      cidr: '10.9.0.0/24',
+      kind: 'macvlan',
+      blockSize: 26,
+      gateway: '10.9.0.1',
+      cooldownSeconds: 0,
+    };
+    const value = poolSchema.parse(lan) as unknown as Json;
+    await rig.store.transact([], [{ kind: 'put', key: 'pools/lan', value }]);
+    const given = [{ address: '10.77.0.2' as Address, prefixLength: 24, gateway: null }];
+    const delegate = { type: 'host-local', path: '/p', args: '', config: '{}' };
+    const macvlan = {
+      parent: 'eth9',
+      vlan: null,
+      mode: 'bridge',
+      hostAccess: 'none',
+      duplicateDetection: 'off',
+      defaultRoute: true,
+    } as const;
+    const owner = { tenant: 'shop', app: 'db', instance: '0' };
+    await attachments.attach(request('a'));
+    await attachments.attach({ ...request('b', '/ns/b'), macvlan });
+    await attachments.attach({
+      ...request('c', '/ns/c'),
+      foreignIpam: { allocate: async () => given, delegate },
+    });
+    await attachments.attach({ ...request('d', '/ns/d'), foreignLink: { hostInterface: null } });
+    const fixed = await attachments.attach({ ...request('e', '/ns/e'), owner, onRelease: 'immutable' });
+    assert.equal((await rig.keys('endpoints/')).length, 5);
     const linux = new FakeLinux();
+    const released: string[] = [];
     const successor = new Agent({
       config,
       version: '0',
       bootId: 'next boot',
       clock: rig.clock,
       logger: silent,
-      releaseDelegate: async () => undefined,
+      releaseDelegate: async ({ containerId }, { type }) => void released.push(`${containerId} ${type}`),
+      clusterTrouble: () => null,
       linux,
       bird: new FakeBird(),
       store: rig.store,
     });
     await successor.start();
     assert.deepEqual(await rig.keys('endpoints/'), []);
+    assert.deepEqual(released, ['c host-local']);
+    const states = (await rig.store.list('addresses/')).entries.map(({ key, value: record }) => {
+      const { state } = record as { state: string };
+      return `${key.split('/').at(-1)} ${state}`;
+    });
+    const held = states.filter((each) => !each.endsWith(' cooldown')).map((each) => each.split(' ')[0]);
+    assert.deepEqual(held.sort(), [...fixed.addresses].sort(), 'nothing but the addresses of the owner');
   });
 
   test('an endpoint whose record others removed is torn down; its policy goes with it', async () => {

@@ -78,6 +78,7 @@ test('each host cuts its own, once it has the change, and only what the change d
       logger: silent,
       bird: new FakeBird(),
       releaseDelegate: async () => undefined,
+      clusterTrouble: () => null,
     });
     hosts.push({ agent, linux });
   }

@@ -55,6 +55,7 @@ export class Rig {
       logger: silent,
       bird: new FakeBird(),
       releaseDelegate: async () => undefined,
+      clusterTrouble: () => null,
       ...ports,
     });
   }

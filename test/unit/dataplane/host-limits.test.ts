@@ -45,7 +45,9 @@ function notices({ uplinks = ['eth0'], settings = {}, learned = [] }: Wanted): P
     {
       links: async () => links,
       addresses: async () =>
-        links.map(({ index }): AddressInfo => ({ linkIndex: index, address, prefixLength: 24, tentative: false })),
+        links.map(
+          ({ index }): AddressInfo => ({ linkIndex: index, address, prefixLength: 24, tentative: false }),
+        ),
       neighbours: async () => [...Array.from({ length: 2000 }, () => permanent), ...neighbours],
     },
   );

@@ -42,7 +42,7 @@ type Step =
 const names = fc.constantFrom('web', 'app', 'db', 'gone');
 const endpoints = fc.record({
   local: fc.boolean(),
-  hostInterface: fc.constantFrom('nctl0', 'nctl1'),
+  hostInterface: fc.constantFrom('nctl0', 'nctl1', 'veth0'),
   addresses: fc.array(fc.constantFrom('10.0.0.1', '10.0.0.2', 'fd00::1') as fc.Arbitrary<Address>, {
     maxLength: 3,
   }),

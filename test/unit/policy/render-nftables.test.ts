@@ -175,7 +175,7 @@ test('base chains lead only to chains that are there', () => {
 
 test('known connections are accepted before the goto, and only with a source of the interface', () => {
   for (const family of families) {
-    const entries = compileBase(family, false);
+    const entries = compileBase(family, { extraSources: false, foreign: false });
     const chainOf = (name: string) => entries.find((chain) => chain.name === name);
     const base = renderBaseChains(family, chainOf);
     const address = family === 4 ? 'ip saddr' : 'ip6 saddr';
