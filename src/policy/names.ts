@@ -4,7 +4,7 @@
  * In: profile lists, tags, selectors, families. Out: names of at most 28 (chains) and 31 (sets) characters. Never: two lists or two tags
  * that share a name because their beginnings are alike: a hash of the whole is part of each.
  */
-import { createHash } from 'node:crypto';
+import { hash } from 'node:crypto';
 import { hostInterfacePrefix } from '../model/attachment.ts';
 import type { Family } from '../model/ip.ts';
 
@@ -96,5 +96,5 @@ export const natPoolSet = (family: Family): string => `nctl${family}-nat`;
  * falls together with another's.
  */
 function shortId(readable: string, whole: string): string {
-  return `${readable.slice(0, 7)}-${createHash('sha256').update(whole).digest('base64url').slice(0, 10)}`;
+  return `${readable.slice(0, 7)}-${hash('sha256', whole, 'base64url').slice(0, 10)}`;
 }

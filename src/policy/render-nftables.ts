@@ -45,6 +45,23 @@ const HOOKS = { FORWARD: 'forward', INPUT: 'input', OUTPUT: 'output', POSTROUTIN
 const PRIORITIES = { filter: 0, nat: 100 } as const;
 const SAVED_MARK = 3;
 
+/** What many rules load is one object each: it is encoded once. */
+const COUNTER: NftExpression = { kind: 'counter' };
+const LOAD_PROTOCOL: NftExpression = { kind: 'meta', key: 'l4proto', to: 1 };
+const LOAD_INTERFACE: Readonly<Record<Side, NftExpression>> = {
+  src: { kind: 'meta', key: 'iifname', to: 1 },
+  dst: { kind: 'meta', key: 'oifname', to: 1 },
+};
+/** Where source and destination stand in the header (RFC 791, RFC 8200); into register 1 or 2. */
+const LOAD_ADDRESS: Readonly<Record<Family, Record<Side, NftExpression[]>>> = {
+  4: { src: loadsOf('network', 12, 4), dst: loadsOf('network', 16, 4) },
+  6: { src: loadsOf('network', 8, 16), dst: loadsOf('network', 24, 16) },
+};
+const LOAD_PORT: Readonly<Record<Side, NftExpression>> = {
+  src: loadsOf('transport', 0, 2)[0]!,
+  dst: loadsOf('transport', 2, 2)[0]!,
+};
+
 interface Body {
   readonly expressions: readonly NftExpression[];
   readonly text: string;
@@ -127,6 +144,7 @@ const RANKS: Partial<Record<Condition['kind'], number>> = { ports: -1, connectio
 const rank = ({ kind }: Condition): number => RANKS[kind] ?? 0;
 
 function cheapestFirst(rule: ChainRule): ChainRule {
+  if (rule.conditions.every((each, i) => i === 0 || rank(rule.conditions[i - 1]!) <= rank(each))) return rule;
   return { ...rule, conditions: rule.conditions.toSorted((a, b) => rank(a) - rank(b)) };
 }
 
@@ -137,7 +155,7 @@ function renderRule(written: ChainRule, family: Family, isCounted = countsPacket
       ...rule.conditions.flatMap((condition, i) =>
         renderCondition(condition, family, rule.conditions[i - 1]),
       ),
-      ...(isCounted ? [{ kind: 'counter' } as const] : []),
+      ...(isCounted ? [COUNTER] : []),
       ...renderVerdict(rule.verdict),
     ],
     text: ruleText(rule, family, isCounted),
@@ -190,7 +208,7 @@ function renderCondition(
     case 'interface':
       return [loadInterface(condition.side), compare(condition, interfaceBytes(condition.pattern))];
     case 'protocol':
-      return [{ kind: 'meta', key: 'l4proto', to: 1 }, compare(condition, Buffer.from([condition.protocol]))];
+      return [LOAD_PROTOCOL, compare(condition, Buffer.from([condition.protocol]))];
     case 'net':
       return renderNet(condition, family);
     case 'set': {
@@ -201,13 +219,15 @@ function renderCondition(
       return [...load, { kind: 'in-set', from: 1, negated: condition.negated, set: condition.set }];
     }
     case 'ports': {
-      const load = loadTransport(condition.side === 'src' ? 0 : 2, 2);
-      return [load, { kind: 'in-ranges', from: 1, negated: condition.negated, ranges: condition.ports }];
+      return [
+        LOAD_PORT[condition.side],
+        { kind: 'in-ranges', from: 1, negated: condition.negated, ranges: condition.ports },
+      ];
     }
     case 'icmp': {
       const { type, code } = condition;
       const value = code === null ? [type] : [type, code];
-      return [loadTransport(0, value.length), compare(condition, Buffer.from(value))];
+      return [loadsOf('transport', 0, value.length)[0]!, compare(condition, Buffer.from(value))];
     }
     case 'connection': {
       const names = { RELATED: 'related', ESTABLISHED: 'established', INVALID: 'invalid' } as const;
@@ -247,23 +267,19 @@ function loadPair(side: Side, family: Family): NftExpression[] {
 }
 
 function loadInterface(side: Side): NftExpression {
-  return { kind: 'meta', key: side === 'src' ? 'iifname' : 'oifname', to: 1 };
+  return LOAD_INTERFACE[side];
 }
 
-/** Where source and destination stand in the header (RFC 791, RFC 8200). */
-function loadAddress(side: Side, family: Family, to: number): NftExpression {
-  const lengthBytes = addressBits(family) / 8;
-  const source = family === 4 ? 12 : 8;
-  const offsetBytes = side === 'src' ? source : source + lengthBytes;
-  return { kind: 'payload', base: 'network', offsetBytes, lengthBytes, to };
-}
-
-function loadTransport(offsetBytes: number, lengthBytes: number): NftExpression {
-  return { kind: 'payload', base: 'transport', offsetBytes, lengthBytes, to: 1 };
+function loadAddress(side: Side, family: Family, to: 1 | 2): NftExpression {
+  return LOAD_ADDRESS[family][side][to - 1]!;
 }
 
 function compare({ negated }: { readonly negated: boolean }, value: Uint8Array): NftExpression {
   return { kind: 'compare', from: 1, negated, value };
+}
+
+function loadsOf(base: 'network' | 'transport', offsetBytes: number, lengthBytes: number): NftExpression[] {
+  return [1, 2].map((to) => ({ kind: 'payload', base, offsetBytes, lengthBytes, to }));
 }
 
 /** `nctl+` is a beginning, as iptables writes it; else the whole name, padded as the kernel holds it. */

@@ -4,7 +4,7 @@
  * In: the rendered rules of a chain. Out: one hash each, over the chain's name and all rules up to that one, so that a rule
  * that was changed, moved or lost shows. Never: a hash that depends on what the kernel prints back.
  */
-import { createHash } from 'node:crypto';
+import { hash as hashOnce } from 'node:crypto';
 
 /** @param rules as rendered, without their comments' marks; in order */
 export function chainHashes(chain: string, rules: readonly string[]): string[] {
@@ -31,5 +31,5 @@ export function hashInComment(comment: string): string | null {
 }
 
 function digest(text: string): string {
-  return createHash('sha256').update(text).digest('hex').slice(0, 16);
+  return hashOnce('sha256', text, 'hex').slice(0, 16);
 }

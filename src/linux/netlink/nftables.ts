@@ -5,7 +5,7 @@
  */
 import { invalid } from '../../lib/errors.ts';
 import type { Family } from '../../model/ip.ts';
-import type { NftHook, NftRequest, NftSetSpec } from '../nftables-port.ts';
+import type { NftExpression, NftHook, NftRequest, NftSetSpec } from '../nftables-port.ts';
 import { AF } from './address.ts';
 import { type ByteWriter, NLA_F_NESTED } from './attribute.ts';
 import { type MessageBatch, NLM_F_ACK, NLM_F_CREATE } from './message.ts';
@@ -48,6 +48,10 @@ export const MAX_PAIRS = 65_536;
 /** Well below the 64 KiB that an attribute can hold. */
 const ELEMENTS_PER_MESSAGE = 500;
 
+/** Expressions that were met before in the transaction, by identity: most rules load the same things. */
+type Encoded = Map<NftExpression, Buffer>;
+const SHARED: ReadonlySet<NftExpression['kind']> = new Set(['meta', 'payload', 'counter']);
+
 /** A request, or the part of one that fits a message. */
 export interface NftPart {
   readonly request: NftRequest;
@@ -83,9 +87,10 @@ export function writeTransaction(batch: MessageBatch, parts: readonly NftPart[])
     });
     positions.push(null);
   };
+  const known: Encoded = new Map();
   frame(BATCH_BEGIN);
   for (const [i, { request, position }] of parts.entries()) {
-    writeRequest(batch, request, i === parts.length - 1 ? NLM_F_ACK : 0);
+    writeRequest(batch, request, i === parts.length - 1 ? NLM_F_ACK : 0, known);
     while (positions.length < batch.count) positions.push(position);
   }
   frame(BATCH_END);
@@ -108,10 +113,10 @@ export function checkNftRequest(request: NftRequest): void {
   }
 }
 
-function writeRequest(batch: MessageBatch, request: NftRequest, acknowledge: number): void {
+function writeRequest(batch: MessageBatch, request: NftRequest, acknowledge: number, known: Encoded): void {
   const { family, table } = request;
   if (request.kind === 'rule-add') {
-    writeRule(batch, request, acknowledge);
+    writeRule(batch, request, acknowledge, known);
     return;
   }
   const create = request.kind.endsWith('-add') ? NLM_F_CREATE : 0;
@@ -166,6 +171,7 @@ function writeRule(
   batch: MessageBatch,
   { family, table, chain, rule }: NftRequest & { kind: 'rule-add' },
   acknowledge: number,
+  known: Encoded,
 ): void {
   const ids = rule.expressions.map((expression, i) => {
     const set = portSetOf(expression, batch.count + 1);
@@ -177,7 +183,16 @@ function writeRule(
     writer.attributeText(1, table);
     writer.attributeText(2, chain);
     writer.nested(4 | NLA_F_NESTED, () => {
-      for (const [i, expression] of rule.expressions.entries()) writeExpression(writer, expression, ids[i]!);
+      for (const [i, expression] of rule.expressions.entries()) {
+        const bytes = known.get(expression);
+        if (bytes !== undefined) {
+          writer.raw(bytes);
+          continue;
+        }
+        const start = writer.length;
+        writeExpression(writer, expression, ids[i]!);
+        if (SHARED.has(expression.kind)) known.set(expression, Buffer.from(writer.bytes().subarray(start)));
+      }
     });
     writer.attribute(7, commentBytes(rule.comment));
   });
