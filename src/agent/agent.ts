@@ -10,11 +10,13 @@
  * In: the ports and the configuration. Out: an Attacher for the protocol fronts, status. Never: a kernel write before in-sync.
  */
 
+import { isDeepStrictEqual } from 'node:util';
 import { Backends } from '../dataplane/choose-backend.ts';
 import { EndpointWiring } from '../dataplane/endpoint-wiring.ts';
 import { ForeignWiring } from '../dataplane/foreign-wiring.ts';
 import { MacvlanWiring } from '../dataplane/macvlan-wiring.ts';
 import { PolicyDataplane } from '../dataplane/policy-dataplane.ts';
+import { RateLimiter } from '../dataplane/rate-limits.ts';
 import type { Wirings } from '../dataplane/wirings.ts';
 import { AddressBook } from '../ipam/address-book.ts';
 import { defaultCollectOptions } from '../ipam/collect.ts';
@@ -76,6 +78,7 @@ export class Agent {
   readonly #wiring: EndpointWiring;
   readonly #bgp: Bgp;
   readonly #wirings: Wirings;
+  readonly #limiter: RateLimiter;
   readonly #picture: Picture;
   readonly #syncer: Syncer;
   readonly #startedAt: Date;
@@ -86,6 +89,8 @@ export class Agent {
   #timers: Timer[] = [];
   #upkeep: Upkeep | null = null;
   #nextPolicyRetry = 0;
+  /** Rate limits that changed and are on their way to the kernel. */
+  #limiting: Promise<unknown> = Promise.resolve();
   #isRegistered = false;
   #stopped = false;
 
@@ -112,6 +117,7 @@ export class Agent {
       macvlan: new MacvlanWiring(linux, nodeAddresses(config), clock, logger),
       foreign: new ForeignWiring(linux),
     };
+    this.#limiter = new RateLimiter(linux);
     this.#bgp = new Bgp(parts);
     this.#connections = new ConnectionFlush({
       engine: this.#engine,
@@ -183,6 +189,7 @@ export class Agent {
       ipam: this.ipam,
       endpoints: this.#endpoints,
       wirings: this.#wirings,
+      limiter: this.#limiter,
       policy: this.#policy,
       now: () => new Date(this.#parts.clock.now()),
     });
@@ -194,6 +201,7 @@ export class Agent {
       endpoints: this.#endpoints,
       attachments,
       wirings: this.#wirings,
+      limiter: this.#limiter,
       confirmMassDeletion: config.dataplane.confirmMassDeletion,
     });
     this.#upkeep = upkeep;
@@ -219,7 +227,7 @@ export class Agent {
     await this.#attachments?.idle();
     await this.#bgp.stop();
     this.#syncer.stop();
-    for (const wiring of Object.values(this.#wirings)) wiring.close();
+    for (const part of [...Object.values(this.#wirings), this.#limiter]) part.close();
     await this.#parts.store.close();
   }
 
@@ -229,6 +237,7 @@ export class Agent {
       await this.#gate.passed(revision);
       await this.#policy.flush();
       await this.#connections.done;
+      await this.#limiting;
     });
   }
 
@@ -305,7 +314,14 @@ export class Agent {
   #onOwnEndpoint(id: string, before: Endpoint | null, now: Endpoint | null): void {
     if (now !== null) this.#afterSync(() => this.#wiring.loosenReversePath(now));
     const attachments = this.#attachments;
-    if (attachments === null || attachments.isBusy(id)) return;
+    if (attachments === null) return;
+    if (before !== null && now !== null && !isDeepStrictEqual(before.rateLimits, now.rateLimits)) {
+      const limited = attachments.limit(id);
+      limited.catch((error: unknown) => this.#report('rate limits', error));
+      this.#limiting = Promise.all([this.#limiting.catch(() => undefined), limited]);
+      this.#limiting.catch(() => undefined);
+    }
+    if (attachments.isBusy(id)) return;
     if (now !== null) {
       if (before === null) this.#upkeep?.schedule();
       return;

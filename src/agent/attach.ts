@@ -6,6 +6,7 @@
  * endpoint at once, a container's interface up before its policy is in the kernel, an address released before its link is gone.
  */
 
+import type { RateLimiter } from '../dataplane/rate-limits.ts';
 import { reopen } from '../dataplane/reopen.ts';
 import { asNetctlError, NetctlError } from '../lib/errors.ts';
 import { KeyedQueue } from '../lib/keyed-queue.ts';
@@ -18,6 +19,7 @@ import {
   type AttachRequest,
   endpointId,
   hostInterfaceName,
+  queueInterfaceName,
 } from '../model/attachment.ts';
 import type { Delegate } from '../model/delegate.ts';
 import type { Address } from '../model/ip.ts';
@@ -28,6 +30,7 @@ import { type RegistrationParts, Registrations } from './registrations.ts';
 
 export interface AttachParts extends RegistrationParts {
   readonly linux: Linux;
+  readonly limiter: RateLimiter;
   /** Gives addresses back to the plugin that gave them. @throws when it refuses */
   releaseDelegate(
     id: AttachmentId & { readonly netns: { readonly path: string } },
@@ -71,6 +74,7 @@ export class Attachments implements Attacher {
     const netns = this.#parts.linux.openNetns(expected.netnsOpen);
     try {
       const problems = await this.#parts.wirings[endpoint.kind].inspect(endpoint, netns);
+      problems.push(...(await this.#parts.limiter.inspect(endpoint, netns)));
       for (const address of endpoint.addresses) {
         if (!expected.addresses.includes(address)) problems.push(`address ${address} is not in prevResult`);
       }
@@ -118,11 +122,25 @@ export class Attachments implements Attacher {
     return this.#queue.run(id, () => this.#repair(id));
   }
 
+  /** Brings the rate limits to what the record says. @throws LINK */
+  limit(id: string): Promise<void> {
+    return this.#queue.run(id, async () => {
+      const endpoint = this.#parts.endpoints.get(id)?.value;
+      const netns = endpoint === undefined ? null : this.#reopen(endpoint);
+      if (endpoint === undefined || netns === null) return;
+      try {
+        await this.#parts.limiter.apply(endpoint, netns);
+      } finally {
+        netns.close();
+      }
+    });
+  }
+
   /** Takes away what the kernel has of an endpoint whose record is gone. */
   tearDown(id: string, endpoint: Endpoint): Promise<void> {
     return this.#queue.run(id, async () => {
       if (this.#parts.endpoints.get(id) !== undefined) return;
-      await this.#parts.wirings[endpoint.kind].unmake(endpoint);
+      await this.#unmake(endpoint);
       for (const address of endpoint.addresses) await this.#parts.linux.conntrack.flushAddress(address);
     });
   }
@@ -134,6 +152,10 @@ export class Attachments implements Attacher {
 
   isBusyLink(hostInterface: string): boolean {
     return [...this.#queue.keys()].some((id) => hostInterfaceName(id) === hostInterface);
+  }
+
+  isBusyQueue(name: string): boolean {
+    return [...this.#queue.keys()].some((id) => queueInterfaceName(hostInterfaceName(id)) === name);
   }
 
   /** Frees what is over (cooldowns, reservations, retentions), then blocks of this node that have none left. */
@@ -214,11 +236,16 @@ export class Attachments implements Attacher {
 
   /** The commit has put the endpoint into the policy's desired state; it is in the kernel before the container's link goes up. */
   async #wire(endpoint: Endpoint, netns: Netns, undo: UndoStack): Promise<void> {
-    const { policy, wirings } = this.#parts;
-    const wiring = wirings[endpoint.kind];
+    const { policy, wirings, limiter } = this.#parts;
     await policy.flush();
-    undo.push('remove the link', () => wiring.unmake(endpoint));
-    await wiring.make(endpoint, netns);
+    undo.push('remove the link', () => this.#unmake(endpoint));
+    await wirings[endpoint.kind].make(endpoint, netns);
+    if (endpoint.rateLimits !== null) await limiter.apply(endpoint, netns);
+  }
+
+  async #unmake(endpoint: Endpoint): Promise<void> {
+    await this.#parts.wirings[endpoint.kind].unmake(endpoint);
+    await this.#parts.limiter.remove(endpoint);
   }
 
   async #detach(id: string, endpoint: Endpoint | undefined): Promise<void> {
@@ -227,7 +254,7 @@ export class Attachments implements Attacher {
       await wirings.routed.remove(hostInterfaceName(id));
       return;
     }
-    await wirings[endpoint.kind].unmake(endpoint);
+    await this.#unmake(endpoint);
     if (endpoint.delegate !== null) await this.#parts.releaseDelegate(endpoint, endpoint.delegate);
     for (const address of endpoint.addresses) await linux.conntrack.flushAddress(address);
     await this.#registrations.leave(id, endpoint, true);
@@ -253,7 +280,7 @@ export class Attachments implements Attacher {
     const undo = new UndoStack();
     try {
       if (this.#parts.wirings[endpoint.kind].stands(endpoint, netns)) return 'stands';
-      await this.#parts.wirings[endpoint.kind].unmake(endpoint);
+      await this.#unmake(endpoint);
       await this.#wire(endpoint, netns, undo);
       return 'remade';
     } catch (error) {

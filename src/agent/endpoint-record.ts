@@ -49,7 +49,7 @@ export function endpointRecord(request: AttachRequest, proposal: Proposal, facts
     profiles: [...facts.profiles],
     labels: { ...request.labels },
     extraSources: [...request.extraSources],
-    rateLimits: null,
+    rateLimits: request.rateLimits,
     netns: { path: request.netns.path, ...facts.netns },
     bootId: facts.bootId,
     createdAt: facts.now.toISOString(),

@@ -6,6 +6,7 @@
  * be repaired or is held back, for the status. Never: an endpoint touched that a request is working on; most of a host's links
  * removed because the store looks empty, unless an operator said so.
  */
+import type { RateLimiter } from '../dataplane/rate-limits.ts';
 import type { Wirings } from '../dataplane/wirings.ts';
 import type { AddressBook } from '../ipam/address-book.ts';
 import { lostEndpoints } from '../ipam/lost.ts';
@@ -13,6 +14,7 @@ import type { Clock, Timer } from '../lib/clock.ts';
 import { asNetctlError } from '../lib/errors.ts';
 import type { Logger } from '../lib/logger.ts';
 import type { LinkEvent, Linux } from '../linux/ports.ts';
+import { queueInterfaceName, queueInterfacePrefix } from '../model/attachment.ts';
 import type { Cidr } from '../model/ip.ts';
 import type { Attachments } from './attach.ts';
 import type { EndpointTable } from './endpoint-table.ts';
@@ -24,6 +26,7 @@ export interface UpkeepParts {
   readonly endpoints: EndpointTable;
   readonly attachments: Attachments;
   readonly wirings: Wirings;
+  readonly limiter: RateLimiter;
   readonly linux: Linux;
   readonly clock: Clock;
   readonly logger: Logger;
@@ -78,7 +81,8 @@ export class Upkeep {
   onLinkEvent(event: LinkEvent): void {
     const { endpoints, attachments } = this.#parts;
     if (event.kind === 'changed') return;
-    const isOurs = event.kind !== 'gone' || endpoints.hasLink(event.name);
+    const isOurs =
+      event.kind !== 'gone' || endpoints.hasLink(event.name) || event.name.startsWith(queueInterfacePrefix);
     if (isOurs && !(event.kind === 'gone' && attachments.isBusyLink(event.name))) this.schedule();
   }
 
@@ -95,6 +99,18 @@ export class Upkeep {
     for (const name of remove) {
       logger.warn({ link: name }, 'removing a link that no endpoint has');
       await linux.deleteLink(links.get(name)?.index ?? 0);
+    }
+    await this.#removeUnknownQueues();
+  }
+
+  /** Whose endpoint's link went without them; they hold nothing up but themselves. */
+  async #removeUnknownQueues(): Promise<void> {
+    const { wirings, limiter, linux, attachments, logger } = this.#parts;
+    const used = new Set([...(await wirings.routed.links()).keys()].map(queueInterfaceName));
+    for (const [name, { index }] of await limiter.queues()) {
+      if (used.has(name) || attachments.isBusyQueue(name)) continue;
+      logger.warn({ link: name }, 'removing a queue interface that no endpoint has');
+      await linux.deleteLink(index);
     }
   }
 
@@ -115,6 +131,21 @@ export class Upkeep {
       this.#ownBlocks(),
     );
     if (changed.length > 0) logger.warn({ changed }, 'repaired links and routes');
+    await this.#repairLimits();
+  }
+
+  async #repairLimits(): Promise<void> {
+    const { endpoints, attachments, limiter, logger } = this.#parts;
+    const settled = [...endpoints.all()].filter(([id]) => !attachments.isBusy(id));
+    for (const id of await limiter.wrong(settled.map(([id, { value }]) => [id, value] as const))) {
+      try {
+        await attachments.limit(id);
+        logger.warn({ endpoint: id }, 'repaired rate limits');
+      } catch (error) {
+        this.#missing.set(id, asNetctlError(error).message);
+        this.#report('rate limits', error);
+      }
+    }
   }
 
   /** An address that is another's by now must not be answered for here; one that has just vanished needs proof, if it is many. */

@@ -5,6 +5,7 @@
  * refused by the agent.
  */
 import type { EndpointItem, EndpointProfiles, EndpointSet } from '../api/schemas.ts';
+import { parseRate, rateText } from '../model/rate-limits.ts';
 import { type Changed, printChange } from './change.ts';
 import { segment } from './client.ts';
 import { type Command, UsageError } from './command.ts';
@@ -94,7 +95,47 @@ export const endpointCommands: readonly Command[] = [
       await printChange(output, 'endpoint', id, `endpoint ${id} set`, changed);
     },
   },
+  {
+    words: 'endpoint limit ENDPOINT',
+    options: {
+      in: {
+        type: 'text',
+        value: 'RATE',
+        help: 'what it may receive: 100mbit, 64kbit, 1.5gbit; `none` for no limit',
+      },
+      out: { type: 'text', value: 'RATE', help: 'what it may send' },
+      node: { type: 'text', value: 'NODE', help: 'the node that it is on' },
+    },
+    help: 'Limit the rate of an endpoint, at once; what is not named stays.',
+    async run({ args, api, output }) {
+      const [into, out] = [args.optionalText('in'), args.optionalText('out')];
+      if (into === undefined && out === undefined) throw new UsageError('say what to limit: --in or --out');
+      const rateLimits = {
+        ...(into === undefined ? {} : { inBitsPerSecond: rate(into, '--in') }),
+        ...(out === undefined ? {} : { outBitsPerSecond: rate(out, '--out') }),
+      };
+      const node = args.optionalText('node');
+      const query = node === undefined ? '' : `?node=${encodeURIComponent(node)}`;
+      const path = `/v1/endpoints/${segment(args.text('ENDPOINT'))}${query}`;
+      const body = { rateLimits } satisfies EndpointSet;
+      const changed = await api().send<Changed<EndpointItem>>('PATCH', path, body);
+      const { id } = changed.item;
+      await printChange(output, 'endpoint', id, `endpoint ${id}: ${limitsText(changed.item)}`, changed);
+    },
+  },
 ];
+
+function rate(text: string, option: string): number | null {
+  try {
+    return parseRate(text, option);
+  } catch (error) {
+    throw new UsageError((error as Error).message);
+  }
+}
+
+function limitsText({ rateLimits }: EndpointItem): string {
+  return `in ${rateText(rateLimits?.inBitsPerSecond)}, out ${rateText(rateLimits?.outBitsPerSecond)}`;
+}
 
 /** `none` alone is the empty list. */
 function given(list: string[] | undefined): string[] | undefined {
@@ -115,8 +156,7 @@ async function showDetailed(output: Output, endpoints: readonly EndpointItem[]):
   if (endpoints.length === 0) return output.note('no endpoints');
   for (const [i, endpoint] of endpoints.entries()) {
     if (i > 0) output.line('');
-    const { netns, rateLimits, labels } = endpoint;
-    const rate = (bits: number | null | undefined): string => (bits == null ? 'unlimited' : `${bits} bit/s`);
+    const { netns, labels } = endpoint;
     await output.one('endpoint', endpoint.id, endpoint, [
       ['Endpoint', endpoint.id],
       ['Node', endpoint.node],
@@ -130,7 +170,7 @@ async function showDetailed(output: Output, endpoints: readonly EndpointItem[]):
       ['Addresses', joined(endpoint.addresses, ', ')],
       ['Profiles', joined(endpoint.profiles, ', ')],
       ['Extra sources', joined(endpoint.extraSources, ', ')],
-      ['Rate in, out', `${rate(rateLimits?.inBitsPerSecond)}, ${rate(rateLimits?.outBitsPerSecond)}`],
+      ['Rate limits', limitsText(endpoint)],
       [
         'Labels',
         joined(

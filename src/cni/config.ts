@@ -38,7 +38,14 @@ const configSchema = z.object({
       ips: texts,
       mac: z.string().nullish(),
       dns: z.object({ servers: texts, searches: texts, options: texts }).nullish(),
-      bandwidth: z.unknown().optional(),
+      bandwidth: z
+        .object({
+          ingressRate: z.number().nullish(),
+          ingressBurst: z.number().nullish(),
+          egressRate: z.number().nullish(),
+          egressBurst: z.number().nullish(),
+        })
+        .nullish(),
       portMappings: z.array(z.unknown()).nullish(),
     })
     .nullish(),
@@ -72,6 +79,10 @@ const knownKeys = [
   'prevResult',
   'runtimeConfig',
   'portMappings',
+  'ingressRate',
+  'ingressBurst',
+  'egressRate',
+  'egressBurst',
   'containerID',
   'extraSources',
   'onRelease',

@@ -11,7 +11,7 @@ import type { Address, Cidr, Family } from '../model/ip.ts';
 import type { Mac } from '../model/mac.ts';
 import type { MacvlanMode } from '../model/macvlan.ts';
 import type { LinkCounters, QdiscInfo, TokenBucket } from './link-kinds.ts';
-import type { Nftables, TraceStep } from './nftables-port.ts';
+import type { Nftables, OpenNftables, TraceStep } from './nftables-port.ts';
 
 /** One host as netctl sees it. `netns` absent means the namespace that the agent runs in. */
 export interface Linux {
@@ -41,7 +41,10 @@ export interface Linux {
   tracePacket(packet: Uint8Array, netns?: Netns): Promise<TraceStep[]>;
   readonly ipsets: IpSets;
   readonly iptables: Iptables;
+  /** Of the agent's namespace. */
   readonly nftables: Nftables;
+  /** Of another one, which may be closed afterwards. */
+  openNftables(netns: Netns): OpenNftables;
   readonly conntrack: Conntrack;
   /**
    * Tells of links that appear, change or vanish in the agent's namespace. `lost` means notifications were dropped
@@ -100,8 +103,8 @@ export interface Routing {
   /** Routes of the main table that carry the protocol number (all protocols if absent). */
   routes(filter?: { protocol?: number }): Promise<RouteInfo[]>;
   neighbours(linkIndex?: number): Promise<NeighbourInfo[]>;
-  /** Queueing disciplines of the link. */
-  qdiscs(linkIndex: number): Promise<QdiscInfo[]>;
+  /** Queueing disciplines of all links, or of one. */
+  qdiscs(linkIndex?: number): Promise<QdiscInfo[]>;
   /** What went through each link since it was made, by index. */
   counters(): Promise<Map<number, LinkCounters>>;
   close(): void;

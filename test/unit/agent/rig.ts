@@ -95,4 +95,5 @@ export const request = (containerId: string, netns = '/ns/a'): AttachRequest => 
   macvlan: null,
   foreignIpam: null,
   foreignLink: null,
+  rateLimits: null,
 });

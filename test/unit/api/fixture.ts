@@ -126,6 +126,8 @@ export function endpoint(overrides: Record<string, Json> = {}): Json {
     interface: 'eth0',
     kind: 'routed',
     macvlan: null,
+    foreignAddresses: false,
+    delegate: null,
     hostInterface: 'nctl0123456789a',
     mac: '02:00:00:00:00:01',
     mtuBytes: 1500,

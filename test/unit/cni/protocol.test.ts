@@ -108,6 +108,7 @@ describe('calls', () => {
       extraSources: [],
       macvlan: null,
       foreignLink: null,
+      rateLimits: null,
       foreignIpam: null,
     });
   });
@@ -253,7 +254,13 @@ describe('calls', () => {
       2,
       /runtimeConfig.portMappings/,
     ],
-    ['bandwidth', { runtimeConfig: { bandwidth: { ingressRate: 1 } } }, {}, 2, /runtimeConfig.bandwidth/],
+    [
+      'a rate below any packet',
+      { runtimeConfig: { bandwidth: { ingressRate: 1 } } },
+      {},
+      7,
+      /runtimeConfig.bandwidth.inBitsPerSecond/,
+    ],
     [
       'profile of 300 characters',
       { profiles: ['x'.repeat(300)] },
