@@ -12,6 +12,7 @@
 
 import { isDeepStrictEqual } from 'node:util';
 import { Backends } from '../dataplane/choose-backend.ts';
+import { readCounters } from '../dataplane/endpoint-counters.ts';
 import { EndpointWiring } from '../dataplane/endpoint-wiring.ts';
 import { ForeignWiring } from '../dataplane/foreign-wiring.ts';
 import { MacvlanWiring } from '../dataplane/macvlan-wiring.ts';
@@ -239,6 +240,14 @@ export class Agent {
       await this.#connections.done;
       await this.#limiting;
     });
+  }
+
+  /** What went through the interfaces of this node's endpoints. */
+  counters() {
+    return readCounters(
+      this.#parts.linux,
+      [...this.#endpoints.all()].map(([id, { value }]) => [id, value] as const),
+    );
   }
 
   /** How often each rule of the profile or policy applied on this host. @throws KernelError */

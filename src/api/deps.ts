@@ -12,6 +12,7 @@ import type { NetctlError } from '../lib/errors.ts';
 import type { Json, Revision, Store } from '../store/store.ts';
 import type { BgpStatus } from './bgp-schemas.ts';
 import type { Caller } from './caller.ts';
+import type { CounterItem } from './counter-schemas.ts';
 import type { Impact, RuleCounts, WhyAnswer } from './explain-schemas.ts';
 import type { AgentStatus, ConfigValue } from './status.ts';
 
@@ -45,6 +46,8 @@ export interface ApiDeps {
   why(query: WhyQuery, isProbed: boolean): Promise<WhyAnswer>;
   /** What would be answered otherwise if these records were written. */
   impact(changes: ReadonlyMap<string, Json | null>): Promise<Impact>;
+  /** What went through the interfaces of this node's endpoints, read now. */
+  counters(): Promise<readonly CounterItem[]>;
   /** How often each rule applied on this host. */
   ruleCounts(kind: 'profile' | 'policy', name: string): Promise<RuleCounts>;
   /** Who is at the other end, and what they may do. */

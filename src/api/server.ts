@@ -17,6 +17,7 @@ import { keepBudgets } from './budget.ts';
 import { admit, type Caller } from './caller.ts';
 import { capacityRoutes } from './capacity.ts';
 import { conflictRoutes } from './conflicts.ts';
+import { counterRoutes } from './counters.ts';
 import type { ApiDeps } from './deps.ts';
 import { documentRoutes } from './documents.ts';
 import { endpointRoutes } from './endpoints.ts';
@@ -86,6 +87,7 @@ export function buildApi(deps: ApiDeps, metrics = new Metrics(deps)): FastifyIns
       profileRoutes,
       documentRoutes,
       endpointRoutes,
+      counterRoutes,
       explainRoutes,
       bgpRoutes,
     ];

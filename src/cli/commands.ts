@@ -14,6 +14,7 @@ import { labCommands } from './lab-commands.ts';
 import { nodeCommands } from './node-commands.ts';
 import { poolCommands } from './pool-commands.ts';
 import { profileCommands } from './profile-commands.ts';
+import { topCommands } from './top-command.ts';
 import { transferCommands } from './transfer-commands.ts';
 import { whyCommands } from './why-command.ts';
 
@@ -23,6 +24,7 @@ export const commands: readonly Command[] = [
   ...ipamCommands,
   ...transferCommands,
   ...endpointCommands,
+  ...topCommands,
   ...documentCommands,
   ...whyCommands,
   ...agentCommands,

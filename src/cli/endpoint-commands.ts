@@ -4,6 +4,7 @@
  * In: arguments. Out: requests to the API and what they answer. Never: an endpoint guessed: an id that may mean several is
  * refused by the agent.
  */
+import type { CounterItem, CounterList } from '../api/counter-schemas.ts';
 import type { EndpointItem, EndpointProfiles, EndpointSet } from '../api/schemas.ts';
 import { parseRate, rateText } from '../model/rate-limits.ts';
 import { type Changed, printChange } from './change.ts';
@@ -15,7 +16,10 @@ import { joined } from './table.ts';
 /** Container ids are long; docker and crictl show as much. */
 const CONTAINER_CHARACTERS = 13;
 
-const endpointView: View<EndpointItem> = {
+/** Of the endpoints of the node that was asked. */
+type Counted = ReadonlyMap<string, CounterItem>;
+
+const endpointView = (counters: Counted): View<EndpointItem> => ({
   kind: 'endpoint',
   name: ({ id }) => id,
   columns: [
@@ -29,9 +33,22 @@ const endpointView: View<EndpointItem> = {
     { header: 'HOST-INTERFACE', value: ({ hostInterface }) => hostInterface, wide: true },
     { header: 'MAC', value: ({ mac }) => mac, wide: true },
     { header: 'MTU', value: ({ mtuBytes }) => mtuBytes, wide: true, alignRight: true },
+    { header: 'LIMITS', value: limitsText, wide: true },
+    {
+      header: 'IN-BYTES',
+      value: ({ id }) => counters.get(id)?.inBytes ?? null,
+      wide: true,
+      alignRight: true,
+    },
+    {
+      header: 'OUT-BYTES',
+      value: ({ id }) => counters.get(id)?.outBytes ?? null,
+      wide: true,
+      alignRight: true,
+    },
     { header: 'CREATED', value: ({ createdAt }) => createdAt, wide: true },
   ],
-};
+});
 
 export const endpointCommands: readonly Command[] = [
   {
@@ -45,8 +62,12 @@ export const endpointCommands: readonly Command[] = [
       const node = args.optionalText('node');
       const path = node === undefined ? '/v1/endpoints' : `/v1/endpoints?node=${encodeURIComponent(node)}`;
       const { items } = await api().send<{ items: EndpointItem[] }>('GET', path);
-      if (args.flag('detailed') && output.forPeople) await showDetailed(output, items);
-      else await output.list(endpointView, items);
+      const isDetailed = args.flag('detailed') === true && output.forPeople;
+      const isCounted = items.length > 0 && (isDetailed || output.format === 'wide');
+      const read = isCounted ? (await api().send<CounterList>('GET', '/v1/counters')).items : [];
+      const counters: Counted = new Map(read.map((item) => [item.endpoint, item]));
+      if (isDetailed) await showDetailed(output, items, counters);
+      else await output.list(endpointView(counters), items);
     },
   },
   {
@@ -137,6 +158,15 @@ function limitsText({ rateLimits }: EndpointItem): string {
   return `in ${rateText(rateLimits?.inBitsPerSecond)}, out ${rateText(rateLimits?.outBitsPerSecond)}`;
 }
 
+function counterLines(counters: CounterItem | undefined): [string, string][] {
+  if (counters === undefined) return [];
+  const { inPackets, inBytes, inDropped, outPackets, outBytes, outDropped } = counters;
+  return [
+    ['Received', `${inPackets} packets, ${inBytes} bytes, ${inDropped} dropped`],
+    ['Sent', `${outPackets} packets, ${outBytes} bytes, ${outDropped} dropped`],
+  ];
+}
+
 /** `none` alone is the empty list. */
 function given(list: string[] | undefined): string[] | undefined {
   return list?.length === 1 && list[0] === 'none' ? [] : list;
@@ -152,7 +182,11 @@ function labelsOf(pairs: readonly string[] | undefined): Record<string, string> 
   return Object.fromEntries(entries);
 }
 
-async function showDetailed(output: Output, endpoints: readonly EndpointItem[]): Promise<void> {
+async function showDetailed(
+  output: Output,
+  endpoints: readonly EndpointItem[],
+  counters: Counted,
+): Promise<void> {
   if (endpoints.length === 0) return output.note('no endpoints');
   for (const [i, endpoint] of endpoints.entries()) {
     if (i > 0) output.line('');
@@ -171,6 +205,7 @@ async function showDetailed(output: Output, endpoints: readonly EndpointItem[]):
       ['Profiles', joined(endpoint.profiles, ', ')],
       ['Extra sources', joined(endpoint.extraSources, ', ')],
       ['Rate limits', limitsText(endpoint)],
+      ...counterLines(counters.get(endpoint.id)),
       [
         'Labels',
         joined(

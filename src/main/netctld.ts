@@ -107,6 +107,7 @@ async function run(config: Config, settings: readonly Setting[], logger: Logger)
     applied: (revision) => agent.applied(revision),
     why: (query, isProbed) => questions.why(query, isProbed),
     impact: (changes) => questions.impact(changes),
+    counters: () => agent.counters(),
     ruleCounts: (kind, name) => agent.ruleCounts(kind, name),
     callerOf,
     onForced: (change) => logger.warn({ ...change }, 'forced change of an address'),

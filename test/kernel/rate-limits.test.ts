@@ -1,5 +1,8 @@
 /** Rate limits of routed and macvlan endpoints, from the runtime and changed live, measured by TCP between siblings. */
 import assert from 'node:assert/strict';
+import { once } from 'node:events';
+import { get, type IncomingMessage } from 'node:http';
+import { text } from 'node:stream/consumers';
 import { after, afterEach, before, describe, test } from 'node:test';
 import { type Conflist, Container } from '../../lab/container.ts';
 import { Host } from '../../lab/host.ts';
@@ -119,6 +122,39 @@ describe('rate limits', () => {
     });
   }
 
+  test('counters: of the container, whatever kind; shown, summed up by top, and told to Prometheus', async () => {
+    for (const kind of ['routed', 'macvlan'] as const) {
+      const [one, two] = [await join(kind, 'one'), await join(kind, 'two')];
+      await two.container.sink([80]);
+      await one.container.rate({ address: two.address, port: 80 }, 1000);
+      const detailed = await host.mustNetctl(['endpoint', 'show', '--detailed']);
+      assert.match(detailed, /Received: +\d+ packets, \d+ bytes, \d+ dropped/);
+      const sending = one.container.rate({ address: two.address, port: 80 }, 3000);
+      const flows = JSON.parse(await host.mustNetctl(['top', '--once', '-o', 'json'])) as Record<
+        string,
+        number
+      >[];
+      await sending;
+      const of = ({ address }: typeof one) =>
+        flows.find(({ addresses }) => (addresses as unknown as string[]).includes(address))!;
+      assert.ok(of(one)['outBytes']! > 1e7 && of(one)['outBytes']! > 5 * of(one)['inBytes']!);
+      assert.ok(of(two)['inBytes']! > 1e7);
+      assert.ok(of(two)['inBitsPerSecond']! > 10 * megabit, JSON.stringify(of(two)));
+      assert.ok(
+        flows[0]!['inBitsPerSecond']! + flows[0]!['outBitsPerSecond']! > 10 * megabit,
+        'the busiest is first',
+      );
+      const table = await host.mustNetctl(['top', '--once', '--interval', '0.2']);
+      assert.match(table, /^ENDPOINT +CONTAINER +INTERFACE +ADDRESSES +IN\/S +OUT\/S/);
+      const metrics = await metricsOf(host.apiSocket);
+      const id = String(of(two)['endpoint']);
+      assert.match(
+        metrics,
+        new RegExp(`netctl_endpoint_receive_bytes_total\\{endpoint="${id}",interface="eth0"\\} \\d{8}`),
+      );
+    }
+  });
+
   test('the queue interface that a dead agent left goes at the next start, the limits that are right stay', async () => {
     const { container } = await join('routed', 'kept', { egressRate: 50 * megabit });
     await host.mustExec(['ip', 'link', 'add', 'nctl-0123456789', 'type', 'ifb']);
@@ -149,3 +185,8 @@ describe('rate limits', () => {
     assert.match(refused.stderr, /12furlongs/);
   });
 });
+
+async function metricsOf(socketPath: string): Promise<string> {
+  const [response] = (await once(get({ socketPath, path: '/metrics' }), 'response')) as [IncomingMessage];
+  return text(response);
+}

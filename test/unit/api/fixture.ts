@@ -40,6 +40,20 @@ export const healthy: AgentStatus = {
   guard: { held: [] },
 };
 
+export const counterItem = {
+  endpoint: 'ep1',
+  network: 'edge',
+  containerId: '0123456789abcdef0123',
+  interface: 'eth0',
+  addresses: ['10.1.0.7'],
+  inPackets: 3,
+  inBytes: 3000,
+  inDropped: 0,
+  outPackets: 4,
+  outBytes: 4000,
+  outDropped: 1,
+};
+
 export const whyAnswer: WhyAnswer = {
   probe: null,
   allowed: false,
@@ -106,6 +120,7 @@ export function makeApi(overrides: Partial<ApiDeps> = {}): Fixture {
     },
     why: async () => whyAnswer,
     impact: async () => ({ changes: [], more: 0, complete: true }),
+    counters: async () => [counterItem],
     ruleCounts: async () => ({ inbound: [], outbound: [] }),
     callerOf: () => localCaller('uid 0, process 4712'),
     onForced: (change) => forced.push(change),
