@@ -188,6 +188,7 @@ function member(index: number): Write {
     labels: { app: 'shop', tier: 'front' },
     extraSources: [],
     rateLimits: null,
+    attachedBy: 'runtime',
     netns: { path: '/run/netns/x', device: 1, inode: 1 },
     bootId: 'boot',
     createdAt: '2026-01-01T00:00:00Z',

@@ -27,7 +27,7 @@ import type { Clock, Timer } from '../lib/clock.ts';
 import { asNetctlError } from '../lib/errors.ts';
 import type { Logger } from '../lib/logger.ts';
 import type { Bird } from '../linux/bird.ts';
-import type { Linux } from '../linux/ports.ts';
+import type { Linux, NetnsIdentity } from '../linux/ports.ts';
 import { hostInterfaceName } from '../model/attachment.ts';
 import type { Address } from '../model/ip.ts';
 import type { Endpoint } from '../model/records.ts';
@@ -248,6 +248,11 @@ export class Agent {
       this.#parts.linux,
       [...this.#endpoints.all()].map(([id, { value }]) => [id, value] as const),
     );
+  }
+
+  /** Endpoints of this node in the namespace. */
+  endpointsIn(netns: NetnsIdentity) {
+    return this.#endpoints.inNetns(netns);
   }
 
   /** How often each rule of the profile or policy applied on this host. @throws KernelError */

@@ -89,7 +89,9 @@ export class Attachments implements Attacher {
 
   async collect(network: string, valid: readonly Omit<AttachmentId, 'network'>[]): Promise<void> {
     const keep = new Set(valid.map((attachment) => endpointId({ ...attachment, network })));
-    const stale = this.#parts.endpoints.ofNetwork(network).filter(([id]) => !keep.has(id));
+    const stale = this.#parts.endpoints
+      .ofNetwork(network)
+      .filter(([id, { attachedBy }]) => attachedBy === 'runtime' && !keep.has(id));
     const results = await Promise.allSettled(stale.map(([, endpoint]) => this.detach(endpoint)));
     const failed = results
       .filter((result) => result.status === 'rejected')

@@ -4,10 +4,21 @@
  * In: raw values, from YAML or as text. Out: checked values. Never: a key that nobody reads.
  */
 import { hostname } from 'node:os';
-import { invalid } from '../lib/errors.ts';
-import { type Address, familyOf, parseAddress } from '../model/ip.ts';
 import { parseInterfaceName, parseNodeName } from '../model/names.ts';
-import { parseProtocolPort, protocolPortText } from '../model/protocol-port.ts';
+import {
+  absolutePath,
+  boolean,
+  hostAndPort,
+  integer,
+  keyPrefix,
+  labels,
+  nullable,
+  ofFamily,
+  oneOf,
+  ports,
+  text,
+  urls,
+} from './config-values.ts';
 
 export interface Option {
   /** Path in the file. */
@@ -147,6 +158,13 @@ export const options: readonly Option[] = [
     fallback: 'drop',
     doc: "What a container may send to its own host, after its profile's outbound rules; return leaves it to the host's own rules.",
     parse: oneOf('drop', 'accept', 'return'),
+  },
+  {
+    key: 'dataplane.macvlanPrivileged',
+    flag: 'macvlan-privileged',
+    fallback: 'flag',
+    doc: 'A macvlan container with a process that may change its rules (CAP_NET_ADMIN): flag says so in the status, refuse closes it on the parent too.',
+    parse: oneOf('flag', 'refuse'),
   },
   {
     key: 'dataplane.failsafeInbound',
@@ -292,104 +310,11 @@ export const options: readonly Option[] = [
     doc: 'The embedded store and the delete queue; survives a reboot.',
     parse: absolutePath,
   },
+  {
+    key: 'cniConfigDir',
+    flag: 'cni-config-dir',
+    fallback: '/etc/cni/net.d',
+    doc: 'Where `netctl attach` finds networks by their names, as a runtime does.',
+    parse: absolutePath,
+  },
 ];
-
-function oneOf(...accepted: readonly string[]) {
-  return (value: unknown, key: string): string => {
-    if (typeof value !== 'string' || !accepted.includes(value))
-      throw invalid(key, value, accepted.join(' or '));
-    return value;
-  };
-}
-
-function integer(least: number, most: number) {
-  return (value: unknown, key: string): number => {
-    const number = typeof value === 'string' && /^\d+$/.test(value) ? Number(value) : value;
-    if (typeof number !== 'number' || !Number.isInteger(number) || number < least || number > most) {
-      throw invalid(key, value, `a whole number from ${least} to ${most}`);
-    }
-    return number;
-  };
-}
-
-function boolean(value: unknown, key: string): boolean {
-  if (value === true || value === 'true') return true;
-  if (value === false || value === 'false') return false;
-  throw invalid(key, value, 'true or false');
-}
-
-function nullable<T>(parse: (value: unknown, key: string) => T) {
-  return (value: unknown, key: string): T | null => (value === null ? null : parse(value, key));
-}
-
-function ofFamily(family: 4 | 6) {
-  return (value: unknown, key: string): Address => {
-    const address = parseAddress(value, key);
-    if (familyOf(address) !== family) throw invalid(key, value, `an IPv${family} address`);
-    return address;
-  };
-}
-
-function urls(value: unknown, key: string): string[] {
-  const list = typeof value === 'string' ? value.split(',').filter(Boolean) : value;
-  const isUrl = (url: unknown): boolean => typeof url === 'string' && /^https?:\/\/[^\s/,]+$/.test(url);
-  if (!Array.isArray(list) || !list.every(isUrl)) {
-    throw invalid(key, value, 'addresses such as https://10.0.0.1:2379');
-  }
-  return list as string[];
-}
-
-function hostAndPort(value: unknown, key: string): string {
-  const expected = 'an address and a port such as 127.0.0.1:9091 or [fd00::1]:7443';
-  const [, host = '', port = ''] = /^(\[[^\]]+\]|[^:[\]]+):(\d{1,5})$/.exec(String(value)) ?? [];
-  if (Number(port) < 1 || Number(port) > 65535) throw invalid(key, value, expected);
-  try {
-    parseAddress(host.replace(/^\[|\]$/g, ''), key);
-  } catch {
-    throw invalid(key, value, expected);
-  }
-  return String(value);
-}
-
-function keyPrefix(value: unknown, key: string): string {
-  if (typeof value !== 'string' || !/^\/([\w.-]+\/)+$/.test(value))
-    throw invalid(key, value, 'a path such as /netctl/v1/');
-  return value;
-}
-
-function text(value: unknown, key: string): string {
-  if (typeof value !== 'string' || value === '') throw invalid(key, value, 'a text that is not empty');
-  return value;
-}
-
-function absolutePath(value: unknown, key: string): string {
-  // A unix socket's path has at most 107 bytes, and names of up to 16 are made below it.
-  if (typeof value !== 'string' || !/^\/[^\0\n]{0,89}$/.test(value))
-    throw invalid(key, value, 'an absolute path of at most 90 bytes');
-  return value.length > 1 ? value.replace(/\/+$/, '') : value;
-}
-
-function ports(value: unknown, key: string): string[] {
-  const list = typeof value === 'string' ? value.split(',').filter(Boolean) : value;
-  if (!Array.isArray(list)) throw invalid(key, value, 'a list such as [tcp:22, udp:68]');
-  return list.map((text) => protocolPortText(parseProtocolPort(text, key)));
-}
-
-function labels(value: unknown, key: string): Record<string, string> {
-  const expected = 'labels such as {rack: r1} (a flag: rack=r1,zone=a)';
-  if (Array.isArray(value) || (typeof value !== 'string' && typeof value !== 'object'))
-    throw invalid(key, value, expected);
-  const entries =
-    typeof value === 'string'
-      ? value
-          .split(',')
-          .filter(Boolean)
-          .map((pair) => pair.split('='))
-      : Object.entries(value ?? {});
-  for (const entry of entries) {
-    if (entry.length !== 2 || !entry.every((part) => /^[\w./-]{1,253}$/.test(String(part)))) {
-      throw invalid(key, value, expected);
-    }
-  }
-  return Object.fromEntries(entries.map(([name, text]) => [name, String(text)]));
-}

@@ -36,6 +36,7 @@ export interface Config {
     /** Rules of others may stand above our jumps in iptables. */
     readonly foreignFirst: boolean;
     readonly endpointToHost: 'drop' | 'accept' | 'return';
+    readonly macvlanPrivileged: 'flag' | 'refuse';
     /** `tcp:22`; likewise failsafeOutbound. */
     readonly failsafeInbound: readonly string[];
     readonly failsafeOutbound: readonly string[];
@@ -67,6 +68,7 @@ export interface Config {
   readonly log: { readonly level: 'debug' | 'info' | 'warn' | 'error'; readonly format: 'json' | 'text' };
   readonly runDir: string;
   readonly stateDir: string;
+  readonly cniConfigDir: string;
 }
 
 export interface Setting {

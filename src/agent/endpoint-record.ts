@@ -50,6 +50,7 @@ export function endpointRecord(request: AttachRequest, proposal: Proposal, facts
     labels: { ...request.labels },
     extraSources: [...request.extraSources],
     rateLimits: request.rateLimits,
+    attachedBy: request.attachedBy,
     netns: { path: request.netns.path, ...facts.netns },
     bootId: facts.bootId,
     createdAt: facts.now.toISOString(),

@@ -9,6 +9,7 @@ import type { Collected, CollectionRequest } from '../ipam/collection.ts';
 import type { Ipam } from '../ipam/ipam.ts';
 import type { Clock } from '../lib/clock.ts';
 import type { NetctlError } from '../lib/errors.ts';
+import type { Attachment, AttachmentId } from '../model/attachment.ts';
 import type { Json, Revision, Store } from '../store/store.ts';
 import type { BgpStatus } from './bgp-schemas.ts';
 import type { Caller } from './caller.ts';
@@ -46,6 +47,15 @@ export interface ApiDeps {
   why(query: WhyQuery, isProbed: boolean): Promise<WhyAnswer>;
   /** What would be answered otherwise if these records were written. */
   impact(changes: ReadonlyMap<string, Json | null>): Promise<Impact>;
+  /** As an ADD and a DEL of CNI, in a namespace of this node. @throws as they do */
+  attach(request: {
+    readonly target: string;
+    readonly network: string;
+    readonly interface: string | null;
+    readonly profiles: readonly string[];
+    readonly addresses: readonly string[];
+  }): Promise<Attachment>;
+  detach(target: string, name: string): Promise<AttachmentId>;
   /** What went through the interfaces of this node's endpoints, read now. */
   counters(): Promise<readonly CounterItem[]>;
   /** How often each rule applied on this host. */

@@ -11,6 +11,7 @@ import type { z } from 'zod';
 import { NetctlError } from '../lib/errors.ts';
 import { checkJson } from '../model/check.ts';
 import { allocationRoutes } from './allocations.ts';
+import { attachmentRoutes } from './attachments.ts';
 import { batchRoutes } from './batch.ts';
 import { bgpRoutes } from './bgp.ts';
 import { keepBudgets } from './budget.ts';
@@ -88,6 +89,7 @@ export function buildApi(deps: ApiDeps, metrics = new Metrics(deps)): FastifyIns
       documentRoutes,
       endpointRoutes,
       counterRoutes,
+      attachmentRoutes,
       explainRoutes,
       bgpRoutes,
     ];

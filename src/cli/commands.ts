@@ -4,6 +4,7 @@
  * In: the tables of each area. Out: one list. Never: two commands of the same words.
  */
 import { agentCommands } from './agent-commands.ts';
+import { attachCommands } from './attach-commands.ts';
 import { bgpCommands } from './bgp-commands.ts';
 import type { Command } from './command.ts';
 import { completionCommands } from './completion.ts';
@@ -24,6 +25,7 @@ export const commands: readonly Command[] = [
   ...ipamCommands,
   ...transferCommands,
   ...endpointCommands,
+  ...attachCommands,
   ...topCommands,
   ...documentCommands,
   ...whyCommands,

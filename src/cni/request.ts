@@ -141,6 +141,7 @@ function attachRequest(request: Request, config: Config, delegate: Delegate | nu
     extraSources: (cni?.netctl?.extraSources ?? []).map((net) => parseAddressOrCidr(net, 'extraSources')),
     labels: Object.fromEntries((cni?.labels ?? []).map(({ key, value }) => [key, value])),
     rateLimits: bandwidthOf(config),
+    attachedBy: request.env.get('NETCTL_ATTACHED_BY') === 'operator' ? 'operator' : 'runtime',
     macvlan: before === null && !isIpamOnly(request) ? macvlanOf(config) : null,
     foreignLink: isIpamOnly(request)
       ? { hostInterface: null }

@@ -87,6 +87,10 @@ export class EndpointWiring implements Wiring {
     const container = this.#linux.openRouting(netns);
     try {
       container.batch(planContainer(spec));
+    } catch (error) {
+      if (!isErrno(error, 'EEXIST')) throw error;
+      const why = 'the container has a default route already, by another interface';
+      throw new NetctlError('INTERFACE_EXISTS', `${why}: a routed one needs its own`, {}, error);
     } finally {
       container.close();
     }

@@ -45,6 +45,8 @@ export interface AttachRequest extends AttachmentId {
   /** What it may send from besides its addresses. */
   readonly extraSources: readonly Cidr[];
   readonly rateLimits: RateLimits | null;
+  /** Who asked: what an operator attached is no runtime's to collect. */
+  readonly attachedBy: 'runtime' | 'operator';
   /** Sits directly on this wire; null: routed. */
   readonly macvlan: MacvlanAttachment | null;
   /** Gives the addresses instead of our pools. */

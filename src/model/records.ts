@@ -225,6 +225,8 @@ export const endpointSchema = z.strictObject({
   labels: z.record(z.string(), z.string()).default({}),
   extraSources: z.array(cidr).default([]),
   rateLimits: rateLimitsSchema.nullable().default(null),
+  /** What an operator attached is not collected with what a runtime has no more. */
+  attachedBy: z.enum(['runtime', 'operator']).default('runtime'),
   netns: z.strictObject({ path, device: z.int(), inode: z.int() }),
   /** /proc/sys/kernel/random/boot_id of the boot in which it was made. */
   bootId: z.string(),

@@ -96,4 +96,5 @@ export const request = (containerId: string, netns = '/ns/a'): AttachRequest => 
   foreignIpam: null,
   foreignLink: null,
   rateLimits: null,
+  attachedBy: 'runtime',
 });

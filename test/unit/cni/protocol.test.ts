@@ -109,6 +109,7 @@ describe('calls', () => {
       macvlan: null,
       foreignLink: null,
       rateLimits: null,
+      attachedBy: 'runtime',
       foreignIpam: null,
     });
   });
