@@ -15,6 +15,8 @@ import { Backends } from '../dataplane/choose-backend.ts';
 import { readCounters } from '../dataplane/endpoint-counters.ts';
 import { EndpointWiring } from '../dataplane/endpoint-wiring.ts';
 import { ForeignWiring } from '../dataplane/foreign-wiring.ts';
+import { JointPolicy } from '../dataplane/joint-policy.ts';
+import { MacvlanPolicy } from '../dataplane/macvlan-policy.ts';
 import { MacvlanWiring } from '../dataplane/macvlan-wiring.ts';
 import { PolicyDataplane } from '../dataplane/policy-dataplane.ts';
 import { RateLimiter } from '../dataplane/rate-limits.ts';
@@ -23,7 +25,7 @@ import { AddressBook } from '../ipam/address-book.ts';
 import { defaultCollectOptions } from '../ipam/collect.ts';
 import { Collection, ownEvidence } from '../ipam/collection.ts';
 import { Ipam } from '../ipam/ipam.ts';
-import type { Clock, Timer } from '../lib/clock.ts';
+import type { Clock } from '../lib/clock.ts';
 import { asNetctlError } from '../lib/errors.ts';
 import type { Logger } from '../lib/logger.ts';
 import type { Bird } from '../linux/bird.ts';
@@ -40,6 +42,7 @@ import type { Config } from './config.ts';
 import { ConnectionFlush } from './connection-flush.ts';
 import { EndpointTable } from './endpoint-table.ts';
 import { writeNodeRecord } from './node-record.ts';
+import { Periodic } from './periodic.ts';
 import { Picture } from './picture.ts';
 import { PolicyGuard } from './policy-guard.ts';
 import { policyOptions } from './policy-options.ts';
@@ -73,6 +76,9 @@ export class Agent {
   readonly collection: Collection;
   readonly #endpoints = new EndpointTable();
   readonly #policy: PolicyDataplane;
+  readonly #macvlan: MacvlanPolicy;
+  /** Both. */
+  readonly #allPolicy: JointPolicy;
   readonly #guard: PolicyGuard;
   readonly #engine: PolicyEngine;
   readonly #connections: ConnectionFlush;
@@ -87,13 +93,12 @@ export class Agent {
   readonly #gate = new RevisionGate();
   #attachments: Attachments | null = null;
   #stopWatchingLinks: () => void = () => undefined;
-  #timers: Timer[] = [];
+  readonly #periodic: Periodic;
   #upkeep: Upkeep | null = null;
   #nextPolicyRetry = 0;
   /** Rate limits that changed and are on their way to the kernel. */
   #limiting: Promise<unknown> = Promise.resolve();
   #isRegistered = false;
-  #stopped = false;
 
   constructor(parts: AgentParts) {
     const { config, store, linux, clock, logger } = parts;
@@ -101,7 +106,18 @@ export class Agent {
     this.#startedAt = new Date(clock.now());
     const backends = new Backends(linux, config.dataplane, logger);
     this.#policy = new PolicyDataplane(backends.make('nftables'), logger);
-    this.#engine = new PolicyEngine(policyOptions(config), this.#policy);
+    this.#macvlan = new MacvlanPolicy(
+      linux,
+      {
+        bootId: parts.bootId,
+        hostAddresses: nodeAddresses(config),
+        privileged: config.dataplane.macvlanPrivileged,
+      },
+      logger,
+    );
+    this.#allPolicy = new JointPolicy(this.#policy, this.#macvlan);
+    this.#periodic = new Periodic(clock, (error) => this.#report('periodic work', error));
+    this.#engine = new PolicyEngine(policyOptions(config), this.#allPolicy);
     this.#guard = new PolicyGuard({
       linux,
       backends,
@@ -115,7 +131,7 @@ export class Agent {
     this.#wiring = new EndpointWiring(linux, isAway, logger);
     this.#wirings = {
       routed: this.#wiring,
-      macvlan: new MacvlanWiring(linux, nodeAddresses(config), clock, logger),
+      macvlan: new MacvlanWiring(linux, this.#macvlan, nodeAddresses(config), clock, logger),
       foreign: new ForeignWiring(linux),
     };
     this.#limiter = new RateLimiter(linux);
@@ -181,6 +197,7 @@ export class Agent {
     await this.#wiring.learnUplinks();
     for (const [, pool] of this.#book.pools()) this.#wiring.ensureForwarding(pool.cidr.includes(':') ? 6 : 4);
     await this.#guard.start();
+    await this.#macvlan.start();
     const attachments = new Attachments({
       ...this.#parts,
       node: config.node.name,
@@ -191,7 +208,7 @@ export class Agent {
       endpoints: this.#endpoints,
       wirings: this.#wirings,
       limiter: this.#limiter,
-      policy: this.#policy,
+      policy: this.#allPolicy,
       now: () => new Date(this.#parts.clock.now()),
     });
     this.#attachments = attachments;
@@ -211,17 +228,17 @@ export class Agent {
     await attachments.flushCooling();
     await attachments.expire();
     await this.#bgp.start();
-    this.#every(1000, () => this.#housekeep(attachments));
-    this.#every(config.dataplane.resyncSeconds * 1000, () => this.#resync());
-    if (config.ipam.collectSeconds > 0) this.#every(config.ipam.collectSeconds * 1000, () => this.#collect());
+    this.#periodic.every(1000, () => this.#housekeep(attachments));
+    this.#periodic.every(config.dataplane.resyncSeconds * 1000, () => this.#resync());
+    if (config.ipam.collectSeconds > 0)
+      this.#periodic.every(config.ipam.collectSeconds * 1000, () => this.#collect());
     logger.info({ node: config.node.name, endpoints: this.#endpoints.size }, 'ready');
     return attachments;
   }
 
   /** Ends in order; the kernel keeps what is there, so containers go on talking. */
   async stop(): Promise<void> {
-    this.#stopped = true;
-    for (const timer of this.#timers) timer.cancel();
+    this.#periodic.stop();
     this.#stopWatchingLinks();
     this.#guard.stop();
     this.#upkeep?.stop();
@@ -236,7 +253,7 @@ export class Agent {
   async applied(revision: Revision): Promise<void> {
     await this.#inTime(`revision ${revision} is not in force yet`, async () => {
       await this.#gate.passed(revision);
-      await this.#policy.flush();
+      await this.#allPolicy.everywhere();
       await this.#connections.done;
       await this.#limiting;
     });
@@ -292,7 +309,7 @@ export class Agent {
     this.#gate.onRevision(revision);
     // What changed is in the kernel when flush resolves; those who must know wait for a flush of their own.
     if (this.#attachments !== null)
-      this.#policy.flush().catch((error: unknown) => this.#report('policy', error));
+      this.#allPolicy.flush().catch((error: unknown) => this.#report('policy', error));
   }
 
   /** @throws when the work takes longer than the API waits for it; it goes on */
@@ -327,6 +344,7 @@ export class Agent {
   /** What requests do themselves is theirs; the rest came through the store: an operator, a claim that is gone, a lost answer. */
   #onOwnEndpoint(id: string, before: Endpoint | null, now: Endpoint | null): void {
     if (now !== null) this.#afterSync(() => this.#wiring.loosenReversePath(now));
+    this.#macvlan.onEndpoint(before, now);
     const attachments = this.#attachments;
     if (attachments === null) return;
     if (before !== null && now !== null && !isDeepStrictEqual(before.rateLimits, now.rateLimits)) {
@@ -364,6 +382,7 @@ export class Agent {
   async #resync(): Promise<void> {
     await this.#guard.look();
     await this.#policy.resync();
+    await this.#macvlan.resync().catch((error: unknown) => this.#report('policy in containers', error));
     await this.#upkeep?.run();
     await this.#bgp.resync();
   }
@@ -376,23 +395,11 @@ export class Agent {
     const { retryInMs } = this.#policy.status;
     if (retryInMs === null) {
       this.#engine.retire();
-      await this.#policy.flush();
+      await this.#allPolicy.flush();
     } else if (this.#parts.clock.now() >= this.#nextPolicyRetry) {
       this.#nextPolicyRetry = this.#parts.clock.now() + retryInMs;
       await this.#policy.resync();
     }
-  }
-
-  #every(milliseconds: number, task: () => Promise<void>): void {
-    const run = (): void => {
-      if (this.#stopped) return;
-      task()
-        .catch((error: unknown) => this.#report('periodic work', error))
-        .finally(() => {
-          if (!this.#stopped) this.#timers[slot] = this.#parts.clock.setTimer(milliseconds, run);
-        });
-    };
-    const slot = this.#timers.push(this.#parts.clock.setTimer(milliseconds, run)) - 1;
   }
 
   #report(what: string, error: unknown): void {

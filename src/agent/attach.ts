@@ -180,7 +180,7 @@ export class Attachments implements Attacher {
     const netns = this.#parts.linux.openNetns(request.netns.open);
     try {
       const known = this.#parts.endpoints.get(id)?.value;
-      if (known !== undefined && this.#parts.wirings[known.kind].stands(known, netns))
+      if (known !== undefined && (await this.#works(known, netns)))
         return attachmentOf(known, this.#parts.ipam.book);
       if (known !== undefined) await this.#detach(id, known);
       const endpoint = await this.#attachTo(id, request, netns);
@@ -189,6 +189,12 @@ export class Attachments implements Attacher {
     } finally {
       netns.close();
     }
+  }
+
+  /** Not so when an agent died in the middle of making it: then the link may stand without what belongs to it. */
+  async #works(endpoint: Endpoint, netns: Netns): Promise<boolean> {
+    const wiring = this.#parts.wirings[endpoint.kind];
+    return wiring.stands(endpoint, netns) && (await wiring.inspect(endpoint, netns)).length === 0;
   }
 
   /** An address that somebody else on the wire has is put into quarantine, and another one tried, unless it was asked for. */

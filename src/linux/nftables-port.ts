@@ -99,7 +99,11 @@ export interface NftRule {
  * Values are as they stand in the packet.
  */
 export type NftExpression =
-  | { readonly kind: 'meta'; readonly key: 'iifname' | 'oifname' | 'l4proto' | 'mark'; readonly to: number }
+  | {
+      readonly kind: 'meta';
+      readonly key: 'iifname' | 'oifname' | 'l4proto' | 'mark' | 'protocol';
+      readonly to: number;
+    }
   | { readonly kind: 'mark-set'; readonly from: number }
   | {
       readonly kind: 'payload';

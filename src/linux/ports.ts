@@ -46,6 +46,8 @@ export interface Linux {
   /** Of another one, which may be closed afterwards. */
   openNftables(netns: Netns): OpenNftables;
   readonly conntrack: Conntrack;
+  /** One process of each other namespace that has CAP_NET_ADMIN, by the namespace's inode. */
+  networkAdmins(): Promise<ReadonlyMap<number, number>>;
   /**
    * Tells of links that appear, change or vanish in the agent's namespace. `lost` means notifications were dropped
    * (receive buffer overflow): read everything again. Returns the function that stops it.

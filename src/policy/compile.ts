@@ -160,11 +160,11 @@ function jump(
   return { table, builtin, chain, rule: rule(conditions, { kind: 'jump', chain }, comment) };
 }
 
-function known(): ChainRule {
+export function known(): ChainRule {
   return rule([{ kind: 'connection', states: ['RELATED', 'ESTABLISHED'] }], ACCEPT, 'known connection');
 }
 
-function ofNoConnection(): ChainRule {
+export function ofNoConnection(): ChainRule {
   return rule([{ kind: 'connection', states: ['INVALID'] }], DROP, 'of no connection');
 }
 
@@ -182,7 +182,7 @@ function dropSpoofed(family: Family): ChainRule {
   return rule([{ ...isEndpoint, negated: true }], DROP, 'spoofed source or unknown interface');
 }
 
-function acceptIcmp6(type: number, comment: string): ChainRule {
+export function acceptIcmp6(type: number, comment: string): ChainRule {
   return rule(
     [
       { kind: 'protocol', protocol: ICMPV6, negated: false },

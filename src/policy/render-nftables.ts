@@ -12,7 +12,7 @@ import type { NftExpression, NftHook, NftRule, NftVerdict } from '../linux/nftab
 import { addressBits, addressBytes, addressFrom, cidrBase, type Family, prefixLength } from '../model/ip.ts';
 import type { Side } from '../model/rule.ts';
 import type { Chain, ChainRule, Condition, Verdict } from './chain.ts';
-import { type Jump, jumps } from './compile.ts';
+import { jumps } from './compile.ts';
 import { mergePorts } from './merge-ports.ts';
 import { isListSet } from './names.ts';
 import { dispatchText, ruleText } from './nft-text.ts';
@@ -30,6 +30,13 @@ export interface RenderedNftChain {
   readonly dispatch: readonly (readonly [listSet: string, chain: string])[];
 }
 
+/** What leads from a hook of the kernel to a chain of ours; it is in place exactly while that is. */
+export interface NftJump {
+  readonly hook: NftHook;
+  readonly chain: string;
+  readonly rule: ChainRule;
+}
+
 /** Interface and address of every endpoint → the number of its list. */
 export const pairMap = 'nctl-list-of';
 /** The verdict map of a chain: the number of a list → its chain. */
@@ -45,8 +52,17 @@ const HOOKS = { FORWARD: 'forward', INPUT: 'input', OUTPUT: 'output', POSTROUTIN
 const PRIORITIES = { filter: 0, nat: 100 } as const;
 const SAVED_MARK = 3;
 
-interface Body {
+/** Those of the agent's namespace. */
+export const hostJumps: readonly NftJump[] = jumps.map(({ table, builtin, chain, rule }) => ({
+  hook: { type: table, hook: HOOKS[builtin], priority: PRIORITIES[table] },
+  chain,
+  rule,
+}));
+
+/** A rule before it has its hash. */
+export interface NftBody {
   readonly expressions: readonly NftExpression[];
+  /** What makes a difference. */
   readonly text: string;
   readonly comment: string;
 }
@@ -55,33 +71,34 @@ export function renderNftChain(family: Family, chain: Chain): RenderedNftChain {
   const dispatch = chain.rules.flatMap(dispatchOf);
   const rules = mergePorts(chain.rules);
   const first = rules.findIndex((rule) => dispatchOf(rule).length > 0);
-  const bodies = rules.flatMap((rule, i): Body[] => {
+  const bodies = rules.flatMap((rule, i): NftBody[] => {
     if (dispatchOf(rule).length === 0) return [renderRule(rule, family)];
     return i === first ? [renderDispatch(rule, family, chain.name)] : [];
   });
-  return { ...finish(chain.name, null, bodies), dispatch };
+  return { ...withHashes(chain.name, null, bodies), dispatch };
 }
 
-/** @param isThere whether a chain of ours is told */
-export function renderBaseChains(family: Family, isThere: (chain: string) => boolean): RenderedNftChain[] {
-  const places = new Map<string, Jump[]>();
-  for (const jump of jumps.filter(({ chain }) => isThere(chain))) {
-    const hook = HOOKS[jump.builtin];
-    places.set(hook, [...(places.get(hook) ?? []), jump]);
-  }
-  return Array.from(places, ([name, [first, ...more]]) => {
-    const { table, builtin } = first!;
-    const hook = { type: table, hook: HOOKS[builtin], priority: PRIORITIES[table] } as const;
-    const bodies = [first!, ...more].map((each) => renderJump(each, family));
-    return { ...finish(name, hook, bodies), dispatch: [] };
-  });
+/** A chain for each hook, named like it. @param isThere whether a chain of ours is told */
+export function renderBaseChains(
+  family: Family,
+  isThere: (chain: string) => boolean,
+  toChains: readonly NftJump[] = hostJumps,
+): RenderedNftChain[] {
+  const places = Map.groupBy(
+    toChains.filter(({ chain }) => isThere(chain)),
+    ({ hook }) => hook.hook,
+  );
+  return Array.from(places, ([name, here]) =>
+    withHashes(
+      name,
+      here[0]!.hook,
+      here.map((each) => renderJump(each, family)),
+    ),
+  );
 }
 
-function finish(
-  name: string,
-  hook: NftHook | null,
-  bodies: readonly Body[],
-): Omit<RenderedNftChain, 'dispatch'> {
+/** A chain of rules that are expressions already. */
+export function withHashes(name: string, hook: NftHook | null, bodies: readonly NftBody[]): RenderedNftChain {
   const hashes = chainHashes(
     name,
     bodies.map(({ text, comment }) => `${ENCODING} ${text} ${comment}`),
@@ -90,18 +107,18 @@ function finish(
     expressions,
     comment: ruleComment(hashes[i]!, comment).slice(0, MAX_COMMENT).trimEnd(),
   }));
-  return { name, hook, rules, hashes, texts: bodies.map(({ text }) => text) };
+  return { name, hook, rules, hashes, texts: bodies.map(({ text }) => text), dispatch: [] };
 }
 
 /**
  * As goto, which is cheaper on each packet: what comes back from our chain has nothing left to do here, since no two rules of a base chain
  * speak of the same packets, or the first decides.
  */
-function renderJump({ rule, chain }: Jump, family: Family): Body {
+function renderJump({ rule, chain }: NftJump, family: Family): NftBody {
   return renderRule({ ...rule, verdict: { kind: 'goto', chain } }, family, false);
 }
 
-function renderRule(rule: ChainRule, family: Family, isCounted = countsPackets(rule)): Body {
+function renderRule(rule: ChainRule, family: Family, isCounted = countsPackets(rule)): NftBody {
   return {
     expressions: [
       ...rule.conditions.flatMap((condition) => renderCondition(condition, family)),
@@ -126,7 +143,7 @@ function dispatchOf({ conditions: [only, ...more], verdict }: ChainRule): [listS
 }
 
 /** Registers 1 and 2 hold the pair, then 1 what is looked up for it. */
-function renderDispatch({ conditions: [only] }: ChainRule, family: Family, chain: string): Body {
+function renderDispatch({ conditions: [only] }: ChainRule, family: Family, chain: string): NftBody {
   const { side } = only as Condition & { kind: 'set' };
   const verdicts = dispatchMap(chain);
   return {

@@ -51,6 +51,8 @@ export class FakeLinux implements Linux {
   readonly iptables: FakeIptables;
   readonly nftables: FakeNftables;
   readonly conntrack: Conntrack;
+  /** Processes with CAP_NET_ADMIN, by the inode of their namespace. */
+  readonly admins = new Map<number, number>();
   /** What is tracked. */
   connections: readonly TrackedConnection[] = [];
   /** Addresses given to conntrack.flushAddress, in order. */
@@ -153,6 +155,10 @@ export class FakeLinux implements Linux {
       identity: { device: NSFS_DEVICE, inode: netns.inode },
       close: () => void this.#netnsByFd.delete(fd),
     };
+  }
+
+  async networkAdmins(): Promise<ReadonlyMap<number, number>> {
+    return this.admins;
   }
 
   openNftables(netns: Netns): OpenNftables {

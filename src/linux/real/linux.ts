@@ -14,6 +14,7 @@ import { LinkReaper } from './link-reaper.ts';
 import { watchLinks } from './link-watch.ts';
 import { OWN_NETNS } from './native.ts';
 import { openNetns } from './netns.ts';
+import { networkAdmins } from './network-admins.ts';
 import { openNftables } from './nftables.ts';
 import { openPackets } from './packets.ts';
 import { openRouting } from './routing.ts';
@@ -49,6 +50,7 @@ export async function createLinux(options: LinuxOptions): Promise<Linux & { clos
     nftables,
     openNftables: (netns) => openNftables(netns.fd),
     conntrack: createConntrack(),
+    networkAdmins,
     close() {
       reaper.close();
       ipsets.close();
