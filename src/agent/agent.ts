@@ -220,6 +220,7 @@ export class Agent {
       attachments,
       wirings: this.#wirings,
       limiter: this.#limiter,
+      ipam: this.ipam,
       confirmMassDeletion: config.dataplane.confirmMassDeletion,
     });
     this.#upkeep = upkeep;
@@ -392,6 +393,7 @@ export class Agent {
     if (!this.#isRegistered || !this.#book.nodes().has(this.#parts.config.node.name))
       await this.#registerNode();
     await attachments.expire();
+    this.#upkeep?.watchWires();
     const { retryInMs } = this.#policy.status;
     if (retryInMs === null) {
       this.#engine.retire();

@@ -7,15 +7,18 @@
  * removed because the store looks empty, unless an operator said so.
  */
 import type { RateLimiter } from '../dataplane/rate-limits.ts';
+import { WireWatch } from '../dataplane/wire-watch.ts';
 import type { Wirings } from '../dataplane/wirings.ts';
 import type { AddressBook } from '../ipam/address-book.ts';
+import type { Ipam } from '../ipam/ipam.ts';
 import { lostEndpoints } from '../ipam/lost.ts';
 import type { Clock, Timer } from '../lib/clock.ts';
 import { asNetctlError } from '../lib/errors.ts';
 import type { Logger } from '../lib/logger.ts';
 import type { LinkEvent, Linux } from '../linux/ports.ts';
 import { queueInterfaceName, queueInterfacePrefix } from '../model/attachment.ts';
-import type { Cidr } from '../model/ip.ts';
+import type { Address, Cidr } from '../model/ip.ts';
+import type { Endpoint } from '../model/records.ts';
 import type { Attachments } from './attach.ts';
 import type { EndpointTable } from './endpoint-table.ts';
 import { judgeDeletion } from './mass-deletion-guard.ts';
@@ -27,6 +30,7 @@ export interface UpkeepParts {
   readonly attachments: Attachments;
   readonly wirings: Wirings;
   readonly limiter: RateLimiter;
+  readonly ipam: Ipam;
   readonly linux: Linux;
   readonly clock: Clock;
   readonly logger: Logger;
@@ -38,6 +42,7 @@ const repairDelayMilliseconds = 2000;
 
 export class Upkeep {
   readonly #parts: UpkeepParts;
+  readonly #wires: WireWatch;
   #missing = new Map<string, string>();
   #unknown: readonly string[] = [];
   #lost: readonly string[] = [];
@@ -46,6 +51,20 @@ export class Upkeep {
 
   constructor(parts: UpkeepParts) {
     this.#parts = parts;
+    const { endpoints, ipam, node, clock } = parts;
+    const holderOf = (address: Address): Endpoint | null => {
+      const id = endpoints.userOf(address);
+      const holder = id === undefined ? undefined : endpoints.get(id)?.value;
+      const isTold = parts.book.address(address)?.value.endpoint === id || holder?.foreignAddresses === true;
+      return holder?.kind === 'macvlan' && isTold ? holder : null;
+    };
+    this.#wires = new WireWatch({
+      ...parts,
+      wiring: parts.wirings.macvlan,
+      endpoints: () => [...endpoints.all()].map(([, { value }]) => value),
+      holderOf,
+      report: (address, mac) => ipam.quarantine({ address, mac, node, seenAt: new Date(clock.now()) }),
+    });
   }
 
   /** Endpoints that could not be repaired, with the reason. */
@@ -60,7 +79,13 @@ export class Upkeep {
 
   stop(): void {
     this.#stopped = true;
+    this.#wires.close();
     this.#scheduled?.cancel();
+  }
+
+  /** Listens where macvlan endpoints are. To be called often: it does nothing while that has not changed. */
+  watchWires(): void {
+    this.#wires.refresh();
   }
 
   async run(): Promise<void> {
@@ -80,6 +105,7 @@ export class Upkeep {
   /** A link of ours that vanished without us: its namespace ended (a DEL follows), or somebody removed it. */
   onLinkEvent(event: LinkEvent): void {
     const { endpoints, attachments } = this.#parts;
+    if (this.#wires.onLinkEvent(event)) this.schedule();
     if (event.kind === 'changed') return;
     const isOurs =
       event.kind !== 'gone' || endpoints.hasLink(event.name) || event.name.startsWith(queueInterfacePrefix);

@@ -23,6 +23,7 @@ export interface Linux {
   openRouting(netns?: Netns): Routing;
   /**
    * Whole Ethernet frames of one protocol (a number of linux/if_ether.h: 0x0806 is ARP, 0x86dd IPv6) on one link.
+   * 0x0003, all of them, hears what tells who has an address (ARP, neighbour discovery), before rules on the link drop it.
    * @param onFrame hears what arrives, not what is sent from here @throws KernelError ENODEV
    */
   openPackets(

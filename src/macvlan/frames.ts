@@ -10,6 +10,9 @@ import { type Mac, macBytes, macFromBytes } from '../model/mac.ts';
 /** Numbers of linux/if_ether.h. */
 export const etherTypes = { 4: 0x0806, 6: 0x86dd } as const;
 
+/** Everything that tells who has an address, heard before rules on the link drop it. */
+export const allTypes = 0x0003;
+
 const BROADCAST = new Uint8Array(6).fill(0xff);
 const MINIMUM_FRAME_BYTES = 60;
 const ARP_REQUEST = 1;
