@@ -207,6 +207,7 @@ function macvlanOf(config: Config): MacvlanAttachment | null {
 function refuseUnsupported(config: Config): void {
   if (config.runtimeConfig?.portMappings?.length)
     throw unsupported('runtimeConfig.portMappings', 'not empty');
+  if (config.hostAccess === 'shim') throw unsupported('hostAccess', 'shim');
 }
 
 /** CNI convention `bandwidth`: bits, `ingress` is what the container receives; no rate or 0 is no limit. */

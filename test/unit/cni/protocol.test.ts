@@ -239,6 +239,13 @@ describe('calls', () => {
       7,
       /macvlanMode: "hairpin" is not valid: expected bridge, private, vepa, passthru/,
     ],
+    [
+      'a shim',
+      { mode: 'macvlan', parent: 'eth1', hostAccess: 'shim' },
+      {},
+      2,
+      /unsupported field hostAccess: "shim"/,
+    ],
     ['a DHCP client', { ipam: { type: 'dhcp' } }, {}, 2, /unsupported field ipam.type: "dhcp"/],
     ['a path as IPAM plugin', { ipam: { type: '../x' } }, {}, 7, /ipam.type: "..\/x" is not a name/],
     [
