@@ -10,7 +10,6 @@
  * In: the ports and the configuration. Out: an Attacher for the protocol fronts, status. Never: a kernel write before in-sync.
  */
 
-import { isDeepStrictEqual } from 'node:util';
 import { Backends } from '../dataplane/choose-backend.ts';
 import { readCounters } from '../dataplane/endpoint-counters.ts';
 import { EndpointWiring } from '../dataplane/endpoint-wiring.ts';
@@ -96,8 +95,6 @@ export class Agent {
   readonly #periodic: Periodic;
   #upkeep: Upkeep | null = null;
   #nextPolicyRetry = 0;
-  /** Rate limits that changed and are on their way to the kernel. */
-  #limiting: Promise<unknown> = Promise.resolve();
   #isRegistered = false;
 
   constructor(parts: AgentParts) {
@@ -256,7 +253,7 @@ export class Agent {
       await this.#gate.passed(revision);
       await this.#allPolicy.everywhere();
       await this.#connections.done;
-      await this.#limiting;
+      await this.#attachments?.limited;
     });
   }
 
@@ -348,12 +345,7 @@ export class Agent {
     this.#macvlan.onEndpoint(before, now);
     const attachments = this.#attachments;
     if (attachments === null) return;
-    if (before !== null && now !== null && !isDeepStrictEqual(before.rateLimits, now.rateLimits)) {
-      const limited = attachments.limit(id);
-      limited.catch((error: unknown) => this.#report('rate limits', error));
-      this.#limiting = Promise.all([this.#limiting.catch(() => undefined), limited]);
-      this.#limiting.catch(() => undefined);
-    }
+    attachments.noticeLimits(id, before, now);
     if (attachments.isBusy(id)) return;
     if (now !== null) {
       if (before === null) this.#upkeep?.schedule();

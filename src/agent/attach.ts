@@ -6,6 +6,7 @@
  * endpoint at once, a container's interface up before its policy is in the kernel, an address released before its link is gone.
  */
 
+import { isDeepStrictEqual } from 'node:util';
 import type { RateLimiter } from '../dataplane/rate-limits.ts';
 import { reopen } from '../dataplane/reopen.ts';
 import { asNetctlError, NetctlError } from '../lib/errors.ts';
@@ -42,6 +43,7 @@ export class Attachments implements Attacher {
   readonly #parts: AttachParts;
   readonly #registrations: Registrations;
   readonly #queue = new KeyedQueue();
+  #limited: Promise<unknown> = Promise.resolve();
 
   constructor(parts: AttachParts) {
     this.#parts = parts;
@@ -122,6 +124,22 @@ export class Attachments implements Attacher {
   /** Puts an endpoint of the store right in the kernel: makes its link anew where its namespace lives, else releases it. */
   repair(id: string): Promise<'stands' | 'remade' | 'released'> {
     return this.#queue.run(id, () => this.#repair(id));
+  }
+
+  /** Rate limits that changed and are on their way to the kernel. */
+  get limited(): Promise<unknown> {
+    return this.#limited;
+  }
+
+  /** A changed record may say other rate limits. */
+  noticeLimits(id: string, before: Endpoint | null, now: Endpoint | null): void {
+    if (before === null || now === null || isDeepStrictEqual(before.rateLimits, now.rateLimits)) return;
+    const limited = this.limit(id);
+    limited.catch((error: unknown) =>
+      this.#parts.logger.error({ endpoint: id, error: asNetctlError(error).message }, 'rate limits: failed'),
+    );
+    this.#limited = Promise.all([this.#limited.catch(() => undefined), limited]);
+    this.#limited.catch(() => undefined);
   }
 
   /** Brings the rate limits to what the record says. @throws LINK */
