@@ -26,6 +26,7 @@ import { Collection, ownEvidence } from '../ipam/collection.ts';
 import { Ipam } from '../ipam/ipam.ts';
 import type { Clock } from '../lib/clock.ts';
 import { asNetctlError } from '../lib/errors.ts';
+import { inTime } from '../lib/in-time.ts';
 import type { Logger } from '../lib/logger.ts';
 import type { Bird } from '../linux/bird.ts';
 import type { Linux, NetnsIdentity } from '../linux/ports.ts';
@@ -37,7 +38,7 @@ import type { Revision, Store } from '../store/store.ts';
 import { Syncer } from '../store/syncer.ts';
 import { Attachments, type AttachParts } from './attach.ts';
 import { Bgp } from './bgp.ts';
-import type { Config } from './config.ts';
+import { type Config, nodeAddresses } from './config.ts';
 import { ConnectionFlush } from './connection-flush.ts';
 import { EndpointTable } from './endpoint-table.ts';
 import { writeNodeRecord } from './node-record.ts';
@@ -63,9 +64,6 @@ export interface AgentParts {
   readonly releaseDelegate: AttachParts['releaseDelegate'];
 }
 
-/** How long a change may take to the kernel before the API stops waiting for it. */
-const appliedDeadlineMilliseconds = 5000;
-
 export class Agent {
   readonly #parts: AgentParts;
   readonly #book = new AddressBook();
@@ -76,7 +74,6 @@ export class Agent {
   readonly #endpoints = new EndpointTable();
   readonly #policy: PolicyDataplane;
   readonly #macvlan: MacvlanPolicy;
-  /** Both. */
   readonly #allPolicy: JointPolicy;
   readonly #guard: PolicyGuard;
   readonly #engine: PolicyEngine;
@@ -103,15 +100,8 @@ export class Agent {
     this.#startedAt = new Date(clock.now());
     const backends = new Backends(linux, config.dataplane, logger);
     this.#policy = new PolicyDataplane(backends.make('nftables'), logger);
-    this.#macvlan = new MacvlanPolicy(
-      linux,
-      {
-        bootId: parts.bootId,
-        hostAddresses: nodeAddresses(config),
-        privileged: config.dataplane.macvlanPrivileged,
-      },
-      logger,
-    );
+    const hostAddresses = nodeAddresses(config);
+    this.#macvlan = new MacvlanPolicy(linux, { ...config.dataplane, ...parts, hostAddresses }, logger);
     this.#allPolicy = new JointPolicy(this.#policy, this.#macvlan);
     this.#periodic = new Periodic(clock, (error) => this.#report('periodic work', error));
     this.#engine = new PolicyEngine(policyOptions(config), this.#allPolicy);
@@ -128,7 +118,7 @@ export class Agent {
     this.#wiring = new EndpointWiring(linux, isAway, logger);
     this.#wirings = {
       routed: this.#wiring,
-      macvlan: new MacvlanWiring(linux, this.#macvlan, nodeAddresses(config), clock, logger),
+      macvlan: new MacvlanWiring(linux, this.#macvlan, hostAddresses, clock, logger),
       foreign: new ForeignWiring(linux),
     };
     this.#limiter = new RateLimiter(linux);
@@ -249,7 +239,7 @@ export class Agent {
 
   /** Resolves when this host's kernel reflects the revision. @throws TRY_AGAIN after 5 s, POLICY when it could not be written */
   async applied(revision: Revision): Promise<void> {
-    await this.#inTime(`revision ${revision} is not in force yet`, async () => {
+    await inTime(this.#parts.clock, 5000, `revision ${revision} is not in force yet`, async () => {
       await this.#gate.passed(revision);
       await this.#allPolicy.everywhere();
       await this.#connections.done;
@@ -263,6 +253,10 @@ export class Agent {
       this.#parts.linux,
       [...this.#endpoints.all()].map(([id, { value }]) => [id, value] as const),
     );
+  }
+
+  enforcement() {
+    return this.#macvlan.enforcement(this.#endpoints.all(), this.#policy.status.inSync);
   }
 
   /** Endpoints of this node in the namespace. */
@@ -285,7 +279,11 @@ export class Agent {
       sync: this.#syncer.status(),
       revision: this.#gate.revision,
       replication,
-      policy: { ...this.#policy.status, reason: this.#guard.reason, notices: this.#guard.notices },
+      policy: {
+        ...this.#policy.status,
+        reason: this.#guard.reason,
+        notices: [...this.#guard.notices, ...this.#macvlan.notices],
+      },
       iptables: this.#parts.linux.iptables.backend,
       endpoints: this.#endpoints.size,
       missing: this.#upkeep?.missing ?? new Map(),
@@ -308,14 +306,6 @@ export class Agent {
     // What changed is in the kernel when flush resolves; those who must know wait for a flush of their own.
     if (this.#attachments !== null)
       this.#allPolicy.flush().catch((error: unknown) => this.#report('policy', error));
-  }
-
-  /** @throws when the work takes longer than the API waits for it; it goes on */
-  #inTime(complaint: string, work: () => Promise<void>): Promise<void> {
-    const { promise, resolve, reject } = Promise.withResolvers<void>();
-    const timer = this.#parts.clock.setTimer(appliedDeadlineMilliseconds, () => reject(new Error(complaint)));
-    work().then(resolve, reject);
-    return promise.finally(() => timer.cancel());
   }
 
   /** Before the start there is no kernel write; the start itself reads the picture. */
@@ -399,8 +389,4 @@ export class Agent {
   #report(what: string, error: unknown): void {
     this.#parts.logger.error({ error: asNetctlError(error).message }, `${what}: failed, will be tried again`);
   }
-}
-
-function nodeAddresses({ node: { address4, address6 } }: Config): Address[] {
-  return [address4, address6].filter((address) => address !== null);
 }

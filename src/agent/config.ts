@@ -222,3 +222,8 @@ function nest(settings: readonly Setting[]): Config {
   }
   return root as unknown as Config;
 }
+
+/** By which the others, and its containers, know this host. */
+export function nodeAddresses({ node: { address4, address6 } }: Config): Address[] {
+  return [address4, address6].filter((address) => address !== null);
+}

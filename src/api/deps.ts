@@ -14,6 +14,7 @@ import type { Json, Revision, Store } from '../store/store.ts';
 import type { BgpStatus } from './bgp-schemas.ts';
 import type { Caller } from './caller.ts';
 import type { CounterItem } from './counter-schemas.ts';
+import type { EnforcementItem } from './enforcement-schemas.ts';
 import type { Impact, RuleCounts, WhyAnswer } from './explain-schemas.ts';
 import type { AgentStatus, ConfigValue } from './status.ts';
 
@@ -58,6 +59,8 @@ export interface ApiDeps {
   detach(target: string, name: string): Promise<AttachmentId>;
   /** What went through the interfaces of this node's endpoints, read now. */
   counters(): Promise<readonly CounterItem[]>;
+  /** Where the policy of each endpoint of this node is enforced, and how well. */
+  enforcement(): readonly EnforcementItem[];
   /** How often each rule applied on this host. */
   ruleCounts(kind: 'profile' | 'policy', name: string): Promise<RuleCounts>;
   /** Who is at the other end, and what they may do. */

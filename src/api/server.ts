@@ -22,6 +22,7 @@ import { counterRoutes } from './counters.ts';
 import type { ApiDeps } from './deps.ts';
 import { documentRoutes } from './documents.ts';
 import { endpointRoutes } from './endpoints.ts';
+import { enforcementRoutes } from './enforcement.ts';
 import { errorAnswer } from './errors.ts';
 import { explainRoutes } from './explain.ts';
 import { gcRoutes } from './gc.ts';
@@ -89,6 +90,7 @@ export function buildApi(deps: ApiDeps, metrics = new Metrics(deps)): FastifyIns
       documentRoutes,
       endpointRoutes,
       counterRoutes,
+      enforcementRoutes,
       attachmentRoutes,
       explainRoutes,
       bgpRoutes,

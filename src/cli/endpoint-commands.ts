@@ -5,10 +5,11 @@
  * refused by the agent.
  */
 import type { CounterItem, CounterList } from '../api/counter-schemas.ts';
+import type { EnforcementList } from '../api/enforcement-schemas.ts';
 import type { EndpointItem, EndpointProfiles, EndpointSet } from '../api/schemas.ts';
 import { parseRate, rateText } from '../model/rate-limits.ts';
 import { type Changed, printChange } from './change.ts';
-import { segment } from './client.ts';
+import { type Client, segment } from './client.ts';
 import { type Command, UsageError } from './command.ts';
 import type { Output, View } from './output.ts';
 import { joined } from './table.ts';
@@ -66,7 +67,7 @@ export const endpointCommands: readonly Command[] = [
       const isCounted = items.length > 0 && (isDetailed || output.format === 'wide');
       const read = isCounted ? (await api().send<CounterList>('GET', '/v1/counters')).items : [];
       const counters: Counted = new Map(read.map((item) => [item.endpoint, item]));
-      if (isDetailed) await showDetailed(output, items, counters);
+      if (isDetailed) await showDetailed(output, items, counters, await enforcementOf(api()));
       else await output.list(endpointView(counters), items);
     },
   },
@@ -182,10 +183,22 @@ function labelsOf(pairs: readonly string[] | undefined): Record<string, string> 
   return Object.fromEntries(entries);
 }
 
+/** `container and guard, advisory: …`, of the endpoints of the node that is asked. */
+async function enforcementOf(api: Client): Promise<Map<string, string>> {
+  const { items } = await api.send<EnforcementList>('GET', '/v1/enforcement');
+  return new Map(
+    items.map(({ endpoint, where, inSync, notice }) => [
+      endpoint,
+      joined([where, ...(inSync ? [] : ['not in sync']), ...(notice === null ? [] : [notice])], ', '),
+    ]),
+  );
+}
+
 async function showDetailed(
   output: Output,
   endpoints: readonly EndpointItem[],
   counters: Counted,
+  enforcement: ReadonlyMap<string, string>,
 ): Promise<void> {
   if (endpoints.length === 0) return output.note('no endpoints');
   for (const [i, endpoint] of endpoints.entries()) {
@@ -206,6 +219,7 @@ async function showDetailed(
       ['Extra sources', joined(endpoint.extraSources, ', ')],
       ['Rate limits', limitsText(endpoint)],
       ...counterLines(counters.get(endpoint.id)),
+      ['Enforcement', enforcement.get(endpoint.id) ?? 'its own node knows'],
       [
         'Labels',
         joined(

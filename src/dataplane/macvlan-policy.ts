@@ -19,7 +19,7 @@ import { MacvlanGuard } from './macvlan-guard.ts';
 export type PrivilegedChoice = 'flag' | 'refuse';
 
 /** Where the policy of an endpoint is enforced, and how well. */
-export interface Enforcement {
+interface Enforcement {
   /** `host`, or `container and guard`. */
   readonly where: string;
   readonly inSync: boolean;
@@ -45,13 +45,13 @@ export class MacvlanPolicy implements PolicyOutput {
     options: {
       readonly bootId: string;
       readonly hostAddresses: readonly Address[];
-      readonly privileged: PrivilegedChoice;
+      readonly macvlanPrivileged: PrivilegedChoice;
     },
     logger: Logger,
   ) {
     this.#linux = linux;
     this.#bootId = options.bootId;
-    this.#privileged = options.privileged;
+    this.#privileged = options.macvlanPrivileged;
     this.#logger = logger;
     this.#containers = new ContainerPolicies({
       linux,
@@ -140,7 +140,26 @@ export class MacvlanPolicy implements PolicyOutput {
     }
   }
 
-  enforcementOf(endpoint: Endpoint): Enforcement {
+  /** Of all endpoints of this host. @param inSync whether the host's own rules are what they should be */
+  enforcement(
+    endpoints: Iterable<readonly [id: string, { readonly value: Endpoint }]>,
+    inSync: boolean,
+  ): (Enforcement & { readonly endpoint: string })[] {
+    return Array.from(endpoints, ([endpoint, { value }]) => ({
+      endpoint,
+      ...(value.kind === 'macvlan' ? this.#enforcementOf(value) : { where: 'host', inSync, notice: null }),
+    }));
+  }
+
+  /** For people: of each container where there is something to say. */
+  get notices(): string[] {
+    return this.#containers.endpoints().flatMap((endpoint) => {
+      const { notice } = this.#enforcementOf(endpoint);
+      return notice === null ? [] : [`${endpoint.containerId} ${endpoint.interface}: ${notice}`];
+    });
+  }
+
+  #enforcementOf(endpoint: Endpoint): Enforcement {
     const status = this.#containers.statusOf(endpoint.hostInterface);
     const admin = this.#admins.get(endpoint.hostInterface);
     const repair = status?.lastRepair ?? null;
@@ -172,7 +191,7 @@ export class MacvlanPolicy implements PolicyOutput {
       this.#admins.set(hostInterface, process);
       if (before.has(hostInterface)) continue;
       this.#logger.warn(
-        { containerId, process, then: this.#privileged },
+        { containerId, process, choice: this.#privileged },
         'a process in the container may change its policy',
       );
     }

@@ -116,6 +116,7 @@ async function run(config: Config, settings: readonly Setting[], logger: Logger)
     attach: (request) => byHand.attach(request),
     detach: (target, name) => byHand.detach(target, name),
     counters: () => agent.counters(),
+    enforcement: () => agent.enforcement(),
     ruleCounts: (kind, name) => agent.ruleCounts(kind, name),
     callerOf,
     onForced: (change) => logger.warn({ ...change }, 'forced change of an address'),

@@ -128,6 +128,7 @@ export function makeApi(overrides: Partial<ApiDeps> = {}): Fixture {
       throw new NetctlError('NETNS_INVALID', 'there is no container here');
     },
     counters: async () => [counterItem],
+    enforcement: () => [{ endpoint: counterItem.endpoint, where: 'host', inSync: true, notice: null }],
     ruleCounts: async () => ({ inbound: [], outbound: [] }),
     callerOf: () => localCaller('uid 0, process 4712'),
     onForced: (change) => forced.push(change),
