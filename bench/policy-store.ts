@@ -88,7 +88,7 @@ async function measure(name: string, open: () => Promise<Source>): Promise<strin
     linux: told(linux, waiting),
     bird: new FakeBird(),
     releaseDelegate: async () => undefined,
-      clusterTrouble: () => null,
+    clusterTrouble: () => null,
   });
   const writer = source.writer ?? store;
   const rows: string[][] = [];
@@ -189,6 +189,7 @@ function member(index: number): Write {
     labels: { app: 'shop', tier: 'front' },
     extraSources: [],
     rateLimits: null,
+    attachedBy: 'runtime',
     netns: { path: '/run/netns/x', device: 1, inode: 1 },
     bootId: 'boot',
     createdAt: '2026-01-01T00:00:00Z',

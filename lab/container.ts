@@ -131,6 +131,17 @@ export class Container {
     await this.#background(['serve', ports.join(',')]);
   }
 
+  /** Takes what `rate` sends, until close(). */
+  async sink(ports: readonly number[]): Promise<void> {
+    await this.#background(['sink', ports.join(',')]);
+  }
+
+  /** Sends to a sink for a while: the bits of payload a second that arrived. */
+  async rate(target: Target, milliseconds: number): Promise<number> {
+    const command = [process.execPath, tcpProgram(), 'send', JSON.stringify(target), String(milliseconds)];
+    return Number(await this.mustExec(command));
+  }
+
   /** Opens one connection and talks on it until asked for the report. */
   async hold(target: Target): Promise<() => Promise<HoldReport>> {
     const child = await this.#background(['hold', JSON.stringify(target)]);

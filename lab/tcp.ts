@@ -3,6 +3,8 @@
  *
  *   tcp.ts serve 80,443                 echoes on these ports; prints `ready`; ends when its standard input does
  *   tcp.ts connect TARGETS TIMEOUT-MS   prints a JSON list of true and false, one per target
+ *   tcp.ts sink 80,443                  takes what is sent, answers how fast it came; prints `ready`; ends when its standard input does
+ *   tcp.ts send TARGET MILLISECONDS     sends as fast as it can, and prints what the sink answered
  *   tcp.ts hold TARGET                  talks every 20 ms; prints `ready`, and a report when its standard input ends
  */
 import { once } from 'node:events';
@@ -12,12 +14,54 @@ import type { HoldReport, Target } from './container.ts';
 const [mode, what = '', timeout = '0'] = process.argv.slice(2);
 if (mode === 'serve') await serve(what.split(',').map(Number));
 else if (mode === 'connect') await connectAll(JSON.parse(what) as Target[], Number(timeout));
+else if (mode === 'sink') await sink(what.split(',').map(Number));
+else if (mode === 'send') await send(JSON.parse(what) as Target, Number(timeout));
 else if (mode === 'hold') await hold(JSON.parse(what) as Target);
 else throw new Error(`unknown mode ${mode}`);
 
 async function serve(ports: readonly number[]): Promise<void> {
+  await listen(ports, (socket) => socket.on('error', () => undefined).pipe(socket));
+}
+
+/** What comes in the first moments is not counted: a bucket is full then, and a connection is slow at first. */
+const warmUpMs = 700;
+
+async function sink(ports: readonly number[]): Promise<void> {
+  await listen(ports, (socket) => {
+    let [begin, from, last, bytes] = [0, 0, 0, 0];
+    socket.on('data', (chunk) => {
+      last = performance.now();
+      if (begin === 0) begin = last;
+      if (last - begin < warmUpMs) return;
+      if (from === 0) from = last;
+      else bytes += chunk.length;
+    });
+    socket.on('error', () => undefined);
+    socket.on('end', () => socket.end(JSON.stringify((bytes * 8000) / (last - from))));
+  });
+}
+
+async function send(target: Target, milliseconds: number): Promise<void> {
+  const socket = open(target);
+  await once(socket, 'connect');
+  const chunk = Buffer.alloc(65536);
+  let over = false;
+  const pump = (): void => {
+    while (!over) if (!socket.write(chunk)) return;
+  };
+  socket.on('drain', pump);
+  setTimeout(() => {
+    over = true;
+    socket.end();
+  }, milliseconds);
+  socket.pipe(process.stdout);
+  pump();
+  await once(socket, 'close');
+}
+
+async function listen(ports: readonly number[], onConnection: (socket: Socket) => void): Promise<void> {
   for (const port of ports) {
-    const server = createServer((socket) => socket.on('error', () => undefined).pipe(socket));
+    const server = createServer({ allowHalfOpen: mode === 'sink' }, onConnection);
     server.listen(port, '::');
     await once(server, 'listening');
   }

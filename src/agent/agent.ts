@@ -11,21 +11,26 @@
  */
 
 import { Backends } from '../dataplane/choose-backend.ts';
+import { readCounters } from '../dataplane/endpoint-counters.ts';
 import { EndpointWiring } from '../dataplane/endpoint-wiring.ts';
 import { ForeignWiring } from '../dataplane/foreign-wiring.ts';
 import { HandedWiring } from '../dataplane/handed-wiring.ts';
+import { JointPolicy } from '../dataplane/joint-policy.ts';
+import { MacvlanPolicy } from '../dataplane/macvlan-policy.ts';
 import { MacvlanWiring } from '../dataplane/macvlan-wiring.ts';
 import { PolicyDataplane } from '../dataplane/policy-dataplane.ts';
+import { RateLimiter } from '../dataplane/rate-limits.ts';
 import type { Wirings } from '../dataplane/wirings.ts';
 import { AddressBook } from '../ipam/address-book.ts';
 import { defaultCollectOptions } from '../ipam/collect.ts';
 import { Collection, ownEvidence } from '../ipam/collection.ts';
 import { Ipam } from '../ipam/ipam.ts';
-import type { Clock, Timer } from '../lib/clock.ts';
+import type { Clock } from '../lib/clock.ts';
 import { asNetctlError } from '../lib/errors.ts';
+import { inTime } from '../lib/in-time.ts';
 import type { Logger } from '../lib/logger.ts';
 import type { Bird } from '../linux/bird.ts';
-import type { Linux } from '../linux/ports.ts';
+import type { Linux, NetnsIdentity } from '../linux/ports.ts';
 import { hostInterfaceName } from '../model/attachment.ts';
 import type { Address } from '../model/ip.ts';
 import type { Endpoint } from '../model/records.ts';
@@ -34,10 +39,11 @@ import type { Revision, Store } from '../store/store.ts';
 import { Syncer } from '../store/syncer.ts';
 import { Attachments, type AttachParts } from './attach.ts';
 import { Bgp } from './bgp.ts';
-import type { Config } from './config.ts';
+import { type Config, nodeAddresses } from './config.ts';
 import { ConnectionFlush } from './connection-flush.ts';
 import { EndpointTable } from './endpoint-table.ts';
 import { writeNodeRecord } from './node-record.ts';
+import { Periodic } from './periodic.ts';
 import { Picture } from './picture.ts';
 import { PolicyGuard } from './policy-guard.ts';
 import { policyOptions } from './policy-options.ts';
@@ -61,9 +67,6 @@ export interface AgentParts {
   readonly clusterTrouble: AttachParts['clusterTrouble'];
 }
 
-/** How long a change may take to the kernel before the API stops waiting for it. */
-const appliedDeadlineMilliseconds = 5000;
-
 export class Agent {
   readonly #parts: AgentParts;
   readonly #book = new AddressBook();
@@ -73,12 +76,15 @@ export class Agent {
   readonly collection: Collection;
   readonly #endpoints = new EndpointTable();
   readonly #policy: PolicyDataplane;
+  readonly #macvlan: MacvlanPolicy;
+  readonly #allPolicy: JointPolicy;
   readonly #guard: PolicyGuard;
   readonly #engine: PolicyEngine;
   readonly #connections: ConnectionFlush;
   readonly #wiring: EndpointWiring;
   readonly #bgp: Bgp;
   readonly #wirings: Wirings;
+  readonly #limiter: RateLimiter;
   readonly #picture: Picture;
   readonly #syncer: Syncer;
   readonly #startedAt: Date;
@@ -86,13 +92,12 @@ export class Agent {
   readonly #gate = new RevisionGate();
   #attachments: Attachments | null = null;
   #stopWatchingLinks: () => void = () => undefined;
-  #timers: Timer[] = [];
+  readonly #periodic: Periodic;
   #upkeep: Upkeep | null = null;
   #nextPolicyRetry = 0;
   #isRegistered = false;
   /** Said once: it is tried again every second. */
   #registerError = '';
-  #stopped = false;
 
   constructor(parts: AgentParts) {
     const { config, store, linux, clock, logger } = parts;
@@ -100,24 +105,22 @@ export class Agent {
     this.#startedAt = new Date(clock.now());
     const backends = new Backends(linux, config.dataplane, logger);
     this.#policy = new PolicyDataplane(backends.make('nftables'), logger);
-    this.#engine = new PolicyEngine(policyOptions(config), this.#policy);
-    this.#guard = new PolicyGuard({
-      linux,
-      backends,
-      policy: this.#policy,
-      engine: this.#engine,
-      clock,
-      logger,
-      report: (error) => this.#report('policy', error),
-    });
+    const hostAddresses = nodeAddresses(config);
+    this.#macvlan = new MacvlanPolicy(linux, { ...config.dataplane, ...parts, hostAddresses }, logger);
+    this.#allPolicy = new JointPolicy(this.#policy, this.#macvlan);
+    this.#periodic = new Periodic(clock, (error) => this.#report('periodic work', error));
+    this.#engine = new PolicyEngine(policyOptions(config), this.#allPolicy);
+    const report = (error: unknown): void => this.#report('policy', error);
+    this.#guard = new PolicyGuard({ ...parts, backends, policy: this.#policy, engine: this.#engine, report });
     const isAway = (address: Address): boolean => livesAway(this.#book, address, config.node.name);
     this.#wiring = new EndpointWiring(linux, isAway, logger);
     this.#wirings = {
       routed: this.#wiring,
-      macvlan: new MacvlanWiring(linux, nodeAddresses(config), clock, logger),
+      macvlan: new MacvlanWiring(linux, this.#macvlan, hostAddresses, clock, logger),
       foreign: new ForeignWiring(linux),
       handed: new HandedWiring(linux, this.#wiring, clock),
     };
+    this.#limiter = new RateLimiter(linux);
     this.#bgp = new Bgp(parts);
     this.#connections = new ConnectionFlush({
       engine: this.#engine,
@@ -180,6 +183,7 @@ export class Agent {
     await this.#wiring.learnUplinks();
     for (const [, pool] of this.#book.pools()) this.#wiring.ensureForwarding(pool.cidr.includes(':') ? 6 : 4);
     await this.#guard.start();
+    await this.#macvlan.start();
     const attachments = new Attachments({
       ...this.#parts,
       node: config.node.name,
@@ -189,7 +193,8 @@ export class Agent {
       ipam: this.ipam,
       endpoints: this.#endpoints,
       wirings: this.#wirings,
-      policy: this.#policy,
+      limiter: this.#limiter,
+      policy: this.#allPolicy,
       now: () => new Date(this.#parts.clock.now()),
     });
     this.#attachments = attachments;
@@ -200,6 +205,8 @@ export class Agent {
       endpoints: this.#endpoints,
       attachments,
       wirings: this.#wirings,
+      limiter: this.#limiter,
+      ipam: this.ipam,
       confirmMassDeletion: config.dataplane.confirmMassDeletion,
       isBroken: (key) => this.#picture.broken().has(key),
     });
@@ -209,34 +216,52 @@ export class Agent {
     await attachments.flushCooling();
     await attachments.expire();
     await this.#bgp.start();
-    this.#every(1000, () => this.#housekeep(attachments));
-    this.#every(config.dataplane.resyncSeconds * 1000, () => this.#resync());
-    if (config.ipam.collectSeconds > 0) this.#every(config.ipam.collectSeconds * 1000, () => this.#collect());
+    this.#periodic.every(1000, () => this.#housekeep(attachments));
+    this.#periodic.every(config.dataplane.resyncSeconds * 1000, () => this.#resync());
+    if (config.ipam.collectSeconds > 0)
+      this.#periodic.every(config.ipam.collectSeconds * 1000, () => this.#collect());
     logger.info({ node: config.node.name, endpoints: this.#endpoints.size }, 'ready');
     return attachments;
   }
 
   /** Ends in order; the kernel keeps what is there, so containers go on talking. */
   async stop(): Promise<void> {
-    this.#stopped = true;
-    for (const timer of this.#timers) timer.cancel();
+    this.#periodic.stop();
     this.#stopWatchingLinks();
     this.#guard.stop();
     this.#upkeep?.stop();
     await this.#attachments?.idle();
     await this.#bgp.stop();
     this.#syncer.stop();
-    for (const wiring of Object.values(this.#wirings)) wiring.close();
+    for (const part of [...Object.values(this.#wirings), this.#limiter]) part.close();
     await this.#parts.store.close();
   }
 
   /** Resolves when this host's kernel reflects the revision. @throws TRY_AGAIN after 5 s, POLICY when it could not be written */
   async applied(revision: Revision): Promise<void> {
-    await this.#inTime(`revision ${revision} is not in force yet`, async () => {
+    await inTime(this.#parts.clock, 5000, `revision ${revision} is not in force yet`, async () => {
       await this.#gate.passed(revision);
-      await this.#policy.flush();
+      await this.#allPolicy.everywhere();
       await this.#connections.done;
+      await this.#attachments?.limited;
     });
+  }
+
+  /** What went through the interfaces of this node's endpoints. */
+  counters() {
+    return readCounters(
+      this.#parts.linux,
+      [...this.#endpoints.all()].map(([id, { value }]) => [id, value] as const),
+    );
+  }
+
+  enforcement() {
+    return this.#macvlan.enforcement(this.#endpoints.all(), this.#policy.status.inSync);
+  }
+
+  /** Endpoints of this node in the namespace. */
+  endpointsIn(netns: NetnsIdentity) {
+    return this.#endpoints.inNetns(netns);
   }
 
   /** How often each rule of the profile or policy applied on this host. @throws KernelError */
@@ -254,7 +279,11 @@ export class Agent {
       sync: this.#syncer.status(),
       revision: this.#gate.revision,
       replication,
-      policy: { ...this.#policy.status, reason: this.#guard.reason, notices: this.#guard.notices },
+      policy: {
+        ...this.#policy.status,
+        reason: this.#guard.reason,
+        notices: [...this.#guard.notices, ...this.#macvlan.notices],
+      },
       iptables: this.#parts.linux.iptables.backend,
       endpoints: this.#endpoints.size,
       missing: this.#upkeep?.missing ?? new Map(),
@@ -281,15 +310,7 @@ export class Agent {
     this.#gate.onRevision(revision);
     // What changed is in the kernel when flush resolves; those who must know wait for a flush of their own.
     if (this.#attachments !== null)
-      this.#policy.flush().catch((error: unknown) => this.#report('policy', error));
-  }
-
-  /** @throws when the work takes longer than the API waits for it; it goes on */
-  #inTime(complaint: string, work: () => Promise<void>): Promise<void> {
-    const { promise, resolve, reject } = Promise.withResolvers<void>();
-    const timer = this.#parts.clock.setTimer(appliedDeadlineMilliseconds, () => reject(new Error(complaint)));
-    work().then(resolve, reject);
-    return promise.finally(() => timer.cancel());
+      this.#allPolicy.flush().catch((error: unknown) => this.#report('policy', error));
   }
 
   /** Before the start there is no kernel write; the start itself reads the picture. */
@@ -319,8 +340,11 @@ export class Agent {
   /** What requests do themselves is theirs; the rest came through the store: an operator, a claim that is gone, a lost answer. */
   #onOwnEndpoint(id: string, before: Endpoint | null, now: Endpoint | null): void {
     if (now !== null) this.#afterSync(() => this.#wiring.loosenReversePath(now));
+    this.#macvlan.onEndpoint(before, now);
     const attachments = this.#attachments;
-    if (attachments === null || attachments.isBusy(id)) return;
+    if (attachments === null) return;
+    attachments.noticeLimits(id, before, now);
+    if (attachments.isBusy(id)) return;
     if (now !== null) {
       if (before === null) this.#upkeep?.schedule();
       return;
@@ -349,6 +373,7 @@ export class Agent {
   async #resync(): Promise<void> {
     await this.#guard.look();
     await this.#policy.resync();
+    await this.#macvlan.resync().catch((error: unknown) => this.#report('policy in containers', error));
     await this.#upkeep?.run();
     await this.#bgp.resync();
   }
@@ -358,33 +383,18 @@ export class Agent {
     if (!this.#isRegistered || !this.#book.nodes().has(this.#parts.config.node.name))
       await this.#registerNode();
     await attachments.expire();
+    this.#upkeep?.watchWires();
     const { retryInMs } = this.#policy.status;
     if (retryInMs === null) {
       this.#engine.retire();
-      await this.#policy.flush();
+      await this.#allPolicy.flush();
     } else if (this.#parts.clock.now() >= this.#nextPolicyRetry) {
       this.#nextPolicyRetry = this.#parts.clock.now() + retryInMs;
       await this.#policy.resync();
     }
   }
 
-  #every(milliseconds: number, task: () => Promise<void>): void {
-    const run = (): void => {
-      if (this.#stopped) return;
-      task()
-        .catch((error: unknown) => this.#report('periodic work', error))
-        .finally(() => {
-          if (!this.#stopped) this.#timers[slot] = this.#parts.clock.setTimer(milliseconds, run);
-        });
-    };
-    const slot = this.#timers.push(this.#parts.clock.setTimer(milliseconds, run)) - 1;
-  }
-
   #report(what: string, error: unknown): void {
     this.#parts.logger.error({ error: asNetctlError(error).message }, `${what}: failed, will be tried again`);
   }
-}
-
-function nodeAddresses({ node: { address4, address6 } }: Config): Address[] {
-  return [address4, address6].filter((address) => address !== null);
 }

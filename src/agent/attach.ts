@@ -6,6 +6,8 @@
  * endpoint at once, a container's interface up before its policy is in the kernel, an address released before its link is gone.
  */
 
+import { isDeepStrictEqual } from 'node:util';
+import type { RateLimiter } from '../dataplane/rate-limits.ts';
 import { reopen } from '../dataplane/reopen.ts';
 import { asNetctlError, NetctlError } from '../lib/errors.ts';
 import { KeyedQueue } from '../lib/keyed-queue.ts';
@@ -19,6 +21,7 @@ import {
   type AttachRequest,
   endpointId,
   hostInterfaceName,
+  queueInterfaceName,
 } from '../model/attachment.ts';
 import type { Delegate } from '../model/delegate.ts';
 import type { Address } from '../model/ip.ts';
@@ -29,6 +32,7 @@ import { type RegistrationParts, Registrations } from './registrations.ts';
 
 export interface AttachParts extends RegistrationParts {
   readonly linux: Linux;
+  readonly limiter: RateLimiter;
   /** Gives addresses back to the plugin that gave them. @throws when it refuses */
   releaseDelegate(
     id: AttachmentId & { readonly netns: { readonly path: string } },
@@ -40,6 +44,7 @@ export class Attachments implements Attacher {
   readonly #parts: AttachParts;
   readonly #registrations: Registrations;
   readonly #queue = new KeyedQueue();
+  #limited: Promise<unknown> = Promise.resolve();
 
   constructor(parts: AttachParts) {
     this.#parts = parts;
@@ -72,6 +77,7 @@ export class Attachments implements Attacher {
     const netns = this.#parts.linux.openNetns(expected.netnsOpen);
     try {
       const problems = await this.#parts.wirings[endpoint.kind].inspect(endpoint, netns);
+      problems.push(...(await this.#parts.limiter.inspect(endpoint, netns)));
       for (const address of endpoint.addresses) {
         if (!expected.addresses.includes(address)) problems.push(`address ${address} is not in prevResult`);
       }
@@ -86,7 +92,9 @@ export class Attachments implements Attacher {
 
   async collect(network: string, valid: readonly Omit<AttachmentId, 'network'>[]): Promise<void> {
     const keep = new Set(valid.map((attachment) => endpointId({ ...attachment, network })));
-    const stale = this.#parts.endpoints.ofNetwork(network).filter(([id]) => !keep.has(id));
+    const stale = this.#parts.endpoints
+      .ofNetwork(network)
+      .filter(([id, { attachedBy }]) => attachedBy === 'runtime' && !keep.has(id));
     const results = await Promise.allSettled(stale.map(([, endpoint]) => this.detach(endpoint)));
     const failed = results
       .filter((result) => result.status === 'rejected')
@@ -119,11 +127,41 @@ export class Attachments implements Attacher {
     return this.#queue.run(id, () => this.#repair(id));
   }
 
+  /** Rate limits that changed and are on their way to the kernel. */
+  get limited(): Promise<unknown> {
+    return this.#limited;
+  }
+
+  /** A changed record may say other rate limits. */
+  noticeLimits(id: string, before: Endpoint | null, now: Endpoint | null): void {
+    if (before === null || now === null || isDeepStrictEqual(before.rateLimits, now.rateLimits)) return;
+    const limited = this.limit(id);
+    limited.catch((error: unknown) =>
+      this.#parts.logger.error({ endpoint: id, error: asNetctlError(error).message }, 'rate limits: failed'),
+    );
+    this.#limited = Promise.all([this.#limited.catch(() => undefined), limited]);
+    this.#limited.catch(() => undefined);
+  }
+
+  /** Brings the rate limits to what the record says. @throws LINK */
+  limit(id: string): Promise<void> {
+    return this.#queue.run(id, async () => {
+      const endpoint = this.#parts.endpoints.get(id)?.value;
+      const netns = endpoint === undefined ? null : this.#reopen(endpoint);
+      if (endpoint === undefined || netns === null) return;
+      try {
+        await this.#parts.limiter.apply(endpoint, netns);
+      } finally {
+        netns.close();
+      }
+    });
+  }
+
   /** Takes away what the kernel has of an endpoint whose record is gone. */
   tearDown(id: string, endpoint: Endpoint): Promise<void> {
     return this.#queue.run(id, async () => {
       if (this.#parts.endpoints.get(id) !== undefined) return;
-      await this.#parts.wirings[endpoint.kind].unmake(endpoint);
+      await this.#unmake(endpoint);
       for (const address of endpoint.addresses) await this.#parts.linux.conntrack.flushAddress(address);
     });
   }
@@ -135,6 +173,10 @@ export class Attachments implements Attacher {
 
   isBusyLink(hostInterface: string): boolean {
     return [...this.#queue.keys()].some((id) => hostInterfaceName(id) === hostInterface);
+  }
+
+  isBusyQueue(name: string): boolean {
+    return [...this.#queue.keys()].some((id) => queueInterfaceName(hostInterfaceName(id)) === name);
   }
 
   /** Frees what is over (cooldowns, reservations, retentions), then blocks of this node that have none left. */
@@ -157,7 +199,7 @@ export class Attachments implements Attacher {
     const netns = this.#parts.linux.openNetns(request.netns.open);
     try {
       const known = this.#parts.endpoints.get(id)?.value;
-      if (known !== undefined && this.#parts.wirings[known.kind].stands(known, netns))
+      if (known !== undefined && (await this.#works(known, netns)))
         return attachmentOf(known, this.#parts.ipam.book);
       if (known !== undefined) await this.#detach(id, known);
       const endpoint = await this.#attachTo(id, request, netns);
@@ -166,6 +208,12 @@ export class Attachments implements Attacher {
     } finally {
       netns.close();
     }
+  }
+
+  /** Not so when an agent died in the middle of making it: then the link may stand without what belongs to it. */
+  async #works(endpoint: Endpoint, netns: Netns): Promise<boolean> {
+    const wiring = this.#parts.wirings[endpoint.kind];
+    return wiring.stands(endpoint, netns) && (await wiring.inspect(endpoint, netns)).length === 0;
   }
 
   /** An address that somebody else on the wire has is put into quarantine, and another one tried, unless it was asked for. */
@@ -215,11 +263,16 @@ export class Attachments implements Attacher {
 
   /** The commit has put the endpoint into the policy's desired state; it is in the kernel before the container's link goes up. */
   async #wire(endpoint: Endpoint, netns: Netns, undo: UndoStack): Promise<void> {
-    const { policy, wirings } = this.#parts;
-    const wiring = wirings[endpoint.kind];
+    const { policy, wirings, limiter } = this.#parts;
     await policy.flush();
-    undo.push('remove the link', () => wiring.unmake(endpoint));
-    await wiring.make(endpoint, netns);
+    undo.push('remove the link', () => this.#unmake(endpoint));
+    await wirings[endpoint.kind].make(endpoint, netns);
+    if (endpoint.rateLimits !== null) await limiter.apply(endpoint, netns);
+  }
+
+  async #unmake(endpoint: Endpoint): Promise<void> {
+    await this.#parts.wirings[endpoint.kind].unmake(endpoint);
+    await this.#parts.limiter.remove(endpoint);
   }
 
   async #detach(id: string, endpoint: Endpoint | undefined): Promise<void> {
@@ -228,7 +281,7 @@ export class Attachments implements Attacher {
       await wirings.routed.remove(hostInterfaceName(id));
       return;
     }
-    await wirings[endpoint.kind].unmake(endpoint);
+    await this.#unmake(endpoint);
     if (endpoint.delegate !== null) await this.#parts.releaseDelegate(endpoint, endpoint.delegate);
     for (const address of endpoint.addresses) await linux.conntrack.flushAddress(address);
     await this.#registrations.leave(id, endpoint, true);
@@ -259,7 +312,7 @@ export class Attachments implements Attacher {
         await this.#detach(id, endpoint);
         return 'released';
       }
-      await this.#parts.wirings[endpoint.kind].unmake(endpoint);
+      await this.#unmake(endpoint);
       await this.#wire(endpoint, netns, undo);
       return 'remade';
     } catch (error) {

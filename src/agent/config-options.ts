@@ -160,6 +160,13 @@ export const options: readonly Option[] = [
     parse: oneOf('drop', 'accept', 'return'),
   },
   {
+    key: 'dataplane.macvlanPrivileged',
+    flag: 'macvlan-privileged',
+    fallback: 'flag',
+    doc: 'A macvlan container with a process that may change its rules (CAP_NET_ADMIN): flag says so in the status, refuse closes it on the parent too.',
+    parse: oneOf('flag', 'refuse'),
+  },
+  {
     key: 'dataplane.failsafeInbound',
     flag: 'failsafe-inbound',
     fallback: ['tcp:22', 'udp:68', 'tcp:179', 'udp:3784', 'udp:4784', 'udp:546', 'tcp:2379', 'tcp:2380'],
@@ -308,6 +315,13 @@ export const options: readonly Option[] = [
     flag: 'state-dir',
     fallback: '/var/lib/netctl',
     doc: 'The embedded store and the delete queue; survives a reboot.',
+    parse: absolutePath,
+  },
+  {
+    key: 'cniConfigDir',
+    flag: 'cni-config-dir',
+    fallback: '/etc/cni/net.d',
+    doc: 'Where `netctl attach` finds networks by their names, as a runtime does.',
     parse: absolutePath,
   },
 ];

@@ -36,6 +36,7 @@ export interface Config {
     /** Rules of others may stand above our jumps in iptables. */
     readonly foreignFirst: boolean;
     readonly endpointToHost: 'drop' | 'accept' | 'return';
+    readonly macvlanPrivileged: 'flag' | 'refuse';
     /** `tcp:22`; likewise failsafeOutbound. */
     readonly failsafeInbound: readonly string[];
     readonly failsafeOutbound: readonly string[];
@@ -69,6 +70,7 @@ export interface Config {
   readonly log: { readonly level: 'debug' | 'info' | 'warn' | 'error'; readonly format: 'json' | 'text' };
   readonly runDir: string;
   readonly stateDir: string;
+  readonly cniConfigDir: string;
 }
 
 export interface Setting {
@@ -221,4 +223,9 @@ function nest(settings: readonly Setting[]): Config {
     at[last] = value;
   }
   return root as unknown as Config;
+}
+
+/** By which the others, and its containers, know this host. */
+export function nodeAddresses({ node: { address4, address6 } }: Config): Address[] {
+  return [address4, address6].filter((address) => address !== null);
 }

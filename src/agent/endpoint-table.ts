@@ -49,6 +49,13 @@ export class EndpointTable {
     return this.#endpoints.entries();
   }
 
+  /** Those of one network namespace. */
+  inNetns({ device, inode }: { readonly device: number; readonly inode: number }): Endpoint[] {
+    return [...this.#endpoints.values()]
+      .map(({ value }) => value)
+      .filter(({ netns }) => netns.device === device && netns.inode === inode);
+  }
+
   ofNetwork(network: string): [string, Endpoint][] {
     return [...this.#endpoints]
       .filter(([, { value }]) => value.network === network)

@@ -4,7 +4,7 @@
  * In: checked requests. Out: the endpoint's record, in the store and in the picture. Never: an address without its endpoint or an
  * endpoint without its addresses, a profile made for a network whose endpoints name others.
  */
-import type { PolicyDataplane } from '../dataplane/policy-dataplane.ts';
+import type { JointPolicy } from '../dataplane/joint-policy.ts';
 import type { Wirings } from '../dataplane/wirings.ts';
 import type { Proposal } from '../ipam/assign.ts';
 import type { Ipam } from '../ipam/ipam.ts';
@@ -32,7 +32,7 @@ export interface RegistrationParts {
   readonly ipam: Ipam;
   readonly endpoints: EndpointTable;
   readonly wirings: Wirings;
-  readonly policy: PolicyDataplane;
+  readonly policy: Pick<JointPolicy, 'flush' | 'status' | 'resync'>;
   readonly logger: Logger;
   /** Why the hosts' common store cannot be asked, or null (also where there is none). */
   clusterTrouble(): string | null;

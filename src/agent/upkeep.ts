@@ -6,15 +6,20 @@
  * be repaired or is held back, for the status. Never: an endpoint touched that a request is working on; most of a host's links
  * removed because the store looks empty, unless an operator said so.
  */
+import type { RateLimiter } from '../dataplane/rate-limits.ts';
+import { WireWatch } from '../dataplane/wire-watch.ts';
 import type { Wirings } from '../dataplane/wirings.ts';
 import type { AddressBook } from '../ipam/address-book.ts';
+import type { Ipam } from '../ipam/ipam.ts';
 import { lostEndpoints } from '../ipam/lost.ts';
 import type { Clock, Timer } from '../lib/clock.ts';
 import { asNetctlError } from '../lib/errors.ts';
 import type { Logger } from '../lib/logger.ts';
 import type { LinkEvent, Linux } from '../linux/ports.ts';
-import type { Cidr } from '../model/ip.ts';
+import { queueInterfaceName, queueInterfacePrefix } from '../model/attachment.ts';
+import type { Address, Cidr } from '../model/ip.ts';
 import { addressKey } from '../model/keys.ts';
+import type { Endpoint } from '../model/records.ts';
 import type { Attachments } from './attach.ts';
 import type { EndpointTable } from './endpoint-table.ts';
 import { judgeDeletion } from './mass-deletion-guard.ts';
@@ -25,6 +30,8 @@ export interface UpkeepParts {
   readonly endpoints: EndpointTable;
   readonly attachments: Attachments;
   readonly wirings: Wirings;
+  readonly limiter: RateLimiter;
+  readonly ipam: Ipam;
   readonly linux: Linux;
   readonly clock: Clock;
   readonly logger: Logger;
@@ -38,6 +45,7 @@ const repairDelayMilliseconds = 2000;
 
 export class Upkeep {
   readonly #parts: UpkeepParts;
+  readonly #wires: WireWatch;
   #missing = new Map<string, string>();
   #unknown: readonly string[] = [];
   #lost: readonly string[] = [];
@@ -46,6 +54,20 @@ export class Upkeep {
 
   constructor(parts: UpkeepParts) {
     this.#parts = parts;
+    const { endpoints, ipam, node, clock } = parts;
+    const holderOf = (address: Address): Endpoint | null => {
+      const id = endpoints.userOf(address);
+      const holder = id === undefined ? undefined : endpoints.get(id)?.value;
+      const isTold = parts.book.address(address)?.value.endpoint === id || holder?.foreignAddresses === true;
+      return holder?.kind === 'macvlan' && isTold ? holder : null;
+    };
+    this.#wires = new WireWatch({
+      ...parts,
+      wiring: parts.wirings.macvlan,
+      endpoints: () => [...endpoints.all()].map(([, { value }]) => value),
+      holderOf,
+      report: (address, mac) => ipam.quarantine({ address, mac, node, seenAt: new Date(clock.now()) }),
+    });
   }
 
   /** Endpoints that could not be repaired, with the reason. */
@@ -60,7 +82,13 @@ export class Upkeep {
 
   stop(): void {
     this.#stopped = true;
+    this.#wires.close();
     this.#scheduled?.cancel();
+  }
+
+  /** Listens where macvlan endpoints are. To be called often: it does nothing while that has not changed. */
+  watchWires(): void {
+    this.#wires.refresh();
   }
 
   async run(): Promise<void> {
@@ -80,8 +108,10 @@ export class Upkeep {
   /** A link of ours that vanished without us: its namespace ended (a DEL follows), or somebody removed it. */
   onLinkEvent(event: LinkEvent): void {
     const { endpoints, attachments } = this.#parts;
+    if (this.#wires.onLinkEvent(event)) this.schedule();
     if (event.kind === 'changed') return;
-    const isOurs = event.kind !== 'gone' || endpoints.hasLink(event.name);
+    const isOurs =
+      event.kind !== 'gone' || endpoints.hasLink(event.name) || event.name.startsWith(queueInterfacePrefix);
     if (isOurs && !(event.kind === 'gone' && attachments.isBusyLink(event.name))) this.schedule();
   }
 
@@ -98,6 +128,18 @@ export class Upkeep {
     for (const name of remove) {
       logger.warn({ link: name }, 'removing a link that no endpoint has');
       await linux.deleteLink(links.get(name)?.index ?? 0);
+    }
+    await this.#removeUnknownQueues();
+  }
+
+  /** Whose endpoint's link went without them; they hold nothing up but themselves. */
+  async #removeUnknownQueues(): Promise<void> {
+    const { wirings, limiter, linux, attachments, logger } = this.#parts;
+    const used = new Set([...(await wirings.routed.links()).keys()].map(queueInterfaceName));
+    for (const [name, { index }] of await limiter.queues()) {
+      if (used.has(name) || attachments.isBusyQueue(name)) continue;
+      logger.warn({ link: name }, 'removing a queue interface that no endpoint has');
+      await linux.deleteLink(index);
     }
   }
 
@@ -118,6 +160,21 @@ export class Upkeep {
       this.#ownBlocks(),
     );
     if (changed.length > 0) logger.warn({ changed }, 'repaired links and routes');
+    await this.#repairLimits();
+  }
+
+  async #repairLimits(): Promise<void> {
+    const { endpoints, attachments, limiter, logger } = this.#parts;
+    const settled = [...endpoints.all()].filter(([id]) => !attachments.isBusy(id));
+    for (const id of await limiter.wrong(settled.map(([id, { value }]) => [id, value] as const))) {
+      try {
+        await attachments.limit(id);
+        logger.warn({ endpoint: id }, 'repaired rate limits');
+      } catch (error) {
+        this.#missing.set(id, asNetctlError(error).message);
+        this.#report('rate limits', error);
+      }
+    }
   }
 
   /** An address that is another's by now must not be answered for here; one that has just vanished needs proof, if it is many. */

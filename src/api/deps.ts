@@ -9,9 +9,12 @@ import type { Collected, CollectionRequest } from '../ipam/collection.ts';
 import type { Ipam } from '../ipam/ipam.ts';
 import type { Clock } from '../lib/clock.ts';
 import type { NetctlError } from '../lib/errors.ts';
+import type { Attachment, AttachmentId } from '../model/attachment.ts';
 import type { Json, Revision, Store } from '../store/store.ts';
 import type { BgpStatus } from './bgp-schemas.ts';
 import type { Caller } from './caller.ts';
+import type { CounterItem } from './counter-schemas.ts';
+import type { EnforcementItem } from './enforcement-schemas.ts';
 import type { Impact, RuleCounts, WhyAnswer } from './explain-schemas.ts';
 import type { AgentStatus, ConfigValue } from './status.ts';
 
@@ -47,6 +50,19 @@ export interface ApiDeps {
   why(query: WhyQuery, isProbed: boolean): Promise<WhyAnswer>;
   /** What would be answered otherwise if these records were written. */
   impact(changes: ReadonlyMap<string, Json | null>): Promise<Impact>;
+  /** As an ADD and a DEL of CNI, in a namespace of this node. @throws as they do */
+  attach(request: {
+    readonly target: string;
+    readonly network: string;
+    readonly interface: string | null;
+    readonly profiles: readonly string[];
+    readonly addresses: readonly string[];
+  }): Promise<Attachment>;
+  detach(target: string, name: string): Promise<AttachmentId>;
+  /** What went through the interfaces of this node's endpoints, read now. */
+  counters(): Promise<readonly CounterItem[]>;
+  /** Where the policy of each endpoint of this node is enforced, and how well. */
+  enforcement(): readonly EnforcementItem[];
   /** How often each rule applied on this host. */
   ruleCounts(kind: 'profile' | 'policy', name: string): Promise<RuleCounts>;
   /** Who is at the other end, and what they may do. */

@@ -8,6 +8,7 @@ import type { FastifyInstance } from 'fastify';
 import type { z } from 'zod';
 import { NetctlError } from '../lib/errors.ts';
 import { endpointKey, profileKey } from '../model/keys.ts';
+import { noLimits, orNone, type RateLimits } from '../model/rate-limits.ts';
 import { type Endpoint, endpointSchema } from '../model/records.ts';
 import type { Revision, Store } from '../store/store.ts';
 import type { ApiDeps } from './deps.ts';
@@ -70,11 +71,11 @@ export function endpointRoutes(instance: FastifyInstance, deps: ApiDeps): void {
   });
 }
 
-/** Labels and extra sources: what is given replaces what was. */
+/** Labels, extra sources and rate limits: what is given replaces what was. */
 async function setEndpoint(
   store: Store,
   { id, node }: EndpointItem,
-  { labels, extraSources }: z.output<typeof endpointSet>,
+  { labels, extraSources, rateLimits }: z.output<typeof endpointSet>,
   ifMatch: Revision | undefined,
 ): Promise<EndpointItem> {
   const { value, revision } = await rewrite(store, {
@@ -86,11 +87,20 @@ async function setEndpoint(
       ...endpoint,
       labels: labels ?? endpoint.labels,
       extraSources: extraSources ?? endpoint.extraSources,
+      rateLimits: changedLimits(endpoint.rateLimits, rateLimits),
     }),
     missing: () => isGone(id),
     ifMatch,
   });
   return { id, node, ...value, revision };
+}
+
+function changedLimits(
+  now: RateLimits | null,
+  change: z.output<typeof endpointSet>['rateLimits'],
+): RateLimits | null {
+  if (change === undefined) return now;
+  return change === null ? null : orNone({ ...(now ?? noLimits), ...change });
 }
 
 function isGone(id: string): NetctlError {

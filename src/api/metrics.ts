@@ -23,6 +23,15 @@ const poolStates = [
   'available',
 ] as const;
 
+const counted = [
+  ['inBytes', 'receive_bytes', 'Bytes received'],
+  ['inPackets', 'receive_packets', 'Packets received'],
+  ['inDropped', 'receive_dropped', 'Packets dropped on their way in'],
+  ['outBytes', 'transmit_bytes', 'Bytes sent'],
+  ['outPackets', 'transmit_packets', 'Packets sent'],
+  ['outDropped', 'transmit_dropped', 'Packets dropped on their way out'],
+] as const;
+
 interface Page {
   readonly status: number;
   readonly type: string;
@@ -49,21 +58,27 @@ export class Metrics {
     const schema = { response: { 200: z.string().meta({ description: 'text/plain' }) } };
     const anyone = { config: { audience: 'anyone' }, schema } as const;
     for (const path of ['/healthz', '/readyz'])
-      instance.get(path, anyone, (_request, reply) => send(reply, this.page(path)!));
-    instance.get('/metrics', { schema }, (_request, reply) => send(reply, this.page('/metrics')!));
+      instance.get(path, anyone, async (_request, reply) => send(reply, (await this.page(path))!));
+    instance.get('/metrics', { schema }, async (_request, reply) =>
+      send(reply, (await this.page('/metrics'))!),
+    );
   }
 
   /** A server for these pages alone. */
   server(): Server {
+    const answer = async (method: string | undefined, url: string): Promise<Page> => {
+      const page = method === 'GET' ? await this.page(url.split('?')[0]!) : null;
+      return page ?? { status: 404, type: 'text/plain', text: 'not found\n' };
+    };
     return createServer((request, response: ServerResponse) => {
-      const page = request.method === 'GET' ? this.page((request.url ?? '').split('?')[0]!) : null;
-      const { status, type, text } = page ?? { status: 404, type: 'text/plain', text: 'not found\n' };
-      response.writeHead(status, { 'content-type': type }).end(text);
+      void answer(request.method, request.url ?? '')
+        .catch((error: Error) => ({ status: 500, type: 'text/plain', text: `${error.message}\n` }))
+        .then(({ status, type, text }) => response.writeHead(status, { 'content-type': type }).end(text));
     });
   }
 
   /** null for a path that is none of the three. */
-  page(path: string): Page | null {
+  async page(path: string): Promise<Page | null> {
     if (path === '/healthz') return { status: 200, type: 'text/plain', text: 'ok\n' };
     if (path === '/readyz') {
       const problems = problemsOf(this.#deps.status());
@@ -74,10 +89,11 @@ export class Metrics {
         text,
       };
     }
-    return path === '/metrics' ? { status: 200, type: prometheusText, text: this.#text() } : null;
+    return path === '/metrics' ? { status: 200, type: prometheusText, text: await this.#text() } : null;
   }
 
-  #text(): string {
+  async #text(): Promise<string> {
+    const counters = await this.#deps.counters();
     const { store, policy, endpoints } = this.#deps.status();
     const { cluster } = store;
     const { ipam } = this.#deps;
@@ -101,6 +117,14 @@ export class Metrics {
       metricLines('netctl_endpoints_unhealthy', 'gauge', 'Endpoints that could not be repaired.', [
         [{}, endpoints.unhealthy.length],
       ]),
+      ...counted.map(([key, name, what]) =>
+        metricLines(
+          `netctl_endpoint_${name}_total`,
+          'counter',
+          `${what} by endpoint of this host.`,
+          counters.map((item): Sample => [{ endpoint: item.endpoint, interface: item.interface }, item[key]]),
+        ),
+      ),
       metricLines(
         'netctl_store_in_sync',
         'gauge',

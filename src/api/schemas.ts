@@ -13,6 +13,7 @@ import { labelsSchema } from '../model/host-endpoint.ts';
 import { type Address, type Cidr, parseAddress, parseAddressOrCidr, parseCidr } from '../model/ip.ts';
 import { parseName, parseNodeName } from '../model/names.ts';
 import { profileSchema } from '../model/profile.ts';
+import { rateLimitsChange } from '../model/rate-limits.ts';
 import {
   address,
   addressSchema,
@@ -265,6 +266,10 @@ export const endpointSet = exactObject({
     .max(256, 'at most 256 of them')
     .optional()
     .meta({ description: 'What it may send from besides its addresses' }),
+  rateLimits: rateLimitsChange
+    .nullable()
+    .optional()
+    .meta({ description: 'Of those named, the others stay; null ends all' }),
 });
 export type EndpointSet = z.input<typeof endpointSet>;
 

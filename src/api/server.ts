@@ -11,15 +11,18 @@ import type { z } from 'zod';
 import { NetctlError } from '../lib/errors.ts';
 import { checkJson } from '../model/check.ts';
 import { allocationRoutes } from './allocations.ts';
+import { attachmentRoutes } from './attachments.ts';
 import { batchRoutes } from './batch.ts';
 import { bgpRoutes } from './bgp.ts';
 import { keepBudgets } from './budget.ts';
 import { admit, type Caller } from './caller.ts';
 import { capacityRoutes } from './capacity.ts';
 import { conflictRoutes } from './conflicts.ts';
+import { counterRoutes } from './counters.ts';
 import type { ApiDeps } from './deps.ts';
 import { documentRoutes } from './documents.ts';
 import { endpointRoutes } from './endpoints.ts';
+import { enforcementRoutes } from './enforcement.ts';
 import { errorAnswer } from './errors.ts';
 import { explainRoutes } from './explain.ts';
 import { gcRoutes } from './gc.ts';
@@ -87,6 +90,9 @@ export function buildApi(deps: ApiDeps, metrics = new Metrics(deps)): FastifyIns
       profileRoutes,
       documentRoutes,
       endpointRoutes,
+      counterRoutes,
+      enforcementRoutes,
+      attachmentRoutes,
       explainRoutes,
       bgpRoutes,
     ];

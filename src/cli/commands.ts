@@ -4,6 +4,7 @@
  * In: the tables of each area. Out: one list. Never: two commands of the same words.
  */
 import { agentCommands } from './agent-commands.ts';
+import { attachCommands } from './attach-commands.ts';
 import { bgpCommands } from './bgp-commands.ts';
 import type { Command } from './command.ts';
 import { completionCommands } from './completion.ts';
@@ -15,6 +16,7 @@ import { nodeCommands } from './node-commands.ts';
 import { poolCommands } from './pool-commands.ts';
 import { profileCommands } from './profile-commands.ts';
 import { tenantCommands } from './tenant-commands.ts';
+import { topCommands } from './top-command.ts';
 import { transferCommands } from './transfer-commands.ts';
 import { whyCommands } from './why-command.ts';
 
@@ -25,6 +27,8 @@ export const commands: readonly Command[] = [
   ...transferCommands,
   ...tenantCommands,
   ...endpointCommands,
+  ...attachCommands,
+  ...topCommands,
   ...documentCommands,
   ...whyCommands,
   ...agentCommands,

@@ -4,9 +4,12 @@
  * In: arguments. Out: requests to the API and what they answer. Never: an endpoint guessed: an id that may mean several is
  * refused by the agent.
  */
+import type { CounterItem, CounterList } from '../api/counter-schemas.ts';
+import type { EnforcementList } from '../api/enforcement-schemas.ts';
 import type { EndpointItem, EndpointProfiles, EndpointSet } from '../api/schemas.ts';
+import { parseRate, rateText } from '../model/rate-limits.ts';
 import { type Changed, printChange } from './change.ts';
-import { segment } from './client.ts';
+import { type Client, segment } from './client.ts';
 import { type Command, UsageError } from './command.ts';
 import type { Output, View } from './output.ts';
 import { joined } from './table.ts';
@@ -14,7 +17,10 @@ import { joined } from './table.ts';
 /** Container ids are long; docker and crictl show as much. */
 const CONTAINER_CHARACTERS = 13;
 
-const endpointView: View<EndpointItem> = {
+/** Of the endpoints of the node that was asked. */
+type Counted = ReadonlyMap<string, CounterItem>;
+
+const endpointView = (counters: Counted): View<EndpointItem> => ({
   kind: 'endpoint',
   name: ({ id }) => id,
   columns: [
@@ -28,9 +34,22 @@ const endpointView: View<EndpointItem> = {
     { header: 'HOST-INTERFACE', value: ({ hostInterface }) => hostInterface, wide: true },
     { header: 'MAC', value: ({ mac }) => mac, wide: true },
     { header: 'MTU', value: ({ mtuBytes }) => mtuBytes, wide: true, alignRight: true },
+    { header: 'LIMITS', value: limitsText, wide: true },
+    {
+      header: 'IN-BYTES',
+      value: ({ id }) => counters.get(id)?.inBytes ?? null,
+      wide: true,
+      alignRight: true,
+    },
+    {
+      header: 'OUT-BYTES',
+      value: ({ id }) => counters.get(id)?.outBytes ?? null,
+      wide: true,
+      alignRight: true,
+    },
     { header: 'CREATED', value: ({ createdAt }) => createdAt, wide: true },
   ],
-};
+});
 
 export const endpointCommands: readonly Command[] = [
   {
@@ -44,8 +63,12 @@ export const endpointCommands: readonly Command[] = [
       const node = args.optionalText('node');
       const path = node === undefined ? '/v1/endpoints' : `/v1/endpoints?node=${encodeURIComponent(node)}`;
       const { items } = await api().send<{ items: EndpointItem[] }>('GET', path);
-      if (args.flag('detailed') && output.forPeople) await showDetailed(output, items);
-      else await output.list(endpointView, items);
+      const isDetailed = args.flag('detailed') === true && output.forPeople;
+      const isCounted = items.length > 0 && (isDetailed || output.format === 'wide');
+      const read = isCounted ? (await api().send<CounterList>('GET', '/v1/counters')).items : [];
+      const counters: Counted = new Map(read.map((item) => [item.endpoint, item]));
+      if (isDetailed) await showDetailed(output, items, counters, await enforcementOf(api()));
+      else await output.list(endpointView(counters), items);
     },
   },
   {
@@ -94,7 +117,56 @@ export const endpointCommands: readonly Command[] = [
       await printChange(output, 'endpoint', id, `endpoint ${id} set`, changed);
     },
   },
+  {
+    words: 'endpoint limit ENDPOINT',
+    options: {
+      in: {
+        type: 'text',
+        value: 'RATE',
+        help: 'what it may receive: 100mbit, 64kbit, 1.5gbit; `none` for no limit',
+      },
+      out: { type: 'text', value: 'RATE', help: 'what it may send' },
+      node: { type: 'text', value: 'NODE', help: 'the node that it is on' },
+    },
+    help: 'Limit the rate of an endpoint, at once; what is not named stays.',
+    async run({ args, api, output }) {
+      const [into, out] = [args.optionalText('in'), args.optionalText('out')];
+      if (into === undefined && out === undefined) throw new UsageError('say what to limit: --in or --out');
+      const rateLimits = {
+        ...(into === undefined ? {} : { inBitsPerSecond: rate(into, '--in') }),
+        ...(out === undefined ? {} : { outBitsPerSecond: rate(out, '--out') }),
+      };
+      const node = args.optionalText('node');
+      const query = node === undefined ? '' : `?node=${encodeURIComponent(node)}`;
+      const path = `/v1/endpoints/${segment(args.text('ENDPOINT'))}${query}`;
+      const body = { rateLimits } satisfies EndpointSet;
+      const changed = await api().send<Changed<EndpointItem>>('PATCH', path, body);
+      const { id } = changed.item;
+      await printChange(output, 'endpoint', id, `endpoint ${id}: ${limitsText(changed.item)}`, changed);
+    },
+  },
 ];
+
+function rate(text: string, option: string): number | null {
+  try {
+    return parseRate(text, option);
+  } catch (error) {
+    throw new UsageError((error as Error).message);
+  }
+}
+
+function limitsText({ rateLimits }: EndpointItem): string {
+  return `in ${rateText(rateLimits?.inBitsPerSecond)}, out ${rateText(rateLimits?.outBitsPerSecond)}`;
+}
+
+function counterLines(counters: CounterItem | undefined): [string, string][] {
+  if (counters === undefined) return [];
+  const { inPackets, inBytes, inDropped, outPackets, outBytes, outDropped } = counters;
+  return [
+    ['Received', `${inPackets} packets, ${inBytes} bytes, ${inDropped} dropped`],
+    ['Sent', `${outPackets} packets, ${outBytes} bytes, ${outDropped} dropped`],
+  ];
+}
 
 /** `none` alone is the empty list. */
 function given(list: string[] | undefined): string[] | undefined {
@@ -111,12 +183,27 @@ function labelsOf(pairs: readonly string[] | undefined): Record<string, string> 
   return Object.fromEntries(entries);
 }
 
-async function showDetailed(output: Output, endpoints: readonly EndpointItem[]): Promise<void> {
+/** `container and guard, advisory: …`, of the endpoints of the node that is asked. */
+async function enforcementOf(api: Client): Promise<Map<string, string>> {
+  const { items } = await api.send<EnforcementList>('GET', '/v1/enforcement');
+  return new Map(
+    items.map(({ endpoint, where, inSync, notice }) => [
+      endpoint,
+      joined([where, ...(inSync ? [] : ['not in sync']), ...(notice === null ? [] : [notice])], ', '),
+    ]),
+  );
+}
+
+async function showDetailed(
+  output: Output,
+  endpoints: readonly EndpointItem[],
+  counters: Counted,
+  enforcement: ReadonlyMap<string, string>,
+): Promise<void> {
   if (endpoints.length === 0) return output.note('no endpoints');
   for (const [i, endpoint] of endpoints.entries()) {
     if (i > 0) output.line('');
-    const { netns, rateLimits, labels } = endpoint;
-    const rate = (bits: number | null | undefined): string => (bits == null ? 'unlimited' : `${bits} bit/s`);
+    const { netns, labels } = endpoint;
     await output.one('endpoint', endpoint.id, endpoint, [
       ['Endpoint', endpoint.id],
       ['Node', endpoint.node],
@@ -130,7 +217,9 @@ async function showDetailed(output: Output, endpoints: readonly EndpointItem[]):
       ['Addresses', joined(endpoint.addresses, ', ')],
       ['Profiles', joined(endpoint.profiles, ', ')],
       ['Extra sources', joined(endpoint.extraSources, ', ')],
-      ['Rate in, out', `${rate(rateLimits?.inBitsPerSecond)}, ${rate(rateLimits?.outBitsPerSecond)}`],
+      ['Rate limits', limitsText(endpoint)],
+      ...counterLines(counters.get(endpoint.id)),
+      ['Enforcement', enforcement.get(endpoint.id) ?? 'its own node knows'],
       [
         'Labels',
         joined(

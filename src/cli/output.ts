@@ -85,6 +85,11 @@ export class Output {
     }
   }
 
+  /** On a terminal, what comes next begins at its top. */
+  clear(): void {
+    if (this.#streams.stdout.isTTY === true) this.write('\u001b[H\u001b[2J');
+  }
+
   line(text: string): void {
     this.write(`${text}\n`);
   }

@@ -49,7 +49,14 @@ const configSchema = z.object({
       ips: texts,
       mac: z.string().nullish(),
       dns: z.object({ servers: texts, searches: texts, options: texts }).nullish(),
-      bandwidth: z.unknown().optional(),
+      bandwidth: z
+        .object({
+          ingressRate: z.number().nullish(),
+          ingressBurst: z.number().nullish(),
+          egressRate: z.number().nullish(),
+          egressBurst: z.number().nullish(),
+        })
+        .nullish(),
       portMappings: z.array(z.unknown()).nullish(),
       ipRanges: z.array(z.unknown()).nullish(),
       deviceID: z.string().nullish(),
@@ -92,6 +99,10 @@ const knownKeys = [
   'ipRanges',
   'deviceID',
   'infinibandGUID',
+  'ingressRate',
+  'ingressBurst',
+  'egressRate',
+  'egressBurst',
   'containerID',
   'extraSources',
   'onRelease',

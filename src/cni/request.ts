@@ -8,6 +8,7 @@
 import { z } from 'zod';
 import { invalid, NetctlError } from '../lib/errors.ts';
 import type { AddressWish, AttachmentId, AttachRequest, ForeignIpam } from '../model/attachment.ts';
+import { checkJson } from '../model/check.ts';
 import type { Delegate } from '../model/delegate.ts';
 import { labelsSchema } from '../model/host-endpoint.ts';
 import { type Address, parseAddress, parseAddressOrCidr } from '../model/ip.ts';
@@ -20,6 +21,7 @@ import {
   parseWord,
 } from '../model/macvlan.ts';
 import { parseInterfaceName, parseName } from '../model/names.ts';
+import { orNone, type RateLimits, rateLimitsSchema } from '../model/rate-limits.ts';
 import {
   longestTtlSeconds,
   type Owner,
@@ -165,6 +167,8 @@ function attachRequest(request: Request, config: Config, delegate: Delegate | nu
     ),
     extraSources: (cni?.netctl?.extraSources ?? []).map((net) => parseAddressOrCidr(net, 'extraSources')),
     labels: parseLabels(labelsTold(config, args)),
+    rateLimits: bandwidthOf(config),
+    attachedBy: request.env.get('NETCTL_ATTACHED_BY') === 'operator' ? 'operator' : 'runtime',
     macvlan: before === null && !isIpamOnly(request) ? macvlanOf(config) : null,
     foreignLink: isIpamOnly(request)
       ? { hostInterface: null }
@@ -240,7 +244,24 @@ function refuseUnsupported(config: Config): void {
     if (config.runtimeConfig?.[field]?.length) throw unsupported(`runtimeConfig.${field}`, 'not empty');
   if (config.runtimeConfig?.portMappings?.length)
     throw unsupported('runtimeConfig.portMappings', 'not empty');
-  if (config.runtimeConfig?.bandwidth) throw unsupported('runtimeConfig.bandwidth', 'not empty');
+  if (config.hostAccess === 'shim') throw unsupported('hostAccess', 'shim');
+}
+
+/** CNI convention `bandwidth`: bits, `ingress` is what the container receives; no rate or 0 is no limit. */
+function bandwidthOf({ runtimeConfig }: Config): RateLimits | null {
+  const { ingressRate, ingressBurst, egressRate, egressBurst } = runtimeConfig?.bandwidth ?? {};
+  const limits = {
+    inBitsPerSecond: ingressRate || null,
+    outBitsPerSecond: egressRate || null,
+    inBurstBytes: burstBytes(ingressBurst),
+    outBurstBytes: burstBytes(egressBurst),
+  };
+  return orNone(checkJson(rateLimitsSchema, limits, 'runtimeConfig.bandwidth'));
+}
+
+/** Runtimes that have no burst to say give the largest number that they have, which no bucket is meant to hold. */
+function burstBytes(bits: number | null | undefined): number | null {
+  return bits && bits < 2 ** 31 - 1 ? Math.ceil(bits / 8) : null;
 }
 
 const unsupported = (field: string, value: string): CniError =>

@@ -69,6 +69,6 @@ export class HostPair {
 }
 
 /** Beside `eth0`, `eth0-host`. */
-function insideName(endpoint: Endpoint): string {
+export function insideName(endpoint: Endpoint): string {
   return `${endpoint.interface.slice(0, 10)}-host`;
 }

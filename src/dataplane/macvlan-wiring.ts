@@ -20,6 +20,18 @@ import { twoIndexes } from './indexes.ts';
 import { reopen } from './reopen.ts';
 import type { Wiring } from './wiring.ts';
 
+/** What must hold at each step of a link's life (macvlan-policy.ts). */
+export interface LinkPolicy {
+  /** The link is there, down. @throws KernelError */
+  bring(endpoint: Endpoint, netns: Netns): Promise<void>;
+  /** The link is up, and nobody else has its addresses. @throws KernelError */
+  settle(endpoint: Endpoint): Promise<void>;
+  /** The link is about to go. */
+  close(endpoint: Endpoint): Promise<void>;
+  /** The link is gone. @throws KernelError */
+  remove(endpoint: Endpoint): Promise<void>;
+}
+
 type Wire = Pick<MacvlanRecord, 'parent' | 'vlan'>;
 
 /** Milliseconds after the first announcement: a frame may be lost, a neighbour busy. */
@@ -34,12 +46,20 @@ const probePauses: Readonly<Record<DuplicateDetection, readonly number[]>> = {
 export class MacvlanWiring implements Wiring {
   readonly #linux: Linux;
   readonly #host: Routing;
+  readonly #policy: LinkPolicy;
   readonly #pair: HostPair;
   readonly #clock: Clock;
   readonly #logger: Logger;
 
   /** @param hostAddresses of this node, by which its containers know it */
-  constructor(linux: Linux, hostAddresses: readonly Address[], clock: Clock, logger: Logger) {
+  constructor(
+    linux: Linux,
+    policy: LinkPolicy,
+    hostAddresses: readonly Address[],
+    clock: Clock,
+    logger: Logger,
+  ) {
+    this.#policy = policy;
     this.#linux = linux;
     this.#host = linux.openRouting();
     this.#pair = new HostPair(linux, this.#host, hostAddresses);
@@ -49,7 +69,9 @@ export class MacvlanWiring implements Wiring {
 
   async make(endpoint: Endpoint, netns: Netns): Promise<void> {
     const spec = await this.#begin(endpoint, netns);
+    await this.#policy.bring(endpoint, netns);
     await this.#finish(spec, endpoint, netns);
+    await this.#policy.settle(endpoint);
     if (hasPair(endpoint)) this.#pair.make(endpoint, netns);
   }
 
@@ -148,7 +170,13 @@ export class MacvlanWiring implements Wiring {
 
   /** Resolves when the link is gone, or was not there; so is it when its namespace is gone. */
   async unmake(endpoint: Endpoint): Promise<void> {
+    await this.#policy.close(endpoint);
     if (hasPair(endpoint)) await this.#pair.unmake(endpoint);
+    await this.#removeLink(endpoint);
+    await this.#policy.remove(endpoint);
+  }
+
+  async #removeLink(endpoint: Endpoint): Promise<void> {
     const netns = reopen(this.#linux, endpoint);
     if (netns === null) return;
     try {
@@ -287,7 +315,7 @@ function hasPair(endpoint: Endpoint): boolean {
 }
 
 /** A VLAN of a parent is a link of its own, named as everybody names it. */
-function parentName({ parent, vlan }: Wire): string {
+export function parentName({ parent, vlan }: Wire): string {
   return vlan === null ? parent : `${parent}.${vlan}`;
 }
 

@@ -1,5 +1,5 @@
 /**
- * Policy by nftables: a table of our own for each family that the kernel has, everything over netlink.
+ * Policy by nftables: a table of our own for each family that the kernel has, others beside them as asked, everything over netlink.
  *
  *     endpoint, member of a tag   → elements; one transaction of a few dozen microseconds
  *     chains, sets                → one transaction for all, with the elements
@@ -8,15 +8,15 @@
  * moment between two states.
  */
 
-import type { Nftables, NftRequest } from '../linux/nftables-port.ts';
+import type { Nftables, NftPlace, NftRequest } from '../linux/nftables-port.ts';
 import { type IpSetMember, KernelError, type Linux } from '../linux/ports.ts';
 import type { Family } from '../model/ip.ts';
 import type { Chain, ChainRule } from '../policy/chain.ts';
 import { mergePorts } from '../policy/merge-ports.ts';
 import type { SetSpec } from '../policy/output.ts';
 import type { ChainCounts, Count } from '../policy/rule-counts.ts';
-import { type NftReconciler, nftTable } from './nft-reconciler.ts';
-import { NftTableOutput } from './nft-table-output.ts';
+import type { NftReconciler } from './nft-reconciler.ts';
+import { hostLayout, NftTableOutput, type TableLayout } from './nft-table-output.ts';
 import type { PolicyBackend } from './policy-backend.ts';
 
 export class NftBackend implements PolicyBackend {
@@ -24,12 +24,22 @@ export class NftBackend implements PolicyBackend {
   /** Each base chain is asked: none stands before another. */
   readonly notices: readonly string[] = [];
   readonly #nftables: Nftables;
+  readonly #table: string;
   readonly #tables: ReadonlyMap<Family, NftTableOutput>;
+  /** Told by others what they are to hold. */
+  readonly #more: readonly NftReconciler[];
   #transactions = 0;
 
-  constructor({ families, nftables }: Pick<Linux, 'families' | 'nftables'>) {
+  /** @param more tables that are read and written with those of the families */
+  constructor(
+    { families, nftables }: Pick<Linux, 'families' | 'nftables'>,
+    layout: TableLayout = hostLayout,
+    more: readonly NftReconciler[] = [],
+  ) {
     this.#nftables = nftables;
-    this.#tables = new Map(families.map((family) => [family, new NftTableOutput(family)]));
+    this.#table = layout.table;
+    this.#tables = new Map(families.map((family) => [family, new NftTableOutput(family, layout)]));
+    this.#more = more;
   }
 
   set(name: string, spec: SetSpec | null): void {
@@ -47,7 +57,7 @@ export class NftBackend implements PolicyBackend {
   }
 
   get isClean(): boolean {
-    return this.#settled.every(({ kernel }) => kernel.isClean);
+    return this.#settled.every((table) => table.isClean);
   }
 
   get counters(): PolicyBackend['counters'] {
@@ -56,21 +66,21 @@ export class NftBackend implements PolicyBackend {
 
   /** Where chains wait to be written, elements go with them: an endpoint whose list changes is in one of the two at any time. */
   writeMembers(): void {
-    const tables = this.#settled.map(({ kernel }) => kernel);
+    const tables = this.#settled;
     if (tables.some((table) => table.awaitsStructure)) return;
     this.#transact(tables, (table, requests) => table.elementRequests(requests));
   }
 
   async read(): Promise<string[]> {
-    const tables = [...this.#tables].map(([family, { kernel }]) => ({ family, kernel }));
-    for (const { kernel } of tables) kernel.beginRead();
-    const found = await Promise.all(tables.map(({ family }) => this.#nftables.read(family, nftTable)));
-    return this.#settled.flatMap(({ kernel }, i) => kernel.observe(found[i]!));
+    for (const table of this.#kernels) table.beginRead();
+    const found = await Promise.all(
+      this.#kernels.map(({ place: { family, table, layer } }) => this.#nftables.read(family, table, layer)),
+    );
+    return this.#settled.flatMap((table, i) => table.observe(found[i]!));
   }
 
   async write(): Promise<void> {
-    const tables = this.#settled.map(({ kernel }) => kernel);
-    this.#transact(tables, (table, requests) => table.requests(requests));
+    this.#transact(this.#settled, (table, requests) => table.requests(requests));
   }
 
   rulesOf(chain: Chain): readonly ChainRule[] {
@@ -81,7 +91,7 @@ export class NftBackend implements PolicyBackend {
   async counts(): Promise<ChainCounts> {
     const counts = new Map<string, Count[]>();
     for (const family of this.#tables.keys()) {
-      for (const [chain, rules] of await this.#nftables.counts(family, nftTable))
+      for (const [chain, rules] of await this.#nftables.counts(family, this.#table))
         counts.set(
           `${family} ${chain}`,
           rules.map((count) => count ?? { packets: 0, bytes: 0 }),
@@ -91,24 +101,25 @@ export class NftBackend implements PolicyBackend {
   }
 
   watch(onForeignChange: () => void): () => void {
-    return this.#nftables.watch(nftTable, onForeignChange);
+    return this.#nftables.watch(this.#table, onForeignChange);
   }
 
   async isThere(): Promise<boolean> {
-    return (await this.#familiesThere()).length > 0;
+    return (await this.#placesThere()).length > 0;
   }
 
   async removeAll(): Promise<boolean> {
-    const there = await this.#familiesThere();
-    this.#nftables.transact(there.map((family) => ({ family, table: nftTable, kind: 'table-delete' })));
+    const there = await this.#placesThere();
+    this.#nftables.transact(there.map((place) => ({ ...place, kind: 'table-delete' })));
     return there.length > 0;
   }
 
-  async #familiesThere(): Promise<Family[]> {
-    const there: Family[] = [];
-    for (const family of this.#tables.keys()) {
-      const table = await this.#nftables.read(family, nftTable).catch(noneWithoutNftables);
-      if (table !== null) there.push(family);
+  async #placesThere(): Promise<NftPlace[]> {
+    const there: NftPlace[] = [];
+    for (const { place } of this.#kernels) {
+      const { family, table, layer } = place;
+      const found = await this.#nftables.read(family, table, layer).catch(noneWithoutNftables);
+      if (found !== null) there.push(place);
     }
     return there;
   }
@@ -125,10 +136,14 @@ export class NftBackend implements PolicyBackend {
     for (const note of written) note();
   }
 
-  get #settled(): NftTableOutput[] {
-    const tables = [...this.#tables.values()];
-    for (const table of tables) table.settle();
-    return tables;
+  get #kernels(): NftReconciler[] {
+    return [...Array.from(this.#tables.values(), ({ kernel }) => kernel), ...this.#more];
+  }
+
+  /** With all that was told. */
+  get #settled(): NftReconciler[] {
+    for (const table of this.#tables.values()) table.settle();
+    return this.#kernels;
   }
 }
 

@@ -1,5 +1,5 @@
 /**
- * Our table of one family in nftables: read, compare, and what has to be asked of the kernel to make it right.
+ * A table of ours in nftables: read, compare, and what has to be asked of the kernel to make it right.
  *
  * In: which sets, elements and chains should be. Out: requests, in an order that the kernel takes as one transaction. Never: a chain
  * rewritten that is right (its counters survive), another table touched. The whole table is ours: what else is found in it goes.
@@ -9,16 +9,16 @@ import type {
   NftChainInfo,
   NftData,
   NftElement,
+  NftPlace,
   NftRequest,
   NftSetInfo,
   NftSetSpec,
   NftTable,
 } from '../linux/nftables-port.ts';
-import type { Family } from '../model/ip.ts';
 import type { RenderedNftChain } from '../policy/render-nftables.ts';
 import { hashInComment } from '../policy/rule-hash.ts';
 
-/** The name of our tables. */
+/** The name of our tables in the agent's namespace. */
 export const nftTable = 'netctl';
 
 interface ActualChain {
@@ -36,7 +36,7 @@ type ActualSpec = NftSetInfo['spec'];
 export type Written = () => void;
 
 export class NftReconciler {
-  readonly #family: Family;
+  readonly place: NftPlace;
   readonly #chains = new Deltas<string, ActualChain>(isSame);
   readonly #sets = new Deltas<string, ActualSpec>(isSame);
   readonly #elements = new Map<string, Deltas<string, NftData | null>>();
@@ -47,8 +47,8 @@ export class NftReconciler {
   #isTableThere = false;
   #isDormant = false;
 
-  constructor(family: Family) {
-    this.#family = family;
+  constructor(place: NftPlace) {
+    this.place = place;
   }
 
   set(name: string, spec: NftSetSpec | null): void {
@@ -95,9 +95,10 @@ export class NftReconciler {
 
   /** What differs, in words for people. */
   differences(): string[] {
-    const name = (what: string): string => `${what} (IPv${this.#family})`;
-    if (!this.#isTableThere) return [name(`table ${nftTable}`).concat(' missing')];
-    const texts = this.#isDormant ? [name(`table ${nftTable}`).concat(' switched off')] : [];
+    const { family, table, layer } = this.place;
+    const name = (what: string): string => `${what} (${layer === 'link' ? 'netdev' : `IPv${family}`})`;
+    if (!this.#isTableThere) return [name(`table ${table}`).concat(' missing')];
+    const texts = this.#isDormant ? [name(`table ${table}`).concat(' switched off')] : [];
     for (const chain of this.#chains.pendingUpdates.keys())
       texts.push(`${name(`chain ${chain}`)} missing or changed`);
     for (const chain of this.#chains.pendingDeletes) texts.push(`${name(`chain ${chain}`)} left over`);
@@ -155,20 +156,20 @@ export class NftReconciler {
     const made = [...this.#sets.pendingUpdates] as [string, NftSetSpec][];
     const isKnown = (name: string): boolean => this.#chains.actual.has(name);
     for (const chain of [...changed.map(([name]) => name).filter(isKnown), ...removed]) {
-      requests.push({ ...this.#in, kind: 'chain-flush', chain });
+      requests.push({ ...this.place, kind: 'chain-flush', chain });
     }
     const verdictMaps = [...this.#dirty].filter((name) => this.#holdsVerdicts(name));
     const forgotten = this.#deleteElements(requests, verdictMaps);
-    for (const set of lost) requests.push({ ...this.#in, kind: 'set-delete', set });
-    for (const chain of removed) requests.push({ ...this.#in, kind: 'chain-delete', chain });
-    for (const [set, spec] of made) requests.push({ ...this.#in, kind: 'set-add', set, spec });
+    for (const set of lost) requests.push({ ...this.place, kind: 'set-delete', set });
+    for (const chain of removed) requests.push({ ...this.place, kind: 'chain-delete', chain });
+    for (const [set, spec] of made) requests.push({ ...this.place, kind: 'set-add', set, spec });
     for (const [chain, { rendered }] of changed) {
-      if (!isKnown(chain)) requests.push({ ...this.#in, kind: 'chain-add', chain, hook: rendered.hook });
+      if (!isKnown(chain)) requests.push({ ...this.place, kind: 'chain-add', chain, hook: rendered.hook });
     }
     const ordinary = [...this.#dirty].filter((name) => !this.#holdsVerdicts(name));
     const filled = this.#writeElements(requests, ordinary);
     for (const [chain, { rendered }] of changed) {
-      for (const rule of rendered.rules) requests.push({ ...this.#in, kind: 'rule-add', chain, rule });
+      for (const rule of rendered.rules) requests.push({ ...this.place, kind: 'rule-add', chain, rule });
     }
     const led = this.#addElements(requests, verdictMaps);
     return () => {
@@ -179,10 +180,6 @@ export class NftReconciler {
       for (const name of removed) this.#chains.erased(name);
       for (const note of [forgotten, filled, led]) note();
     };
-  }
-
-  get #in() {
-    return { family: this.#family, table: nftTable } as const;
   }
 
   /** A set or a hook cannot be changed while rules use it, and a table that was switched off is somebody's mistake. */
@@ -200,8 +197,8 @@ export class NftReconciler {
 
   /** In the same transaction as what follows: there is no moment without rules. */
   #rebuild(requests: NftRequest[]): void {
-    if (this.#isTableThere) requests.push({ ...this.#in, kind: 'table-delete' });
-    requests.push({ ...this.#in, kind: 'table-add' });
+    if (this.#isTableThere) requests.push({ ...this.place, kind: 'table-delete' });
+    requests.push({ ...this.place, kind: 'table-add' });
     this.#isDormant = false;
     this.#chains.observe([]);
     this.#sets.observe([]);
@@ -246,7 +243,7 @@ export class NftReconciler {
       .filter(({ elements }) => elements.length > 0);
     for (const { set, elements } of changes) {
       const spec = this.#sets.desired.get(set) as NftSetSpec;
-      requests.push({ ...this.#in, kind, set, spec, elements });
+      requests.push({ ...this.place, kind, set, spec, elements });
     }
     return () => {
       for (const { set, elements } of changes) {

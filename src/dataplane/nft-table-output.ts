@@ -14,11 +14,29 @@ import type { Family } from '../model/ip.ts';
 import type { Chain } from '../policy/chain.ts';
 import { isListSet } from '../policy/names.ts';
 import type { SetSpec } from '../policy/output.ts';
-import { dispatchMap, pairMap, renderBaseChains, renderNftChain } from '../policy/render-nftables.ts';
+import {
+  dispatchMap,
+  hostJumps,
+  type NftJump,
+  pairMap,
+  renderBaseChains,
+  renderNftChain,
+} from '../policy/render-nftables.ts';
 import { NftMembers } from './nft-members.ts';
-import { NftReconciler } from './nft-reconciler.ts';
+import { NftReconciler, nftTable } from './nft-reconciler.ts';
 
 const VERDICTS: NftSetSpec = { key: 'id', prefixes: false, data: 'verdict' };
+
+/** What the tables of one place are called, and how packets get into them. */
+export interface TableLayout {
+  readonly table: string;
+  readonly jumps: readonly NftJump[];
+  /** Lists are found by interface and address. */
+  readonly dispatches: boolean;
+}
+
+/** In the agent's namespace. */
+export const hostLayout: TableLayout = { table: nftTable, jumps: hostJumps, dispatches: true };
 
 interface List {
   readonly id: number;
@@ -34,6 +52,7 @@ interface TableSet {
 export class NftTableOutput {
   readonly kernel: NftReconciler;
   readonly #family: Family;
+  readonly #jumps: readonly NftJump[];
   readonly #sets = new Map<string, TableSet>();
   readonly #lists = new Map<string, List>();
   readonly #usedIds = new Set<number>();
@@ -45,10 +64,11 @@ export class NftTableOutput {
   readonly #dispatch = new Map<string, ReadonlyMap<string, string>>();
   readonly #unsettled = new Set<string>();
 
-  constructor(family: Family) {
+  constructor(family: Family, { table, jumps, dispatches }: TableLayout = hostLayout) {
     this.#family = family;
-    this.kernel = new NftReconciler(family);
-    this.#addSet(pairMap, 'pair', 'id');
+    this.#jumps = jumps;
+    this.kernel = new NftReconciler({ family, table });
+    if (dispatches) this.#addSet(pairMap, 'pair', 'id');
   }
 
   set(name: string, spec: SetSpec | null): void {
@@ -154,7 +174,7 @@ export class NftTableOutput {
   }
 
   #renderBaseChains(): void {
-    const rendered = renderBaseChains(this.#family, (chain) => this.#chains.get(chain));
+    const rendered = renderBaseChains(this.#family, (chain) => this.#chains.get(chain), this.#jumps);
     const names = rendered.map(({ name }) => name);
     for (const chain of rendered) this.kernel.chain(chain.name, chain);
     for (const name of this.#baseChains) if (!names.includes(name)) this.kernel.chain(name, null);

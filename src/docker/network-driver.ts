@@ -105,6 +105,8 @@ export class NetworkDriver {
       macvlan: null,
       foreignIpam: null,
       foreignLink: null,
+      rateLimits: null,
+      attachedBy: 'runtime',
       isHanded: true,
     });
     const added = (field: string, family: Family): Record<string, string> => {

@@ -54,6 +54,7 @@ export function describeIpSet(request: IpSetRequest, line: number | null = null)
 export function describeNft(request: NftRequest): string {
   const [object, verb] = request.kind.split('-') as [string, string];
   const name = 'chain' in request ? request.chain : 'set' in request ? request.set : null;
-  const table = `nftables table ${request.family === 4 ? 'ip' : 'ip6'} ${request.table}`;
+  const family = request.layer === 'link' ? 'netdev' : request.family === 4 ? 'ip' : 'ip6';
+  const table = `nftables table ${family} ${request.table}`;
   return name === null ? `${verb} ${table}` : `${verb} ${object} (${name}) in ${table}`;
 }

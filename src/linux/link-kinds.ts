@@ -17,6 +17,8 @@ export interface QdiscInfo {
   /** `tbf`, `ingress`, `noqueue`, … */
   readonly kind: string;
   readonly place: 'root' | 'ingress' | 'other';
+  /** Made by a `shape`, not by somebody else. */
+  readonly isOurs: boolean;
   /** Of a token bucket. */
   readonly rateBitsPerSecond: number | null;
 }

@@ -5,7 +5,7 @@
  */
 import type { Family } from '../model/ip.ts';
 
-/** nftables of the agent's namespace, over netlink: tables of the families `ip` and `ip6`. No program is executed. */
+/** nftables of one namespace, over netlink: tables of the families `ip` and `ip6`, and of `netdev`. No program is executed. */
 export interface Nftables {
   /**
    * Carries out all of the requests at once, or none of them, before it returns. Adding a table, chain, set or element that is there
@@ -14,7 +14,7 @@ export interface Nftables {
    */
   transact(requests: readonly NftRequest[]): void;
   /** The table with everything in it (anonymous sets aside), or null where there is none. */
-  read(family: Family, table: string): Promise<NftTable | null>;
+  read(family: Family, table: string, layer?: 'link'): Promise<NftTable | null>;
   /** By chain: what the counters of its rules say, in order; null for a rule without. Empty where there is no such table. */
   counts(family: Family, table: string): Promise<ReadonlyMap<string, readonly (NftCount | null)[]>>;
   /** The base chains at the hook forward, of all tables, that drop whatever none of their rules accepts. */
@@ -24,6 +24,11 @@ export interface Nftables {
    * function that stops it.
    */
   watch(table: string, onForeignChange: () => void): () => void;
+}
+
+/** To be closed soon: it keeps its namespace alive. */
+export interface OpenNftables extends Nftables {
+  close(): void;
 }
 
 /** One rule, the end or the policy of a chain that a traced packet met. */
@@ -42,27 +47,45 @@ export interface NftBaseChain {
   readonly chain: string;
 }
 
-export type NftRequest = { readonly family: Family; readonly table: string } & (
-  | { readonly kind: 'table-add' | 'table-delete' }
-  | { readonly kind: 'chain-add'; readonly chain: string; readonly hook: NftHook | null }
-  | { readonly kind: 'chain-flush' | 'chain-delete'; readonly chain: string }
-  | { readonly kind: 'rule-add'; readonly chain: string; readonly rule: NftRule }
-  | { readonly kind: 'set-add'; readonly set: string; readonly spec: NftSetSpec }
-  | { readonly kind: 'set-delete'; readonly set: string }
-  | {
-      readonly kind: 'elements-add' | 'elements-delete';
-      readonly set: string;
-      readonly spec: NftSetSpec;
-      readonly elements: readonly NftElement[];
-    }
-);
-
-/** Makes a chain a base chain, with policy accept. */
-export interface NftHook {
-  readonly type: 'filter' | 'nat';
-  readonly hook: 'prerouting' | 'input' | 'forward' | 'output' | 'postrouting';
-  readonly priority: number;
+/**
+ * `layer: 'link'`: a table of the family `netdev`, whose chains see whole frames on a device; its addresses are all of `family`. Two such
+ * tables have two names.
+ */
+export interface NftPlace {
+  readonly family: Family;
+  readonly table: string;
+  readonly layer?: 'link' | undefined;
 }
+
+export type NftRequest = NftPlace &
+  (
+    | { readonly kind: 'table-add' | 'table-delete' }
+    | { readonly kind: 'chain-add'; readonly chain: string; readonly hook: NftHook | null }
+    | { readonly kind: 'chain-flush' | 'chain-delete'; readonly chain: string }
+    | { readonly kind: 'rule-add'; readonly chain: string; readonly rule: NftRule }
+    | { readonly kind: 'set-add'; readonly set: string; readonly spec: NftSetSpec }
+    | { readonly kind: 'set-delete'; readonly set: string }
+    | {
+        readonly kind: 'elements-add' | 'elements-delete';
+        readonly set: string;
+        readonly spec: NftSetSpec;
+        readonly elements: readonly NftElement[];
+      }
+  );
+
+/** Makes a chain a base chain, with policy accept. Those of the link layer are on a device, which must be there. */
+export type NftHook =
+  | {
+      readonly type: 'filter' | 'nat';
+      readonly hook: 'prerouting' | 'input' | 'forward' | 'output' | 'postrouting';
+      readonly priority: number;
+    }
+  | {
+      readonly type: 'filter';
+      readonly hook: 'ingress' | 'egress';
+      readonly device: string;
+      readonly priority: number;
+    };
 
 export interface NftRule {
   readonly expressions: readonly NftExpression[];
@@ -72,14 +95,19 @@ export interface NftRule {
 
 /**
  * What the kernel's little machine does, in order; a comparison or look-up that does not hold ends the rule. Registers have 16 bytes
- * and are numbered from 1; a longer value goes on in the next ones. Values are as they stand in the packet.
+ * and are numbered from 1; a longer value goes on in the next ones. From 8 on they are numbered a second time, by quarters of 4 bytes.
+ * Values are as they stand in the packet.
  */
 export type NftExpression =
-  | { readonly kind: 'meta'; readonly key: 'iifname' | 'oifname' | 'l4proto' | 'mark'; readonly to: number }
+  | {
+      readonly kind: 'meta';
+      readonly key: 'iifname' | 'oifname' | 'l4proto' | 'mark' | 'protocol';
+      readonly to: number;
+    }
   | { readonly kind: 'mark-set'; readonly from: number }
   | {
       readonly kind: 'payload';
-      readonly base: 'network' | 'transport';
+      readonly base: 'link' | 'network' | 'transport';
       readonly offsetBytes: number;
       readonly lengthBytes: number;
       readonly to: number;
@@ -117,17 +145,20 @@ export type NftVerdict =
   | { readonly kind: 'jump' | 'goto'; readonly chain: string };
 
 /**
- * `pair`: interface and address; `id`: a number of 32 bits. `prefixes`: the elements are prefixes that do not overlap,
- * else single values.
+ * `pair`: interface and address; `id`: a number of 32 bits; `mac-pair`: MAC and address. `prefixes`: the elements are prefixes that do
+ * not overlap, else single values.
  */
 export interface NftSetSpec {
-  readonly key: 'address' | 'pair' | 'id';
+  readonly key: 'address' | 'pair' | 'id' | 'mac' | 'mac-pair';
   readonly prefixes: boolean;
   /** What a map holds; null for a set. */
   readonly data: 'id' | 'verdict' | null;
 }
 
-/** Keys are `10.0.0.1`, `10.0.0.1,eth0` (pair), `17` (id); with `prefixes` `10.0.0.0/8`, `10.0.0.0/8,eth0`. */
+/**
+ * Keys are `10.0.0.1`, `10.0.0.1,eth0` (pair), `17` (id), `02:42:0a:00:00:01` (mac), `10.0.0.1,02:42:0a:00:00:01` (mac-pair); with
+ * `prefixes` `10.0.0.0/8`, `10.0.0.0/8,eth0`.
+ */
 export type NftElement = readonly [key: string, data: NftData | null];
 
 export type NftData = number | NftVerdict;

@@ -11,7 +11,7 @@ import type { Address, Cidr, Family } from '../model/ip.ts';
 import type { Mac } from '../model/mac.ts';
 import type { MacvlanMode } from '../model/macvlan.ts';
 import type { LinkCounters, QdiscInfo, TokenBucket } from './link-kinds.ts';
-import type { Nftables, TraceStep } from './nftables-port.ts';
+import type { Nftables, OpenNftables, TraceStep } from './nftables-port.ts';
 
 /** One host as netctl sees it. `netns` absent means the namespace that the agent runs in. */
 export interface Linux {
@@ -23,6 +23,7 @@ export interface Linux {
   openRouting(netns?: Netns): Routing;
   /**
    * Whole Ethernet frames of one protocol (a number of linux/if_ether.h: 0x0806 is ARP, 0x86dd IPv6) on one link.
+   * 0x0003, all of them, hears what tells who has an address (ARP, neighbour discovery), before rules on the link drop it.
    * @param onFrame hears what arrives, not what is sent from here @throws KernelError ENODEV
    */
   openPackets(
@@ -38,8 +39,13 @@ export interface Linux {
   tracePacket(packet: Uint8Array, netns?: Netns): Promise<TraceStep[]>;
   readonly ipsets: IpSets;
   readonly iptables: Iptables;
+  /** Of the agent's namespace. */
   readonly nftables: Nftables;
+  /** Of another one, which may be closed afterwards. */
+  openNftables(netns: Netns): OpenNftables;
   readonly conntrack: Conntrack;
+  /** One process of each other namespace that has CAP_NET_ADMIN, by the namespace's inode. */
+  networkAdmins(): Promise<ReadonlyMap<number, number>>;
   /**
    * Tells of links that appear, change or vanish in the agent's namespace. `lost` means notifications were dropped
    * (receive buffer overflow): read everything again. Returns the function that stops it.
@@ -98,8 +104,8 @@ export interface Routing {
   /** Of the main table. @param filter `everyTable`: of all but the local one */
   routes(filter?: { protocol?: number; everyTable?: boolean }): Promise<RouteInfo[]>;
   neighbours(linkIndex?: number): Promise<NeighbourInfo[]>;
-  /** Queueing disciplines of the link. */
-  qdiscs(linkIndex: number): Promise<QdiscInfo[]>;
+  /** Queueing disciplines of all links, or of one. */
+  qdiscs(linkIndex?: number): Promise<QdiscInfo[]>;
   /** What went through each link since it was made, by index. */
   counters(): Promise<Map<number, LinkCounters>>;
   close(): void;

@@ -10,6 +10,9 @@ import { type Mac, macBytes, macFromBytes } from '../model/mac.ts';
 /** Numbers of linux/if_ether.h. */
 export const etherTypes = { 4: 0x0806, 6: 0x86dd } as const;
 
+/** Everything that tells who has an address, heard before rules on the link drop it. */
+export const allTypes = 0x0003;
+
 const BROADCAST = new Uint8Array(6).fill(0xff);
 const MINIMUM_FRAME_BYTES = 60;
 const ARP_REQUEST = 1;
@@ -18,7 +21,6 @@ const ICMPV6 = 58;
 const NEIGHBOUR_SOLICITATION = 135;
 const NEIGHBOUR_ADVERTISEMENT = 136;
 const OVERRIDE = 0x20000000;
-const SOURCE_LINK_ADDRESS = 1;
 const TARGET_LINK_ADDRESS = 2;
 const ALL_NODES = addressBytes('ff02::1' as Address);
 const NOBODY = { 4: new Uint8Array(4), 6: new Uint8Array(16) };
@@ -51,19 +53,6 @@ export function probe(address: Address, mac: Mac): Buffer {
   body.writeUInt8(NEIGHBOUR_SOLICITATION, 0);
   body.set(bytes, 8);
   return icmpv6(mac, NOBODY[6], solicitedNode(bytes), body);
-}
-
-/** Asks where the address is, as the owner of another one. */
-export function question(wanted: Address, from: Address, mac: Mac): Buffer {
-  const bytes = addressBytes(wanted);
-  if (familyOf(wanted) === 4) return arp(ARP_REQUEST, mac, addressBytes(from), NOBODY[4], bytes);
-  const body = Buffer.alloc(32);
-  body.writeUInt8(NEIGHBOUR_SOLICITATION, 0);
-  body.set(bytes, 8);
-  body.writeUInt8(SOURCE_LINK_ADDRESS, 24);
-  body.writeUInt8(1, 25);
-  body.set(macBytes(mac), 26);
-  return icmpv6(mac, addressBytes(from), solicitedNode(bytes), body);
 }
 
 export interface Claim {

@@ -20,6 +20,7 @@ import { type Caller, certificateCaller, localCaller } from '../api/caller.ts';
 import type { ApiDeps } from '../api/deps.ts';
 import { Metrics } from '../api/metrics.ts';
 import { buildApi } from '../api/server.ts';
+import { ByHand } from '../cni/by-hand.ts';
 import { release } from '../cni/delegate.ts';
 import { DeleteQueue } from '../cni/delete-queue.ts';
 import { createCniServer } from '../cni/server.ts';
@@ -91,6 +92,11 @@ async function run(config: Config, settings: readonly Setting[], logger: Logger)
   await queue.drain();
   const queueTimer = setInterval(() => void queue.drain(), queuePollMilliseconds);
 
+  const byHand = new ByHand({
+    attacher: attachments,
+    directory: config.cniConfigDir,
+    endpointsIn: (netns) => agent.endpointsIn(netns),
+  });
   const questions = new PolicyQuestions(store, config, {
     linux,
     bootId,
@@ -110,6 +116,10 @@ async function run(config: Config, settings: readonly Setting[], logger: Logger)
     applied: (revision) => agent.applied(revision),
     why: (query, isProbed) => questions.why(query, isProbed),
     impact: (changes) => questions.impact(changes),
+    attach: (request) => byHand.attach(request),
+    detach: (target, name) => byHand.detach(target, name),
+    counters: () => agent.counters(),
+    enforcement: () => agent.enforcement(),
     ruleCounts: (kind, name) => agent.ruleCounts(kind, name),
     callerOf,
     onForced: (change) => logger.warn({ ...change }, 'forced change of an address'),

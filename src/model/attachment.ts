@@ -10,6 +10,7 @@ import type { Delegate } from './delegate.ts';
 import type { Address, Cidr, Family } from './ip.ts';
 import type { Mac } from './mac.ts';
 import type { MacvlanAttachment } from './macvlan.ts';
+import type { RateLimits } from './rate-limits.ts';
 import type { Owner, Pool, ReleasePolicy } from './records.ts';
 
 /** One interface of one container on one network; survives restarts of everything. */
@@ -43,6 +44,9 @@ export interface AttachRequest extends AttachmentId {
   readonly labels: Readonly<Record<string, string>>;
   /** What it may send from besides its addresses. */
   readonly extraSources: readonly Cidr[];
+  readonly rateLimits: RateLimits | null;
+  /** Who asked: what an operator attached is no runtime's to collect. */
+  readonly attachedBy: 'runtime' | 'operator';
   /** Sits directly on this wire; null: routed. */
   readonly macvlan: MacvlanAttachment | null;
   /** Gives the addresses instead of our pools. */
@@ -124,6 +128,14 @@ export function handedInterfaceName(hostInterface: string): string {
 
 /** All host interfaces of endpoints, and nothing else, begin so. */
 export const hostInterfacePrefix = 'nctl';
+
+/** Those that what arrives is queued in, where an endpoint has a rate limit, begin so; no host interface of an endpoint does. */
+export const queueInterfacePrefix = `${hostInterfacePrefix}-`;
+
+/** Beside the host interface of an endpoint. */
+export function queueInterfaceName(hostInterface: string): string {
+  return `${queueInterfacePrefix}${hostInterface.slice(hostInterfacePrefix.length).slice(0, 10)}`;
+}
 
 /** 15 characters, the most that the kernel takes. */
 export function hostInterfaceName(endpoint: string): string {

@@ -44,15 +44,14 @@ const interfaceName = z.string().superRefine((text, context) => {
 
 const gateway = z
   .string()
-  .transform((text, context): Address => {
+  .superRefine((text, context) => {
     try {
-      return parseAddress(text, 'value');
+      if (parseAddress(text, 'value') !== text) context.addIssue('expected the canonical form');
     } catch (error) {
       context.addIssue((error as Error).message.replace(/^value: /, ''));
-      return z.NEVER;
     }
   })
-  .nullable();
+  .nullable() as unknown as z.ZodType<Address | null>;
 
 /** In the record of an endpoint. */
 export const macvlanSchema = z.strictObject({

@@ -21,6 +21,7 @@ import {
 import { type Mac, parseMac } from './mac.ts';
 import { macvlanSchema } from './macvlan.ts';
 import { parseInterfaceName, parseName, parseNodeName } from './names.ts';
+import { rateLimitsSchema } from './rate-limits.ts';
 import { parseSelector } from './selector.ts';
 
 /** A zod type out of one of the model's parsers, so that a text has one rule wherever it comes from. */
@@ -227,10 +228,9 @@ export const endpointSchema = z.strictObject({
   profiles: z.array(name),
   labels: z.record(z.string(), z.string()).default({}),
   extraSources: z.array(cidr).default([]),
-  rateLimits: z
-    .strictObject({ inBitsPerSecond: z.number().nullable(), outBitsPerSecond: z.number().nullable() })
-    .nullable()
-    .default(null),
+  rateLimits: rateLimitsSchema.nullable().default(null),
+  /** What an operator attached is not collected with what a runtime has no more. */
+  attachedBy: z.enum(['runtime', 'operator']).default('runtime'),
   netns: z.strictObject({ path, device: z.int(), inode: z.int() }),
   /** /proc/sys/kernel/random/boot_id of the boot in which it was made. */
   bootId: z.string(),

@@ -181,7 +181,7 @@ function jump(
   return { table, builtin, chain, rule: rule(conditions, { kind: 'jump', chain }, comment) };
 }
 
-function known(...more: readonly Condition[]): ChainRule {
+export function known(...more: readonly Condition[]): ChainRule {
   const isKnown = { kind: 'connection', states: ['RELATED', 'ESTABLISHED'] } as const;
   return rule([isKnown, ...more], ACCEPT, 'known connection');
 }
@@ -191,7 +191,7 @@ function knownFrom(family: Family): ChainRule {
   return known(inSet(endpointSet(family), 'src'));
 }
 
-function ofNoConnection(): ChainRule {
+export function ofNoConnection(): ChainRule {
   return rule([{ kind: 'connection', states: ['INVALID'] }], DROP, 'of no connection');
 }
 
@@ -209,7 +209,7 @@ function dropSpoofed(family: Family): ChainRule {
   return rule([{ ...isEndpoint, negated: true }], DROP, 'spoofed source or unknown interface');
 }
 
-function acceptIcmp6(type: number, comment: string): ChainRule {
+export function acceptIcmp6(type: number, comment: string): ChainRule {
   return rule(
     [
       { kind: 'protocol', protocol: ICMPV6, negated: false },

@@ -12,7 +12,7 @@ import type { NftExpression, NftHook, NftRule, NftVerdict } from '../linux/nftab
 import { addressBits, addressBytes, addressFrom, cidrBase, type Family, prefixLength } from '../model/ip.ts';
 import type { Side } from '../model/rule.ts';
 import type { Chain, ChainRule, Condition, Verdict } from './chain.ts';
-import { type Jump, jumps } from './compile.ts';
+import { jumps } from './compile.ts';
 import { mergePorts } from './merge-ports.ts';
 import { isListSet } from './names.ts';
 import { dispatchText, ruleText } from './nft-text.ts';
@@ -28,6 +28,13 @@ export interface RenderedNftChain {
   readonly texts: readonly string[];
   /** What its verdict map holds: for each set of a list the chain. Empty: it has no such map. */
   readonly dispatch: readonly (readonly [listSet: string, chain: string])[];
+}
+
+/** What leads from a hook of the kernel to a chain of ours; it is in place exactly while that is. */
+export interface NftJump {
+  readonly hook: NftHook;
+  readonly chain: string;
+  readonly rule: ChainRule;
 }
 
 /** Interface and address of every endpoint → the number of its list. */
@@ -62,8 +69,17 @@ const LOAD_PORT: Readonly<Record<Side, NftExpression>> = {
   dst: loadsOf('transport', 2, 2)[0]!,
 };
 
-interface Body {
+/** Those of the agent's namespace. */
+export const hostJumps: readonly NftJump[] = jumps.map(({ table, builtin, chain, rule }) => ({
+  hook: { type: table, hook: HOOKS[builtin], priority: PRIORITIES[table] },
+  chain,
+  rule,
+}));
+
+/** A rule before it has its hash. */
+export interface NftBody {
   readonly expressions: readonly NftExpression[];
+  /** What makes a difference. */
   readonly text: string;
   readonly comment: string;
 }
@@ -72,38 +88,34 @@ export function renderNftChain(family: Family, chain: Chain): RenderedNftChain {
   const dispatch = chain.rules.flatMap(dispatchOf);
   const rules = mergePorts(hoistedRule(chain) === null ? chain.rules : chain.rules.slice(1));
   const first = rules.findIndex((rule) => dispatchOf(rule).length > 0);
-  const bodies = rules.flatMap((rule, i): Body[] => {
+  const bodies = rules.flatMap((rule, i): NftBody[] => {
     if (dispatchOf(rule).length === 0) return [renderRule(rule, family)];
     return i === first ? [renderDispatch(rule, family, chain.name)] : [];
   });
-  return { ...finish(chain.name, null, bodies), dispatch };
+  return { ...withHashes(chain.name, null, bodies), dispatch };
 }
 
-/** @param chainOf a chain of ours, if it is told */
+/** A chain for each hook, named like it. @param chainOf a chain of ours, if it is told */
 export function renderBaseChains(
   family: Family,
   chainOf: (chain: string) => Chain | undefined,
+  toChains: readonly NftJump[] = hostJumps,
 ): RenderedNftChain[] {
-  const places = new Map<string, [Jump, Chain][]>();
-  for (const jump of jumps) {
+  const places = new Map<string, [NftJump, Chain][]>();
+  for (const jump of toChains) {
     const chain = chainOf(jump.chain);
     if (chain === undefined) continue;
-    const hook = HOOKS[jump.builtin];
-    places.set(hook, [...(places.get(hook) ?? []), [jump, chain]]);
+    const name = jump.hook.hook;
+    places.set(name, [...(places.get(name) ?? []), [jump, chain]]);
   }
   return Array.from(places, ([name, entries]) => {
-    const { table, builtin } = entries[0]![0];
-    const hook = { type: table, hook: HOOKS[builtin], priority: PRIORITIES[table] } as const;
     const bodies = entries.flatMap(([jump, chain]) => renderEntry(jump, chain, family));
-    return { ...finish(name, hook, bodies), dispatch: [] };
+    return withHashes(name, entries[0]![0].hook, bodies);
   });
 }
 
-function finish(
-  name: string,
-  hook: NftHook | null,
-  bodies: readonly Body[],
-): Omit<RenderedNftChain, 'dispatch'> {
+/** A chain of rules that are expressions already. */
+export function withHashes(name: string, hook: NftHook | null, bodies: readonly NftBody[]): RenderedNftChain {
   const hashes = chainHashes(
     name,
     bodies.map(({ text, comment }) => `${ENCODING} ${text} ${comment}`),
@@ -112,7 +124,7 @@ function finish(
     expressions,
     comment: ruleComment(hashes[i]!, comment).slice(0, MAX_COMMENT).trimEnd(),
   }));
-  return { name, hook, rules, hashes, texts: bodies.map(({ text }) => text) };
+  return { name, hook, rules, hashes, texts: bodies.map(({ text }) => text), dispatch: [] };
 }
 
 /**
@@ -120,7 +132,7 @@ function finish(
  * speak of the same packets, or the first decides. What the chain accepts of known connections is accepted before the goto, whose
  * price most packets would pay for nothing.
  */
-function renderEntry({ rule, chain: name }: Jump, chain: Chain, family: Family): Body[] {
+function renderEntry({ rule, chain: name }: NftJump, chain: Chain, family: Family): NftBody[] {
   const kind = rule.conditions.length === 0 ? 'jump' : 'goto';
   const jump = renderRule({ ...rule, verdict: { kind, chain: name } }, family, false);
   const hoisted = hoistedRule(chain);
@@ -148,7 +160,7 @@ function cheapestFirst(rule: ChainRule): ChainRule {
   return { ...rule, conditions: rule.conditions.toSorted((a, b) => rank(a) - rank(b)) };
 }
 
-function renderRule(written: ChainRule, family: Family, isCounted = countsPackets(written)): Body {
+function renderRule(written: ChainRule, family: Family, isCounted = countsPackets(written)): NftBody {
   const rule = cheapestFirst(written);
   return {
     expressions: [
@@ -180,7 +192,7 @@ function dispatchOf({ conditions: [only, ...more], verdict }: ChainRule): [listS
 }
 
 /** Registers 1 and 2 hold the pair, then 1 what is looked up for it. */
-function renderDispatch({ conditions: [only] }: ChainRule, family: Family, chain: string): Body {
+function renderDispatch({ conditions: [only] }: ChainRule, family: Family, chain: string): NftBody {
   const { side } = only as Condition & { kind: 'set' };
   const verdicts = dispatchMap(chain);
   return {

@@ -8,13 +8,14 @@ import { test } from 'node:test';
 import type { NftElement, NftRequest, NftSetSpec, NftVerdict } from '../../src/linux/nftables-port.ts';
 import type { Linux } from '../../src/linux/ports.ts';
 import type { Family } from '../../src/model/ip.ts';
+import type { Mac } from '../../src/model/mac.ts';
 import { refused } from './linux-contract-refusal.ts';
 
 const table = 'ct-nft';
 const addresses: NftSetSpec = { key: 'address', prefixes: false, data: null };
 const accept = { kind: 'verdict', verdict: { kind: 'accept' } } as const;
 
-export function nftContract(adapter: () => Linux): void {
+export function nftContract(adapter: () => Linux, otherNetns: () => string): void {
   const transact = (...requests: object[]): void =>
     adapter().nftables.transact(requests.map((request) => ({ family: 4, table, ...request }) as NftRequest));
   const read = (family: Family = 4) => adapter().nftables.read(family, table);
@@ -131,6 +132,73 @@ export function nftContract(adapter: () => Linux): void {
     transact(add('10.0.0.1'), add('10.0.0.1'));
     assert.deepEqual((await read())!.sets.get('s')!.elements, [['10.0.0.1', null]]);
     reset();
+  });
+
+  test('nftables: tables of the link layer, with devices and pairs of MAC and address', async () => {
+    reset();
+    const routing = adapter().openRouting();
+    const mac = '02:42:0a:00:00:01' as Mac;
+    const veth = (name: string, index: number) => ({ name, index, mac, mtuBytes: 1500 });
+    const other = adapter().openNetns(otherNetns());
+    const place = { table: 'ct-link', layer: 'link' } as const;
+    const hook = { type: 'filter', hook: 'ingress', device: 'ct-wire', priority: 0 } as const;
+    const egress = { ...hook, hook: 'egress', priority: -3 } as const;
+    const base = { ...place, kind: 'chain-add', chain: 'in', hook };
+    try {
+      const peer = { ...veth('ct-peer', 7002), netnsFd: other.fd };
+      routing.batch([{ kind: 'veth-add', host: veth('ct-wire', 7001), peer }]);
+      const macs: NftSetSpec = { key: 'mac', prefixes: false, data: null };
+      const pairs: NftSetSpec = { key: 'mac-pair', prefixes: false, data: null };
+      const wide: NftSetSpec = { ...pairs, prefixes: true };
+      const load = { kind: 'payload', base: 'link', offsetBytes: 6, lengthBytes: 6, to: 8 };
+      const address = { kind: 'payload', base: 'network', offsetBytes: 12, lengthBytes: 4, to: 10 };
+      const lookup = { kind: 'in-set', from: 8, negated: false, set: 'pairs' };
+      const rule = { expressions: [load, address, lookup, accept], comment: 'a pair' };
+      const sets = [
+        ['macs', macs, mac],
+        ['pairs', pairs, `10.0.0.1,${mac}`],
+        ['wide', wide, `10.0.0.0/8,${mac}`],
+      ] as const;
+      transact(
+        { ...place, kind: 'table-add' },
+        ...sets.flatMap(([set, spec, key]) => [
+          { ...place, kind: 'set-add', set, spec },
+          { ...place, kind: 'elements-add', set, spec, elements: [[key, null]] },
+        ]),
+        base,
+        { ...base, chain: 'out', hook: egress },
+        { ...place, kind: 'rule-add', chain: 'in', rule },
+      );
+      const found = (await adapter().nftables.read(4, 'ct-link', 'link'))!;
+      assert.deepEqual([...found.chains].sort(), [
+        ['in', { hook, comments: ['a pair'] }],
+        ['out', { hook: egress, comments: [] }],
+      ]);
+      for (const [set, spec, key] of sets)
+        assert.deepEqual(found.sets.get(set), { spec, elements: [[key, null]] });
+      assert.equal(await adapter().nftables.read(4, 'ct-link'), null);
+    } finally {
+      transact({ ...place, kind: 'table-add' }, { ...place, kind: 'table-delete' });
+      if (routing.link({ name: 'ct-wire' })) await adapter().deleteLink(7001);
+      routing.close();
+      other.close();
+    }
+  });
+
+  test('nftables: a namespace has tables of its own', async () => {
+    reset();
+    const netns = adapter().openNetns(otherNetns());
+    const there = adapter().openNftables(netns);
+    netns.close();
+    there.transact([
+      { family: 4, table, kind: 'table-add' },
+      { family: 4, table, kind: 'set-add', set: 's', spec: addresses },
+    ]);
+    assert.deepEqual([...(await there.read(4, table))!.sets.keys()], ['s']);
+    assert.equal(await read(), null);
+    there.transact([{ family: 4, table, kind: 'table-delete' }]);
+    assert.equal(await there.read(4, table), null);
+    there.close();
   });
 
   test('nftables: what leads to nothing is refused', () => {

@@ -366,7 +366,10 @@ export function linuxContract(name: string, createAdapter: () => Promise<Adapter
     });
 
     filterContract(() => linux);
-    nftContract(() => linux);
+    nftContract(
+      () => linux,
+      () => path,
+    );
     linkContract({ linux: () => linux, host: () => host, netns: () => netns, number: () => count });
   });
 }

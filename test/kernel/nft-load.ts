@@ -13,7 +13,7 @@ const told = JSON.parse(readFileSync(0, 'utf8')) as RecorderJson;
 const recorder = new Recorder();
 for (const [name, set] of told.sets) recorder.sets.set(name, { ...set, members: new Set(set.members) });
 for (const [name, chain] of told.chains) recorder.chains.set(name, chain);
-const nftables = openNftables();
+const nftables = openNftables(-1);
 const requests = nftRequests(recorder);
 if (process.argv.includes('--check')) {
   nftables.transact([...requests, ...eachTable('table-delete')].map((each) => ({ ...each, table: 'check' })));

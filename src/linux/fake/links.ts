@@ -75,10 +75,10 @@ export function qdiscsOf({ spec, up, bucket, redirectedTo }: FakeLink): QdiscInf
   const qdiscs: QdiscInfo[] = [];
   if (bucket !== null) {
     const rateBitsPerSecond = Math.floor(bucket.rateBitsPerSecond / 8) * 8;
-    qdiscs.push({ ...root, kind: 'tbf', rateBitsPerSecond });
-  } else if (up) qdiscs.push({ ...root, kind: 'noqueue', rateBitsPerSecond: null });
+    qdiscs.push({ ...root, kind: 'tbf', isOurs: true, rateBitsPerSecond });
+  } else if (up) qdiscs.push({ ...root, kind: 'noqueue', isOurs: false, rateBitsPerSecond: null });
   if (redirectedTo !== null)
-    qdiscs.push({ linkIndex, kind: 'ingress', place: 'ingress', rateBitsPerSecond: null });
+    qdiscs.push({ linkIndex, kind: 'ingress', place: 'ingress', isOurs: false, rateBitsPerSecond: null });
   return qdiscs;
 }
 

@@ -10,7 +10,7 @@ import { describeRouting } from '../describe.ts';
 import { checkIfb, checkIndex, checkMacvlan, checkVeth } from '../netlink/link.ts';
 import { checkRoute } from '../netlink/route.ts';
 import { checkBucket } from '../netlink/traffic-control.ts';
-import type { TraceStep } from '../nftables-port.ts';
+import type { OpenNftables, TraceStep } from '../nftables-port.ts';
 import {
   type Conntrack,
   KernelError,
@@ -37,7 +37,7 @@ import {
   redirect,
 } from './links.ts';
 import { childrenOf, type FakeLink, FakeNetns } from './netns.ts';
-import { FakeNftables } from './nftables.ts';
+import type { FakeNftables } from './nftables.ts';
 import { printNetns, printSets } from './print.ts';
 import { Failures, type FakeOperation, type OrderedFailure, Refusal } from './refusal.ts';
 import { readSysctl, writeSysctl } from './sysctls.ts';
@@ -51,6 +51,8 @@ export class FakeLinux implements Linux {
   readonly iptables: FakeIptables;
   readonly nftables: FakeNftables;
   readonly conntrack: Conntrack;
+  /** Processes with CAP_NET_ADMIN, by the inode of their namespace. */
+  readonly admins = new Map<number, number>();
   /** What is tracked. */
   connections: readonly TrackedConnection[] = [];
   /** Addresses given to conntrack.flushAddress, in order. */
@@ -58,7 +60,7 @@ export class FakeLinux implements Linux {
   /** What was sent through packet sockets, in order. */
   readonly sentFrames: { link: string; protocol: number; frame: Buffer }[] = [];
   readonly #failures = new Failures();
-  readonly #host = new FakeNetns(null, FIRST_INODE);
+  readonly #host = new FakeNetns(null, FIRST_INODE, this.#failures);
   readonly #netnsByPath = new Map<string, FakeNetns>();
   readonly #netnsByFd = new Map<number, FakeNetns>();
   readonly #watchers = new Set<(event: LinkEvent) => void>();
@@ -69,7 +71,7 @@ export class FakeLinux implements Linux {
   constructor() {
     this.iptables = new FakeIptables(this.#failures, (name) => this.ipsets.sets.get(name));
     this.ipsets = new FakeIpSets(this.#failures, (name) => this.iptables.usesSet(name));
-    this.nftables = new FakeNftables(this.#failures);
+    this.nftables = this.#host.nftables;
     this.conntrack = {
       flushAddress: async (address) => {
         this.#failures.check('flushAddress', `flush connections of ${address}`);
@@ -90,7 +92,7 @@ export class FakeLinux implements Linux {
   /** Makes a namespace that can be opened by this path. */
   addNetns(path: string): void {
     if (this.#netnsByPath.has(path)) throw new Error(`fake: ${path} exists`);
-    this.#netnsByPath.set(path, new FakeNetns(path, this.#nextInode++));
+    this.#netnsByPath.set(path, new FakeNetns(path, this.#nextInode++, this.#failures));
   }
 
   /** A device of the host, as a network card is; down. */
@@ -134,7 +136,7 @@ export class FakeLinux implements Linux {
       ...namespaces.flatMap(printNetns),
       ...printSets(this.ipsets.sets),
       ...([4, 6] as const).flatMap((family) => printRules(family, this.iptables.print(family))),
-      ...this.nftables.print(),
+      ...namespaces.flatMap((netns) => netns.nftables.print()),
       ...this.flushedAddresses.map((address) => `conntrack -D -s ${address}`),
     ].join('\n');
   }
@@ -155,6 +157,14 @@ export class FakeLinux implements Linux {
     };
   }
 
+  async networkAdmins(): Promise<ReadonlyMap<number, number>> {
+    return this.admins;
+  }
+
+  openNftables(netns: Netns): OpenNftables {
+    return this.#find(netns, 'open a netfilter socket').nftables.open();
+  }
+
   openRouting(netns?: Netns): Routing {
     const here = this.#find(netns, 'open a routing socket');
     return {
@@ -172,10 +182,10 @@ export class FakeLinux implements Linux {
       addresses: async (index) => here.addresses(index),
       routes: async ({ protocol, everyTable } = {}) => here.routes(protocol, everyTable),
       neighbours: async (index) => here.neighbours(index),
-      qdiscs: async (index) => {
-        const link = here.links.get(index);
-        return link === undefined ? [] : qdiscsOf(link);
-      },
+      qdiscs: async (index) =>
+        [...here.links.values()].flatMap((link) =>
+          index === undefined || link.spec.index === index ? qdiscsOf(link) : [],
+        ),
       counters: async () => new Map([...here.links.keys()].map((index) => [index, noTraffic])),
       close: () => {},
     };

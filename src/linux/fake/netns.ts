@@ -17,7 +17,8 @@ import type { Mac } from '../../model/mac.ts';
 import type { MacvlanMode } from '../../model/macvlan.ts';
 import type { TokenBucket } from '../link-kinds.ts';
 import type { AddressInfo, LinkSpec, NeighbourInfo, RouteInfo, RouteSpec } from '../ports.ts';
-import { Refusal } from './refusal.ts';
+import { FakeNftables } from './nftables.ts';
+import { type Failures, Refusal } from './refusal.ts';
 
 export interface FakeLink {
   readonly spec: LinkSpec;
@@ -44,14 +45,16 @@ export class FakeNetns {
   readonly inode: number;
   readonly links = new Map<number, FakeLink>();
   readonly sysctls = new Map<string, string>();
+  readonly nftables: FakeNftables;
   #addresses: AddressInfo[] = [];
   #routes: RouteSpec[] = [];
   readonly #sourceRules = new Set<string>();
   #neighbours: NeighbourInfo[] = [];
 
-  constructor(path: string | null, inode: number) {
+  constructor(path: string | null, inode: number, failures: Failures) {
     this.path = path;
     this.inode = inode;
+    this.nftables = new FakeNftables(failures, (name) => this.linkNamed(name) !== null);
   }
 
   link(index: number): FakeLink {

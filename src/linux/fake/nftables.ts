@@ -13,11 +13,13 @@ import type {
   NftCount,
   NftData,
   NftHook,
+  NftPlace,
   NftRequest,
   NftRule,
   NftSetSpec,
   NftTable,
   NftVerdict,
+  OpenNftables,
 } from '../nftables-port.ts';
 import { KernelError } from '../ports.ts';
 import { type Failures, Refusal } from './refusal.ts';
@@ -34,10 +36,25 @@ export class FakeNftables implements Nftables {
   /** What others have at the hook forward. */
   foreignDrops: readonly NftBaseChain[] = [];
   readonly #failures: Failures;
+  readonly #hasDevice: (name: string) => boolean;
   readonly #watchers = new Set<{ readonly table: string; readonly onForeignChange: () => void }>();
 
-  constructor(failures: Failures) {
+  /** @param hasDevice whether its namespace has a link of the name */
+  constructor(failures: Failures, hasDevice: (name: string) => boolean) {
     this.#failures = failures;
+    this.#hasDevice = hasDevice;
+  }
+
+  /** As a socket of another namespace's does it. */
+  open(): OpenNftables {
+    return {
+      transact: (requests) => this.transact(requests),
+      read: (...place) => this.read(...place),
+      counts: (...place) => this.counts(...place),
+      dropsAtForward: () => this.dropsAtForward(),
+      watch: (...what) => this.watch(...what),
+      close: () => {},
+    };
   }
 
   transact(requests: readonly NftRequest[]): void {
@@ -47,7 +64,7 @@ export class FakeNftables implements Nftables {
     for (const [position, request] of requests.entries()) {
       try {
         if (ordered?.position === position) throw new Refusal(ordered.errno);
-        carryOut(tables, request);
+        carryOut(tables, request, this.#hasDevice);
       } catch (error) {
         if (!(error instanceof Refusal)) throw error;
         throw new KernelError(describeNft(request), error.errno, error.text, position);
@@ -61,16 +78,16 @@ export class FakeNftables implements Nftables {
     this.#failures.check('nftables.read', 'list nftables');
     const none = { packets: 0, bytes: 0 };
     return new Map(
-      Array.from(this.#tables.get(`${family} ${table}`)?.chains ?? [], ([name, { rules }]) => [
+      Array.from(this.#tables.get(keyOf({ family, table }))?.chains ?? [], ([name, { rules }]) => [
         name,
         rules.map(({ expressions }) => (expressions.some(({ kind }) => kind === 'counter') ? none : null)),
       ]),
     );
   }
 
-  async read(family: Family, table: string): Promise<NftTable | null> {
+  async read(family: Family, table: string, layer?: 'link'): Promise<NftTable | null> {
     this.#failures.check('nftables.read', 'list nftables');
-    const found = this.#tables.get(`${family} ${table}`);
+    const found = this.#tables.get(keyOf({ family, table, layer }));
     if (found === undefined) return null;
     return {
       isDormant: false,
@@ -106,8 +123,8 @@ export class FakeNftables implements Nftables {
   }
 
   /** The rules of a chain, for tests. */
-  rules(family: Family, table: string, chain: string): readonly NftRule[] {
-    return this.#tables.get(`${family} ${table}`)?.chains.get(chain)?.rules ?? [];
+  rules(family: Family, table: string, chain: string, layer?: 'link'): readonly NftRule[] {
+    return this.#tables.get(keyOf({ family, table, layer }))?.chains.get(chain)?.rules ?? [];
   }
 
   print(): string[] {
@@ -132,11 +149,11 @@ function copyTables(tables: Tables, requests: readonly NftRequest[]): Tables {
   return copy;
 }
 
-function keyOf({ family, table }: NftRequest): string {
-  return `${family} ${table}`;
+function keyOf({ family, table, layer }: NftPlace): string {
+  return `${layer === 'link' ? 'netdev' : family} ${table}`;
 }
 
-function carryOut(tables: Tables, request: NftRequest): void {
+function carryOut(tables: Tables, request: NftRequest, hasDevice: (name: string) => boolean): void {
   const key = keyOf(request);
   const table = tables.get(key);
   if (request.kind === 'table-add') {
@@ -149,6 +166,7 @@ function carryOut(tables: Tables, request: NftRequest): void {
       tables.delete(key);
       break;
     case 'chain-add':
+      checkHook(request, hasDevice);
       if (!table.chains.has(request.chain))
         table.chains.set(request.chain, { hook: request.hook, rules: [] });
       break;
@@ -182,6 +200,16 @@ function carryOut(tables: Tables, request: NftRequest): void {
     case 'elements-delete':
       changeElements(table, request);
   }
+}
+
+function checkHook(
+  { hook, layer }: NftRequest & { kind: 'chain-add' },
+  hasDevice: (name: string) => boolean,
+): void {
+  if (hook === null) return;
+  if ('device' in hook !== (layer === 'link')) throw new Refusal('EOPNOTSUPP');
+  // Kernels from 6.16 on wait for the device.
+  if ('device' in hook && !hasDevice(hook.device)) throw new Refusal('ENOENT');
 }
 
 function changeElements(table: Table, request: NftRequest & { elements: unknown }): void {

@@ -20,6 +20,7 @@ import {
   parseAddress,
   parseCidr,
 } from '../../model/ip.ts';
+import { type Mac, macBytes, macFromBytes, parseMac } from '../../model/mac.ts';
 import { parseInterfaceName } from '../../model/names.ts';
 import type { NftData, NftElement, NftSetSpec } from '../nftables-port.ts';
 import { type ByteWriter, eachAttribute, NLA_F_NESTED, readAttributes, readText } from './attribute.ts';
@@ -32,11 +33,14 @@ const ELEMENT_KEY_END = 10;
 const INTERVAL_END = 1;
 const DATA_VERDICT = 2;
 /** Length of an interface name in the kernel, with its NUL. */
-export const NAME_BYTES = 16;
+const NAME_BYTES = 16;
 const ID_BYTES = 4;
+const MAC_BYTES = 6;
+/** Before another value: each begins at a multiple of 4. */
+const PADDED_MAC_BYTES = 8;
 
 /** How the program nft numbers its types; for its listings only. */
-const TYPES = { address: { 4: 7, 6: 8 }, mark: 19, name: 41, verdict: 0xffffff00 } as const;
+const TYPES = { address: { 4: 7, 6: 8 }, mac: 9, mark: 19, name: 41, verdict: 0xffffff00 } as const;
 /** Bits of each part of a concatenated type. */
 const TYPE_BITS = 6;
 
@@ -46,17 +50,26 @@ export interface SetLayout {
   readonly dataType: number | null;
   /** null for verdicts, whose length the kernel knows. */
   readonly dataBytes: number | null;
+  /** Of each of several values in the key; null where it is one. */
+  readonly fieldBytes: readonly number[] | null;
 }
 
 export function layoutOf(spec: NftSetSpec, family: Family): SetLayout {
   const addressLength = addressBits(family) / 8;
   const key = {
-    address: { keyType: TYPES.address[family], keyBytes: addressLength },
+    address: { keyType: TYPES.address[family], keyBytes: addressLength, fieldBytes: null },
     pair: {
       keyType: (TYPES.name << TYPE_BITS) | TYPES.address[family],
       keyBytes: NAME_BYTES + addressLength,
+      fieldBytes: [NAME_BYTES, addressLength],
     },
-    id: { keyType: TYPES.mark, keyBytes: ID_BYTES },
+    id: { keyType: TYPES.mark, keyBytes: ID_BYTES, fieldBytes: null },
+    mac: { keyType: TYPES.mac, keyBytes: MAC_BYTES, fieldBytes: null },
+    'mac-pair': {
+      keyType: (TYPES.mac << TYPE_BITS) | TYPES.address[family],
+      keyBytes: PADDED_MAC_BYTES + addressLength,
+      fieldBytes: [MAC_BYTES, addressLength],
+    },
   }[spec.key];
   if (spec.data === null) return { ...key, dataType: null, dataBytes: null };
   return spec.data === 'verdict'
@@ -79,8 +92,8 @@ export function writeElement(
   const { first, last } = parseRange(text, family);
   if (name !== null) {
     // Fields are compared one by one: the element says where each begins and ends.
-    const to = Buffer.concat([nameBytes(name), addressBytes(addressFrom(family, last))]);
-    writeOne(writer, Buffer.concat([nameBytes(name), addressBytes(first)]), { data, to });
+    const to = Buffer.concat([firstBytes(name, spec), addressBytes(addressFrom(family, last))]);
+    writeOne(writer, Buffer.concat([firstBytes(name, spec), addressBytes(first)]), { data, to });
     return;
   }
   writeOne(writer, addressBytes(first), { data });
@@ -178,20 +191,23 @@ function lastValue(family: Family): bigint {
   return (1n << BigInt(addressBits(family))) - 1n;
 }
 
-/** Address (or number) and interface. @throws INVALID when one of them is missing, or too many */
+/** Address (or number, or MAC), and interface or MAC of a pair. @throws INVALID when one of them is missing, or too many */
 function splitPair(key: string, spec: NftSetSpec): [text: string, name: string | null] {
   const comma = key.indexOf(',');
-  if (comma >= 0 !== (spec.key === 'pair'))
+  if (comma >= 0 !== (spec.key === 'pair' || spec.key === 'mac-pair'))
     throw invalid('element', key, `an element of a set of ${spec.key}`);
-  return comma < 0 ? [key, null] : [key.slice(0, comma), parseInterfaceName(key.slice(comma + 1), 'element')];
+  if (comma < 0) return [key, null];
+  const parse = spec.key === 'pair' ? parseInterfaceName : parseMac;
+  return [key.slice(0, comma), parse(key.slice(comma + 1), 'element')];
 }
 
 function keyBytes(text: string, name: string | null, family: Family, spec: NftSetSpec): Uint8Array {
   if (spec.key === 'id') return idBytes(Number(text));
+  if (spec.key === 'mac') return macBytes(parseMac(text, 'element'));
   const address = parseAddress(text, 'element');
   if (familyOf(address) !== family) throw invalid('element', text, `an IPv${family} address`);
   const bytes = addressBytes(address);
-  return name === null ? bytes : Buffer.concat([nameBytes(name), bytes]);
+  return name === null ? bytes : Buffer.concat([firstBytes(name, spec), bytes]);
 }
 
 /** Numbers of a packet's metadata are in the byte order of the host. @throws INVALID */
@@ -202,19 +218,25 @@ function idBytes(id: number): Buffer {
   return bytes;
 }
 
-function nameBytes(name: string): Buffer {
-  const bytes = Buffer.alloc(NAME_BYTES);
-  bytes.write(name);
+/** The first value of a pair, padded. */
+function firstBytes(name: string, spec: NftSetSpec): Buffer {
+  const isMac = spec.key === 'mac-pair';
+  const bytes = Buffer.alloc(isMac ? PADDED_MAC_BYTES : NAME_BYTES);
+  if (isMac) bytes.set(macBytes(name as Mac));
+  else bytes.write(name);
   return bytes;
 }
 
 function keyText(key: Buffer, to: Buffer | null, family: Family, spec: NftSetSpec): string {
   if (spec.key === 'id') return String(key.readUInt32LE(0));
   if (spec.key === 'address') return addressFromBytes(key);
-  const first = addressFromBytes(key.subarray(NAME_BYTES));
-  const last = addressFromBytes((to ?? key).subarray(NAME_BYTES));
+  if (spec.key === 'mac') return macFromBytes(key.subarray(0, MAC_BYTES));
+  const at = spec.key === 'mac-pair' ? PADDED_MAC_BYTES : NAME_BYTES;
+  const first = addressFromBytes(key.subarray(at));
+  const last = addressFromBytes((to ?? key).subarray(at));
   const address = spec.prefixes ? rangeText(family, addressValue(first), addressValue(last)) : first;
-  return `${address},${readText(key.subarray(0, NAME_BYTES))}`;
+  const name = key.subarray(0, at);
+  return `${address},${spec.key === 'mac-pair' ? macFromBytes(name.subarray(0, MAC_BYTES)) : readText(name)}`;
 }
 
 function writeOne(

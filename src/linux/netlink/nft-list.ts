@@ -4,17 +4,25 @@
  * In: messages of a list or notification. Out: chains, rules' comments, sets and elements. Never: anything of a table of another name
  * than asked for.
  */
-import type { Family } from '../../model/ip.ts';
-import type { NftBaseChain, NftChainInfo, NftHook, NftSetInfo, NftSetSpec } from '../nftables-port.ts';
+import type {
+  NftBaseChain,
+  NftChainInfo,
+  NftHook,
+  NftPlace,
+  NftSetInfo,
+  NftSetSpec,
+} from '../nftables-port.ts';
 import { type Attributes, eachAttribute, readAttributes, readText } from './attribute.ts';
 import { dumpRequest, type Message } from './message.ts';
 import { layoutOf, type RawElement, readRawElements } from './nft-element.ts';
 import {
   flagsOf,
   HOOKS,
+  LINK_HOOKS,
   MESSAGES,
   messageType,
   POLICY_ACCEPT,
+  protocolOf,
   SET_ANONYMOUS,
   SET_MAP,
   USERDATA_COMMENT,
@@ -32,20 +40,20 @@ export const NFTABLES_GROUP = 7;
 type NftList = 'tables' | 'chains' | 'rules' | 'sets';
 
 /** @param chain whose rules, else all of the table */
-export function nftDump(family: Family, what: NftList, table: string, chain?: string): Buffer {
+export function nftDump(place: NftPlace, what: NftList, chain?: string): Buffer {
   const type =
     { tables: MESSAGES.table, chains: MESSAGES.chain, rules: MESSAGES.rule, sets: MESSAGES.set }[what] + GET;
   return dumpRequest(messageType(type), (writer) => {
-    writeHeader(writer, family);
-    if (what === 'rules' || what === 'sets') writer.attributeText(1, table);
+    writeHeader(writer, protocolOf(place));
+    if (what === 'rules' || what === 'sets') writer.attributeText(1, place.table);
     if (chain !== undefined) writer.attributeText(2, chain);
   });
 }
 
-export function nftElementDump(family: Family, table: string, set: string): Buffer {
+export function nftElementDump(place: NftPlace, set: string): Buffer {
   return dumpRequest(messageType(MESSAGES.elements + GET), (writer) => {
-    writeHeader(writer, family);
-    writer.attributeText(1, table);
+    writeHeader(writer, protocolOf(place));
+    writer.attributeText(1, place.table);
     writer.attributeText(2, set);
   });
 }
@@ -58,13 +66,15 @@ export function readTable(message: Message, table: string): number | null {
 
 export function readChain(
   message: Message,
-  table: string,
+  { table, layer }: NftPlace,
 ): { name: string; hook: NftChainInfo['hook'] } | null {
   const attributes = attributesOf(message);
   const name = readText(attributes.get(3));
   if (readText(attributes.get(1)) !== table || name === null) return null;
   const hook = attributes.get(4);
-  return { name, hook: hook === undefined ? null : (hookOf(readAttributes(hook), attributes) ?? 'other') };
+  if (hook === undefined) return { name, hook: null };
+  const read = layer === 'link' ? linkHookOf : hookOf;
+  return { name, hook: read(readAttributes(hook), attributes) ?? 'other' };
 }
 
 /** Chains, or rules of one table, of all families or of the one with the number. */
@@ -124,7 +134,21 @@ function hookOf(place: Attributes, chain: Attributes): NftHook | undefined {
   const type = readText(chain.get(7));
   if (hook === undefined || (type !== 'filter' && type !== 'nat')) return undefined;
   if (numberIn(chain.get(5)) !== POLICY_ACCEPT) return undefined;
-  return { type, hook: hook as NftHook['hook'], priority: numberIn(place.get(2)) | 0 };
+  return { type, hook: hook as keyof typeof HOOKS, priority: numberIn(place.get(2)) | 0 };
+}
+
+/** On more devices than one, or on none any more: not ours. */
+function linkHookOf(place: Attributes, chain: Attributes): NftHook | undefined {
+  const [hook] = Object.entries(LINK_HOOKS).find(([, number]) => number === numberIn(place.get(1))) ?? [];
+  const device = readText(place.get(3));
+  if (hook === undefined || device === null || readText(chain.get(7)) !== 'filter') return undefined;
+  if (numberIn(chain.get(5)) !== POLICY_ACCEPT) return undefined;
+  return {
+    type: 'filter',
+    hook: hook as keyof typeof LINK_HOOKS,
+    device,
+    priority: numberIn(place.get(2)) | 0,
+  };
 }
 
 export function readRule(message: Message, table: string): { chain: string; comment: string | null } | null {
@@ -136,8 +160,7 @@ export function readRule(message: Message, table: string): { chain: string; comm
 
 export function readSet(
   message: Message,
-  table: string,
-  family: Family,
+  { table, family }: NftPlace,
 ): { name: string; spec: NftSetInfo['spec'] } | null {
   const attributes = attributesOf(message);
   const name = readText(attributes.get(2));
@@ -172,7 +195,7 @@ export function readNotifiedTable(message: Message): string | null {
 }
 
 /** All kinds of sets that there are. */
-const SPECS: readonly NftSetSpec[] = (['address', 'pair', 'id'] as const).flatMap((key) =>
+const SPECS: readonly NftSetSpec[] = (['address', 'pair', 'id', 'mac', 'mac-pair'] as const).flatMap((key) =>
   [false, true].flatMap((prefixes) =>
     ([null, 'id', 'verdict'] as const).map((data) => ({ key, prefixes, data })),
   ),

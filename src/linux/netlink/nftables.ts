@@ -4,12 +4,11 @@
  * In: requests of ports.ts. Out: messages in a batch that the kernel carries out as a whole. Never: a request outside a batch.
  */
 import { invalid } from '../../lib/errors.ts';
-import type { Family } from '../../model/ip.ts';
-import type { NftExpression, NftHook, NftRequest, NftSetSpec } from '../nftables-port.ts';
+import type { NftExpression, NftHook, NftPlace, NftRequest, NftSetSpec } from '../nftables-port.ts';
 import { AF } from './address.ts';
 import { type ByteWriter, NLA_F_NESTED } from './attribute.ts';
 import { type MessageBatch, NLM_F_ACK, NLM_F_CREATE } from './message.ts';
-import { checkElement, layoutOf, NAME_BYTES, writeElement, writeRange } from './nft-element.ts';
+import { checkElement, layoutOf, writeElement, writeRange } from './nft-element.ts';
 import {
   ANONYMOUS_SET,
   LIST_ELEMENT,
@@ -36,6 +35,9 @@ const HOST_ORDER = 1;
 const PORT_TYPE = 13;
 export const POLICY_ACCEPT = 1;
 export const HOOKS = { prerouting: 0, input: 1, forward: 2, output: 3, postrouting: 4 } as const;
+/** Of the link layer. */
+export const LINK_HOOKS = { ingress: 0, egress: 1 } as const;
+const NFPROTO_NETDEV = 5;
 export const USERDATA_COMMENT = 0;
 const MAX_COMMENT = 127;
 const MAX_NAME = 255;
@@ -115,13 +117,14 @@ export function checkNftRequest(request: NftRequest): void {
 
 function writeRequest(batch: MessageBatch, request: NftRequest, acknowledge: number, known: Encoded): void {
   const { family, table } = request;
+  const protocol = protocolOf(request);
   if (request.kind === 'rule-add') {
     writeRule(batch, request, acknowledge, known);
     return;
   }
   const create = request.kind.endsWith('-add') ? NLM_F_CREATE : 0;
   batch.add(messageType(typeOf(request)), create | acknowledge, (writer) => {
-    writeHeader(writer, family);
+    writeHeader(writer, protocol);
     writer.attributeText(1, table);
     switch (request.kind) {
       case 'chain-add':
@@ -157,10 +160,12 @@ function typeOf({ kind }: NftRequest): number {
   return verb === 'add' ? type : type + DELETE;
 }
 
-function writeHook(writer: ByteWriter, { type, hook, priority }: NftHook): void {
+function writeHook(writer: ByteWriter, place: NftHook): void {
+  const { type, priority } = place;
   writer.nested(4 | NLA_F_NESTED, () => {
-    writer.attributeU32NetworkOrder(1, HOOKS[hook]);
+    writer.attributeU32NetworkOrder(1, 'device' in place ? LINK_HOOKS[place.hook] : HOOKS[place.hook]);
     writer.attributeU32NetworkOrder(2, priority >>> 0);
+    if ('device' in place) writer.attributeText(3, place.device);
   });
   writer.attributeU32NetworkOrder(5, POLICY_ACCEPT);
   writer.attributeText(7, type);
@@ -169,17 +174,19 @@ function writeHook(writer: ByteWriter, { type, hook, priority }: NftHook): void 
 /** The rule's own sets come first; the number of its message tells them apart from those of other rules. */
 function writeRule(
   batch: MessageBatch,
-  { family, table, chain, rule }: NftRequest & { kind: 'rule-add' },
+  request: NftRequest & { kind: 'rule-add' },
   acknowledge: number,
   known: Encoded,
 ): void {
+  const { table, chain, rule } = request;
+  const protocol = protocolOf(request);
   const ids = rule.expressions.map((expression, i) => {
     const set = portSetOf(expression, batch.count + 1);
-    if (set !== null) writePortSet(batch, family, table, { ...set, id: set.id + i });
+    if (set !== null) writePortSet(batch, protocol, table, { ...set, id: set.id + i });
     return (set?.id ?? 0) + i;
   });
   batch.add(messageType(MESSAGES.rule), NLM_F_CREATE | NLM_F_APPEND | acknowledge, (writer) => {
-    writeHeader(writer, family);
+    writeHeader(writer, protocol);
     writer.attributeText(1, table);
     writer.attributeText(2, chain);
     writer.nested(4 | NLA_F_NESTED, () => {
@@ -198,9 +205,9 @@ function writeRule(
   });
 }
 
-function writePortSet(batch: MessageBatch, family: Family, table: string, { id, ranges }: PortSet): void {
+function writePortSet(batch: MessageBatch, protocol: number, table: string, { id, ranges }: PortSet): void {
   batch.add(messageType(MESSAGES.set), NLM_F_CREATE, (writer) => {
-    writeHeader(writer, family);
+    writeHeader(writer, protocol);
     writer.attributeText(1, table);
     writer.attributeText(2, ANONYMOUS_SET);
     writer.attributeU32NetworkOrder(3, SET_ANONYMOUS | SET_CONSTANT | SET_INTERVAL);
@@ -209,7 +216,7 @@ function writePortSet(batch: MessageBatch, family: Family, table: string, { id, 
     writer.attributeU32NetworkOrder(10, id);
   });
   batch.add(messageType(MESSAGES.elements), NLM_F_CREATE, (writer) => {
-    writeHeader(writer, family);
+    writeHeader(writer, protocol);
     writer.attributeText(1, table);
     writer.attributeText(2, ANONYMOUS_SET);
     writer.attributeU32NetworkOrder(4, id);
@@ -220,7 +227,7 @@ function writePortSet(batch: MessageBatch, family: Family, table: string, { id, 
 }
 
 function writeSet(writer: ByteWriter, { family, set, spec }: NftRequest & { kind: 'set-add' }): void {
-  const { keyType, keyBytes, dataType, dataBytes } = layoutOf(spec, family);
+  const { keyType, keyBytes, dataType, dataBytes, fieldBytes } = layoutOf(spec, family);
   writer.attributeText(2, set);
   writer.attributeU32NetworkOrder(3, flagsOf(spec));
   writer.attributeU32NetworkOrder(4, keyType);
@@ -228,7 +235,7 @@ function writeSet(writer: ByteWriter, { family, set, spec }: NftRequest & { kind
   if (dataType !== null) writer.attributeU32NetworkOrder(6, dataType);
   if (dataBytes !== null) writer.attributeU32NetworkOrder(7, dataBytes);
   if (!spec.prefixes && spec.key === 'pair') writeSize(writer, MAX_PAIRS);
-  if (spec.prefixes && spec.key === 'pair') writeFields(writer, [NAME_BYTES, keyBytes - NAME_BYTES]);
+  if (spec.prefixes && fieldBytes !== null) writeFields(writer, fieldBytes);
   // Only anonymous sets are found by their number, but the kernel wants one for all.
   writer.attributeU32NetworkOrder(10, 1);
   writer.attribute(13, Buffer.concat([byteOrder(0, spec.key), byteOrder(1, spec.data)]));
@@ -255,7 +262,8 @@ function byteOrder(attribute: number, what: string | null): Buffer {
 }
 
 export function flagsOf(spec: NftSetSpec): number {
-  const interval = spec.prefixes ? SET_INTERVAL | (spec.key === 'pair' ? SET_CONCATENATED : 0) : 0;
+  const isPair = spec.key === 'pair' || spec.key === 'mac-pair';
+  const interval = spec.prefixes ? SET_INTERVAL | (isPair ? SET_CONCATENATED : 0) : 0;
   return interval | (spec.data === null ? 0 : SET_MAP);
 }
 
@@ -264,9 +272,14 @@ function commentBytes(comment: string): Buffer {
   return Buffer.concat([Buffer.from([USERDATA_COMMENT, comment.length + 1]), Buffer.from(`${comment}\0`)]);
 }
 
-/** struct nfgenmsg */
-export function writeHeader(writer: ByteWriter, family: Family): void {
-  writer.u8(AF[family]);
+/** By number: NFPROTO_NETDEV, or the family of the addresses. */
+export function protocolOf({ family, layer }: Pick<NftPlace, 'family' | 'layer'>): number {
+  return layer === 'link' ? NFPROTO_NETDEV : AF[family];
+}
+
+/** struct nfgenmsg @param protocol of protocolOf */
+export function writeHeader(writer: ByteWriter, protocol: number): void {
+  writer.u8(protocol);
   writer.u8(0);
   writer.u16(0);
 }

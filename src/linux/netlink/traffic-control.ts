@@ -38,7 +38,8 @@ const TCA_MIRRED_PARMS = 2;
 const TC_H_ROOT = 0xffffffff;
 const TC_H_INGRESS = 0xfffffff1;
 const INGRESS_HANDLE = 0xffff0000;
-const ROOT_HANDLE = 0x10000;
+/** "nc" in ASCII: others number theirs from 1. */
+const ROOT_HANDLE = 0x6e630000;
 const TC_LINKLAYER_ETHERNET = 1;
 const TC_U32_TERMINAL = 1;
 const TC_ACT_STOLEN = 4;
@@ -124,8 +125,9 @@ export function writeUnredirect(batch: MessageBatch, index: number): void {
   batch.add(RTM_DELQDISC, 0, (writer) => writeHeader(writer, index, INGRESS_HANDLE, TC_H_INGRESS, 0));
 }
 
-export function qdiscDump(index: number): Buffer {
-  return dumpRequest(RTM_GETQDISC, (writer) => writeHeader(writer, index, 0, 0, 0));
+/** The kernel lists those of all links, whatever index it is given. */
+export function qdiscDump(): Buffer {
+  return dumpRequest(RTM_GETQDISC, (writer) => writeHeader(writer, 0, 0, 0, 0));
 }
 
 /** The kernel's rounding: a rate is told in whole bytes per second. */
@@ -136,14 +138,15 @@ export function readQdisc({ payload }: Message): QdiscInfo | null {
   if (kind === null) return null;
   const linkIndex = payload.readInt32LE(4);
   const isRoot = payload.readUInt32LE(12) === TC_H_ROOT;
+  const isOurs = isRoot && payload.readUInt32LE(8) === ROOT_HANDLE;
   const options = attributes.get(TCA_OPTIONS);
   if (kind !== 'tbf' || options === undefined)
-    return { linkIndex, kind, place: placeOf(kind, isRoot), rateBitsPerSecond: null };
+    return { linkIndex, kind, place: placeOf(kind, isRoot), isOurs, rateBitsPerSecond: null };
   const parameters = readAttributes(options);
   const rate64 = parameters.get(TCA_TBF_RATE64);
   const rate = parameters.get(TCA_TBF_PARMS)?.readUInt32LE(8) ?? 0;
   const bytesPerSecond = rate64 === undefined ? rate : Number(rate64.readBigUInt64LE());
-  return { linkIndex, kind, place: placeOf(kind, isRoot), rateBitsPerSecond: bytesPerSecond * 8 };
+  return { linkIndex, kind, place: placeOf(kind, isRoot), isOurs, rateBitsPerSecond: bytesPerSecond * 8 };
 }
 
 function placeOf(kind: string, isRoot: boolean): QdiscInfo['place'] {

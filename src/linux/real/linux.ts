@@ -12,7 +12,9 @@ import { openIpSets } from './ipsets.ts';
 import { createIptables, detectBackend } from './iptables.ts';
 import { LinkReaper } from './link-reaper.ts';
 import { watchLinks } from './link-watch.ts';
+import { OWN_NETNS } from './native.ts';
 import { openNetns } from './netns.ts';
+import { networkAdmins } from './network-admins.ts';
 import { openNftables } from './nftables.ts';
 import { openPackets } from './packets.ts';
 import { openRouting } from './routing.ts';
@@ -29,7 +31,7 @@ export async function createLinux(options: LinuxOptions): Promise<Linux & { clos
   const backend = options.iptablesBackend === 'auto' ? await detectBackend() : options.iptablesBackend;
   const reaper = new LinkReaper();
   const ipsets = openIpSets();
-  const nftables = openNftables();
+  const nftables = openNftables(OWN_NETNS);
   const programs = new ForeignRules();
   const hasIpv6 = existsSync('/proc/net/if_inet6');
   return {
@@ -46,7 +48,9 @@ export async function createLinux(options: LinuxOptions): Promise<Linux & { clos
     watchForeignRules: (ownTable, onChange) => programs.watch(ownTable, onChange),
     iptables: createIptables(backend, (pid) => programs.ours(pid)),
     nftables,
+    openNftables: (netns) => openNftables(netns.fd),
     conntrack: createConntrack(),
+    networkAdmins,
     close() {
       reaper.close();
       ipsets.close();

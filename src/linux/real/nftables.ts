@@ -1,10 +1,11 @@
 /**
- * The port Nftables over nfnetlink, in the agent's namespace.
+ * The port Nftables over nfnetlink, in one namespace.
  *
  * In: requests of ports.ts. Out: done as a whole, or a KernelError naming the first that was refused; what a table holds. Never: a
  * program executed, half of a transaction.
  */
-import type { Family } from '../../model/ip.ts';
+
+import { closeSync } from 'node:fs';
 import { describeNft } from '../describe.ts';
 import { errnoName } from '../netlink/errno.ts';
 import { MessageBatch, NLMSG_ERROR, readAnswer, readMessages } from '../netlink/message.ts';
@@ -26,25 +27,28 @@ import {
 } from '../netlink/nft-list.ts';
 import { checkNftRequest, splitNftRequests, writeTransaction } from '../netlink/nftables.ts';
 import type {
-  Nftables,
   NftBaseChain,
   NftChainInfo,
   NftCount,
+  NftPlace,
   NftRequest,
   NftSetInfo,
   NftTable,
+  OpenNftables,
 } from '../nftables-port.ts';
 import { KernelError } from '../ports.ts';
 import { dump, dumpEach } from './dump.ts';
 import { asKernelErrors } from './exchange.ts';
-import { NETLINK_NETFILTER, type NetlinkSocket, native, OWN_NETNS, RECEIVE_BYTES } from './native.ts';
+import { NETLINK_NETFILTER, type NetlinkSocket, native, RECEIVE_BYTES } from './native.ts';
 
 const ENOBUFS = 105;
 const TABLE_DORMANT = 1;
 const LAST_SEQUENCE = 2 ** 31;
 
-export function openNftables(): Nftables & { close(): void } {
-  const socket = openSocket('open a netfilter socket');
+/** @param netnsFd of the namespace; it may be closed afterwards */
+export function openNftables(netnsFd: number): OpenNftables {
+  const socket = openSocket('open a netfilter socket', netnsFd);
+  const lists = new Lists(socket);
   let nextSequence = 1;
   let ownPort = 0;
   return {
@@ -58,10 +62,10 @@ export function openNftables(): Nftables & { close(): void } {
       nextSequence += batch.count;
       ownPort = exchange(socket, batch, positions, requests);
     },
-    read: readWhole,
-    counts: readCounts,
-    dropsAtForward,
-    watch: (table, onForeignChange) => watch(table, () => ownPort, onForeignChange),
+    read: (family, table, layer) => lists.whole({ family, table, layer }),
+    counts: (family, table) => lists.counts({ family, table }),
+    dropsAtForward: () => lists.dropsAtForward(),
+    watch: (table, onForeignChange) => lists.inside((fd) => watch(fd, table, () => ownPort, onForeignChange)),
     close: () => native.close(socket),
   };
 }
@@ -109,87 +113,109 @@ function receive(socket: NetlinkSocket): Buffer | null {
   }
 }
 
-async function readCounts(family: Family, table: string): Promise<Map<string, (NftCount | null)[]>> {
-  const rules = await dump(
-    'list counters of nftables',
-    OWN_NETNS,
-    NETLINK_NETFILTER,
-    nftDump(family, 'rules', table),
-    (message) => readRuleCount(message, table),
-  );
-  const counts = new Map<string, (NftCount | null)[]>();
-  for (const { chain, count } of rules) counts.set(chain, [...(counts.get(chain) ?? []), count]);
-  return counts;
+/** What the namespace of a socket holds, each list by a socket of its own there. */
+class Lists {
+  readonly #socket: NetlinkSocket;
+
+  constructor(socket: NetlinkSocket) {
+    this.#socket = socket;
+  }
+
+  async counts(place: NftPlace): Promise<Map<string, (NftCount | null)[]>> {
+    const counts = new Map<string, (NftCount | null)[]>();
+    const rules = await this.#list('counters', nftDump(place, 'rules'), (message) =>
+      readRuleCount(message, place.table),
+    );
+    for (const { chain, count } of rules) counts.set(chain, [...(counts.get(chain) ?? []), count]);
+    return counts;
+  }
+
+  async dropsAtForward(): Promise<NftBaseChain[]> {
+    const drops: NftBaseChain[] = [];
+    for (const found of await this.#list('chains', nftDumpAll('chains'), readForwardChain)) {
+      const { family, familyNumber, table, chain, dropsByPolicy } = found;
+      const rules = dropsByPolicy
+        ? []
+        : await this.#list('rules', nftDumpAll('rules', familyNumber, table), readRuleEnd);
+      const last = rules.findLast((rule) => rule.chain === chain);
+      if (dropsByPolicy || last?.dropsAll) drops.push({ family, table, chain });
+    }
+    return drops;
+  }
+
+  async whole(place: NftPlace): Promise<NftTable | null> {
+    const { family, table } = place;
+    try {
+      const [flags] = await this.#list('tables', nftDump(place, 'tables'), (m) => readTable(m, table));
+      if (flags === undefined) return null;
+      const [chains, sets] = await Promise.all([
+        this.#list('chains', nftDump(place, 'chains'), (m) => readChain(m, place)),
+        this.#list('sets', nftDump(place, 'sets'), (m) => readSet(m, place)),
+      ]);
+      // Chain by chain: the kernel goes on with a list by counting from its beginning, which with many rules takes seconds.
+      const [rules, elements] = await Promise.all([
+        this.#listEach(
+          'rules',
+          chains.map(({ name }) => nftDump(place, 'rules', name)),
+          (m) => readRule(m, table),
+        ),
+        this.#listEach(
+          'elements',
+          sets.map(({ name }) => nftElementDump(place, name)),
+          readElements,
+        ),
+      ]);
+      return {
+        isDormant: (flags & TABLE_DORMANT) !== 0,
+        chains: new Map(
+          chains.map(({ name, hook }, i): [string, NftChainInfo] => [
+            name,
+            { hook, comments: rules[i]!.map(({ comment }) => comment) },
+          ]),
+        ),
+        sets: new Map(
+          sets.map(({ name, spec }, i): [string, NftSetInfo] => [
+            name,
+            { spec, elements: spec === 'other' ? [] : elementsOf(elements[i]!.flat(), family, spec) },
+          ]),
+        ),
+      };
+    } catch (error) {
+      // It went away between two lists: then there is none, or a new one, which the next reading finds.
+      if (error instanceof KernelError && error.errno === 'ENOENT') return null;
+      throw error;
+    }
+  }
+
+  /** @param work is to take what it needs of the descriptor before it returns */
+  inside<T>(work: (netnsFd: number) => T): T {
+    const fd = asKernelErrors('find the namespace', () => native.netnsOf(this.#socket));
+    try {
+      return work(fd);
+    } finally {
+      closeSync(fd);
+    }
+  }
+
+  #list<T>(what: string, request: Buffer, read: Reader<T>): Promise<T[]> {
+    return this.inside((fd) => dump(`list ${what} of nftables`, fd, NETLINK_NETFILTER, request, read));
+  }
+
+  #listEach<T>(what: string, requests: readonly Buffer[], read: Reader<T>): Promise<T[][]> {
+    return this.inside((fd) => dumpEach(`list ${what} of nftables`, fd, NETLINK_NETFILTER, requests, read));
+  }
 }
 
-async function dropsAtForward(): Promise<NftBaseChain[]> {
-  const list = <T>(what: string, request: Buffer, read: Parameters<typeof dump<T>>[4]): Promise<T[]> =>
-    dump(`list ${what} of nftables`, OWN_NETNS, NETLINK_NETFILTER, request, read);
-  const drops: NftBaseChain[] = [];
-  for (const found of await list('chains', nftDumpAll('chains'), readForwardChain)) {
-    const { family, familyNumber, table, chain, dropsByPolicy } = found;
-    const rules = dropsByPolicy
-      ? []
-      : await list('rules', nftDumpAll('rules', familyNumber, table), readRuleEnd);
-    const last = rules.findLast((rule) => rule.chain === chain);
-    if (dropsByPolicy || last?.dropsAll) drops.push({ family, table, chain });
-  }
-  return drops;
-}
-
-async function readWhole(family: Family, table: string): Promise<NftTable | null> {
-  const list = <T>(what: string, request: Buffer, read: Parameters<typeof dump<T>>[4]): Promise<T[]> =>
-    dump(`list ${what} of nftables`, OWN_NETNS, NETLINK_NETFILTER, request, read);
-  const listEach = <T>(
-    what: string,
-    requests: readonly Buffer[],
-    read: Parameters<typeof dump<T>>[4],
-  ): Promise<T[][]> => dumpEach(`list ${what} of nftables`, OWN_NETNS, NETLINK_NETFILTER, requests, read);
-  try {
-    const [flags] = await list('tables', nftDump(family, 'tables', table), (m) => readTable(m, table));
-    if (flags === undefined) return null;
-    const [chains, sets] = await Promise.all([
-      list('chains', nftDump(family, 'chains', table), (m) => readChain(m, table)),
-      list('sets', nftDump(family, 'sets', table), (m) => readSet(m, table, family)),
-    ]);
-    // Chain by chain: the kernel goes on with a list by counting from its beginning, which with many rules takes seconds.
-    const [rules, elements] = await Promise.all([
-      listEach(
-        'rules',
-        chains.map(({ name }) => nftDump(family, 'rules', table, name)),
-        (m) => readRule(m, table),
-      ),
-      listEach(
-        'elements',
-        sets.map(({ name }) => nftElementDump(family, table, name)),
-        readElements,
-      ),
-    ]);
-    return {
-      isDormant: (flags & TABLE_DORMANT) !== 0,
-      chains: new Map(
-        chains.map(({ name, hook }, i): [string, NftChainInfo] => [
-          name,
-          { hook, comments: rules[i]!.map(({ comment }) => comment) },
-        ]),
-      ),
-      sets: new Map(
-        sets.map(({ name, spec }, i): [string, NftSetInfo] => [
-          name,
-          { spec, elements: spec === 'other' ? [] : elementsOf(elements[i]!.flat(), family, spec) },
-        ]),
-      ),
-    };
-  } catch (error) {
-    // It went away between two lists: then there is none, or a new one, which the next reading finds.
-    if (error instanceof KernelError && error.errno === 'ENOENT') return null;
-    throw error;
-  }
-}
+type Reader<T> = Parameters<typeof dump<T>>[4];
 
 /** A notification names the socket whose request it tells of. */
-function watch(table: string, ownPort: () => number, onForeignChange: () => void): () => void {
-  const socket = openSocket('watch nftables');
+function watch(
+  netnsFd: number,
+  table: string,
+  ownPort: () => number,
+  onForeignChange: () => void,
+): () => void {
+  const socket = openSocket('watch nftables', netnsFd);
   asKernelErrors('watch nftables', () => native.joinGroup(socket, NFTABLES_GROUP));
   native.onReadable(socket, (bytes, error) => {
     const isForeign =
@@ -202,6 +228,6 @@ function watch(table: string, ownPort: () => number, onForeignChange: () => void
   return () => native.close(socket);
 }
 
-function openSocket(what: string): NetlinkSocket {
-  return asKernelErrors(what, () => native.openNetlink(OWN_NETNS, NETLINK_NETFILTER, RECEIVE_BYTES));
+function openSocket(what: string, netnsFd: number): NetlinkSocket {
+  return asKernelErrors(what, () => native.openNetlink(netnsFd, NETLINK_NETFILTER, RECEIVE_BYTES));
 }

@@ -112,14 +112,8 @@ export function openRouting(netns?: Netns): Routing {
       return index === 0 ? neighbours : neighbours.filter((neighbour) => neighbour.linkIndex === index);
     },
     async qdiscs(index) {
-      const qdiscs = await list(
-        'list queueing disciplines',
-        qdiscDump(index),
-        RTM_NEWQDISC,
-        readQdisc,
-        'ENODEV',
-      );
-      return qdiscs.filter(({ linkIndex }) => linkIndex === index);
+      const qdiscs = await list('list queueing disciplines', qdiscDump(), RTM_NEWQDISC, readQdisc, null);
+      return index === undefined ? qdiscs : qdiscs.filter(({ linkIndex }) => linkIndex === index);
     },
     counters: async () =>
       new Map(await list('read link counters', counterDump(), RTM_NEWLINK, readCounters, null)),

@@ -58,6 +58,7 @@ test('each host cuts its own, once it has the change, and only what the change d
       labels: {},
       extraSources: [],
       rateLimits: null,
+      attachedBy: 'runtime',
       netns: { path: `/ns/${node}`, ...netns.identity },
       bootId: 'boot',
       createdAt: new Date(0).toISOString(),

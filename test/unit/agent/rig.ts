@@ -96,4 +96,6 @@ export const request = (containerId: string, netns = '/ns/a'): AttachRequest => 
   macvlan: null,
   foreignIpam: null,
   foreignLink: null,
+  rateLimits: null,
+  attachedBy: 'runtime',
 });

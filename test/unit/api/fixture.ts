@@ -10,6 +10,7 @@ import type { ApiDeps, ForcedChange } from '../../../src/api/deps.ts';
 import type { WhyAnswer } from '../../../src/api/explain-schemas.ts';
 import { buildApi } from '../../../src/api/server.ts';
 import type { AgentStatus } from '../../../src/api/status.ts';
+import { NetctlError } from '../../../src/lib/errors.ts';
 import type { Address } from '../../../src/model/ip.ts';
 import { MemoryStore } from '../../../src/store/memory.ts';
 import type { Json } from '../../../src/store/store.ts';
@@ -38,6 +39,20 @@ export const healthy: AgentStatus = {
   endpoints: { total: 2, unhealthy: [] },
   records: { broken: [] },
   guard: { held: [] },
+};
+
+export const counterItem = {
+  endpoint: 'ep1',
+  network: 'edge',
+  containerId: '0123456789abcdef0123',
+  interface: 'eth0',
+  addresses: ['10.1.0.7'],
+  inPackets: 3,
+  inBytes: 3000,
+  inDropped: 0,
+  outPackets: 4,
+  outBytes: 4000,
+  outDropped: 1,
 };
 
 export const whyAnswer: WhyAnswer = {
@@ -107,6 +122,14 @@ export function makeApi(overrides: Partial<ApiDeps> = {}): Fixture {
     },
     why: async () => whyAnswer,
     impact: async () => ({ changes: [], more: 0, complete: true }),
+    attach: async () => {
+      throw new NetctlError('NETNS_INVALID', 'there is no container here');
+    },
+    detach: async () => {
+      throw new NetctlError('NETNS_INVALID', 'there is no container here');
+    },
+    counters: async () => [counterItem],
+    enforcement: () => [{ endpoint: counterItem.endpoint, where: 'host', inSync: true, notice: null }],
     ruleCounts: async () => ({ inbound: [], outbound: [] }),
     callerOf: () => localCaller('uid 0, process 4712'),
     onForced: (change) => forced.push(change),
@@ -137,6 +160,7 @@ export function endpoint(overrides: Record<string, Json> = {}): Json {
     labels: {},
     extraSources: [],
     rateLimits: null,
+    attachedBy: 'runtime',
     netns: { path: '/run/netns/a', device: 4, inode: 77 },
     bootId: 'b',
     createdAt: '2026-01-02T03:04:05.000Z',

@@ -108,6 +108,8 @@ describe('calls', () => {
       extraSources: [],
       macvlan: null,
       foreignLink: null,
+      rateLimits: null,
+      attachedBy: 'runtime',
       foreignIpam: null,
     });
   });
@@ -237,6 +239,13 @@ describe('calls', () => {
       7,
       /macvlanMode: "hairpin" is not valid: expected bridge, private, vepa, passthru/,
     ],
+    [
+      'a shim',
+      { mode: 'macvlan', parent: 'eth1', hostAccess: 'shim' },
+      {},
+      2,
+      /unsupported field hostAccess: "shim"/,
+    ],
     ['a DHCP client', { ipam: { type: 'dhcp' } }, {}, 2, /unsupported field ipam.type: "dhcp"/],
     ['a path as IPAM plugin', { ipam: { type: '../x' } }, {}, 7, /ipam.type: "..\/x" is not a name/],
     [
@@ -253,7 +262,13 @@ describe('calls', () => {
       2,
       /runtimeConfig.portMappings/,
     ],
-    ['bandwidth', { runtimeConfig: { bandwidth: { ingressRate: 1 } } }, {}, 2, /runtimeConfig.bandwidth/],
+    [
+      'a rate below any packet',
+      { runtimeConfig: { bandwidth: { ingressRate: 1 } } },
+      {},
+      7,
+      /runtimeConfig.bandwidth.inBitsPerSecond/,
+    ],
     [
       'profile of 300 characters',
       { profiles: ['x'.repeat(300)] },

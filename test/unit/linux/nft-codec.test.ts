@@ -55,7 +55,7 @@ describe('sets', () => {
               { ...set, kind: 'set-add' },
               { ...set, kind: 'elements-add', elements: list },
             );
-            assert.deepEqual(readSet(messages[1]!, 't', family), { name: 's', spec });
+            assert.deepEqual(readSet(messages[1]!, { family, table: 't' }), { name: 's', spec });
             const raw = messages.slice(2, -1).flatMap(readElements);
             assert.deepEqual(elementsOf(raw, family, spec), list);
           }),

@@ -81,7 +81,13 @@ function textsOf(told: Recorder, family: Family): Map<string, readonly string[]>
 
 function typeText({ key, data }: NftSetSpec, family: Family): string {
   const address = family === 4 ? 'ipv4_addr' : 'ipv6_addr';
-  const keyText = { address, pair: `ifname . ${address}`, id: 'mark' }[key];
+  const keyText = {
+    address,
+    pair: `ifname . ${address}`,
+    id: 'mark',
+    mac: 'ether_addr',
+    'mac-pair': `ether_addr . ${address}`,
+  }[key];
   return data === null ? keyText : `${keyText} : ${data === 'id' ? 'mark' : 'verdict'}`;
 }
 

@@ -1,0 +1,157 @@
+/**
+ * Policy of all macvlan endpoints of this host, each in its container.
+ *
+ * In: the calls of PolicyOutput, the endpoints. Out: to each endpoint's ContainerPolicy what concerns it. Never: a change of one set
+ * that is looked at for endpoints whose chains do not name it; one container whose kernel says no keeping the others from theirs.
+ *
+ * Which list an endpoint has, the sets of lists tell: they hold its address with its host interface, as for routed endpoints.
+ */
+import type { IpSetMember, Netns } from '../linux/ports.ts';
+import type { Family } from '../model/ip.ts';
+import type { Endpoint } from '../model/records.ts';
+import type { Chain } from '../policy/chain.ts';
+import { isListSet, listSet } from '../policy/names.ts';
+import type { PolicyOutput, SetSpec } from '../policy/output.ts';
+import {
+  ContainerPolicy,
+  type ContainerPolicyParts,
+  isSamePlace,
+  type SetReader,
+  type ToldPolicy,
+} from './container-policy.ts';
+import type { PolicyStatus } from './policy-dataplane.ts';
+
+interface ToldSet {
+  readonly spec: SetSpec;
+  readonly members: Set<IpSetMember>;
+  readonly readers: Set<SetReader>;
+}
+
+export class ContainerPolicies implements PolicyOutput, ToldPolicy {
+  readonly #parts: Omit<ContainerPolicyParts, 'told'>;
+  readonly #sets = new Map<string, ToldSet>();
+  readonly #chains = new Map<string, Chain>();
+  /** By family and host interface: the lists with the number of members that say so, the newest last. */
+  readonly #lists = new Map<string, Map<string, number>>();
+  /** By host interface, which no two endpoints share. */
+  readonly #policies = new Map<string, ContainerPolicy>();
+
+  constructor(parts: Omit<ContainerPolicyParts, 'told'>) {
+    this.#parts = parts;
+  }
+
+  get size(): number {
+    return this.#policies.size;
+  }
+
+  endpoints(): Endpoint[] {
+    return Array.from(this.#policies.values(), ({ endpoint }) => endpoint);
+  }
+
+  set(name: string, spec: SetSpec | null): void {
+    const readers = this.#sets.get(name)?.readers ?? new Set();
+    for (const reader of readers) reader.lost(name);
+    if (spec === null || spec.type !== 'net') this.#sets.delete(name);
+    else this.#sets.set(name, { spec, members: new Set(), readers: new Set() });
+  }
+
+  member(set: string, member: IpSetMember, present: boolean): void {
+    if (isListSet(set)) this.#listed(set, member, present);
+    const told = this.#sets.get(set);
+    if (told === undefined) return;
+    if (present) told.members.add(member);
+    else told.members.delete(member);
+    for (const reader of told.readers) reader.member(set, member, present);
+  }
+
+  chain(family: Family, name: string, chain: Chain | null): void {
+    const key = `${family} ${name}`;
+    if (chain === null) this.#chains.delete(key);
+    else this.#chains.set(key, chain);
+    for (const policy of this.#policies.values()) if (policy.usesChain(family, name)) policy.refresh();
+  }
+
+  listOf(hostInterface: string, family: Family): string | null {
+    return [...(this.#lists.get(`${family} ${hostInterface}`)?.keys() ?? [])].at(-1) ?? null;
+  }
+
+  chainOf(family: Family, name: string): Chain | undefined {
+    return this.#chains.get(`${family} ${name}`);
+  }
+
+  read(set: string, reader: SetReader): ToldSet | undefined {
+    const told = this.#sets.get(set);
+    told?.readers.add(reader);
+    return told;
+  }
+
+  leave(set: string, reader: SetReader): void {
+    this.#sets.get(set)?.readers.delete(reader);
+  }
+
+  /** A macvlan endpoint of this host came or changed. */
+  want(endpoint: Endpoint): void {
+    const known = this.#policies.get(endpoint.hostInterface);
+    if (known !== undefined && isSamePlace(known.endpoint, endpoint)) known.change(endpoint);
+    else this.#renew(endpoint);
+  }
+
+  forget({ hostInterface }: Endpoint): void {
+    this.#policies.get(hostInterface)?.leave();
+    this.#policies.delete(hostInterface);
+  }
+
+  /** Before the endpoint's link is up. @throws KernelError */
+  async bring(endpoint: Endpoint, netns: Netns): Promise<void> {
+    await (this.#policies.get(endpoint.hostInterface) ?? this.#renew(endpoint)).bring(netns);
+  }
+
+  /** After the endpoint's link is gone. @throws KernelError */
+  async remove(endpoint: Endpoint): Promise<void> {
+    const policy = this.#policies.get(endpoint.hostInterface);
+    await (policy ?? new ContainerPolicy(endpoint, { ...this.#parts, told: this })).remove();
+    // What it knows of the kernel is over.
+    if (policy !== undefined) this.#renew(policy.endpoint);
+  }
+
+  /** Resolves when everything asked so far is in all containers. @throws KernelError of the first where it is not; the others have it */
+  flush(): Promise<void> {
+    return this.#each((policy) => policy.flush());
+  }
+
+  /** Reads everything again and repairs it. @throws as flush */
+  resync(): Promise<void> {
+    return this.#each((policy) => policy.resync());
+  }
+
+  /** Null before it is in the kernel. */
+  statusOf(hostInterface: string): PolicyStatus | null {
+    return this.#policies.get(hostInterface)?.status ?? null;
+  }
+
+  async #each(work: (policy: ContainerPolicy) => Promise<void>): Promise<void> {
+    const results = await Promise.allSettled([...this.#policies.values()].map(work));
+    for (const result of results) if (result.status === 'rejected') throw result.reason;
+  }
+
+  #renew(endpoint: Endpoint): ContainerPolicy {
+    this.#policies.get(endpoint.hostInterface)?.leave();
+    const policy = new ContainerPolicy(endpoint, { ...this.#parts, told: this });
+    this.#policies.set(endpoint.hostInterface, policy);
+    return policy;
+  }
+
+  #listed(set: string, member: IpSetMember, present: boolean): void {
+    const family: Family = set.startsWith('nctl4') ? 4 : 6;
+    const list = set.slice(listSet(family, '').length);
+    const hostInterface = member.slice(member.indexOf(',') + 1);
+    const key = `${family} ${hostInterface}`;
+    const lists = this.#lists.get(key) ?? new Map<string, number>();
+    this.#lists.set(key, lists);
+    const reasons = (lists.get(list) ?? 0) + (present ? 1 : -1);
+    if (reasons > 0) lists.set(list, reasons);
+    else lists.delete(list);
+    if (lists.size === 0) this.#lists.delete(key);
+    this.#policies.get(hostInterface)?.refresh();
+  }
+}

@@ -1,0 +1,207 @@
+/**
+ * Policy of macvlan endpoints: in the container what depends on connections, on the parent's device the guard that the container cannot
+ * touch.
+ *
+ * In: the calls of PolicyOutput; the steps of a link's life, from MacvlanWiring. Out: ContainerPolicies and MacvlanGuard in the order
+ * that leaves no unfiltered moment. Never: a policy gone before the link is.
+ */
+import type { Logger } from '../lib/logger.ts';
+import type { IpSetMember, Linux, Netns } from '../linux/ports.ts';
+import type { Address, Family } from '../model/ip.ts';
+import type { Endpoint } from '../model/records.ts';
+import type { Chain } from '../policy/chain.ts';
+import type { PolicyOutput, SetSpec } from '../policy/output.ts';
+import { ContainerPolicies } from './container-policies.ts';
+import { hasEgress } from './frame-table.ts';
+import { MacvlanGuard } from './macvlan-guard.ts';
+
+/** What is done about a container that could take its own rules away. */
+export type PrivilegedChoice = 'flag' | 'refuse';
+
+/** Where the policy of an endpoint is enforced, and how well. */
+interface Enforcement {
+  /** `host`, or `container and guard`. */
+  readonly where: string;
+  readonly inSync: boolean;
+  /** Why it is no more than advice, or what was put right last; null where there is nothing to say. */
+  readonly notice: string | null;
+}
+
+export class MacvlanPolicy implements PolicyOutput {
+  readonly #linux: Linux;
+  readonly #bootId: string;
+  readonly #privileged: PrivilegedChoice;
+  readonly #logger: Logger;
+  readonly #containers: ContainerPolicies;
+  readonly #guard: MacvlanGuard;
+  /** Host interfaces of endpoints with a process that could take their rules away, and its number. */
+  #admins = new Map<string, number>();
+  /** Until the start, when the kernel may be asked what it can. */
+  #early: Map<string, Endpoint> | null = new Map();
+
+  /** @param hostAddresses of this node, by which its containers know it */
+  constructor(
+    linux: Linux,
+    options: {
+      readonly bootId: string;
+      readonly hostAddresses: readonly Address[];
+      readonly macvlanPrivileged: PrivilegedChoice;
+    },
+    logger: Logger,
+  ) {
+    this.#linux = linux;
+    this.#bootId = options.bootId;
+    this.#privileged = options.macvlanPrivileged;
+    this.#logger = logger;
+    this.#containers = new ContainerPolicies({
+      linux,
+      hostAddresses: options.hostAddresses,
+      hasEgress: () => hasEgress(linux.nftables),
+      logger,
+    });
+    this.#guard = new MacvlanGuard(linux, logger);
+  }
+
+  set(name: string, spec: SetSpec | null): void {
+    this.#containers.set(name, spec);
+  }
+
+  member(set: string, member: IpSetMember, present: boolean): void {
+    this.#containers.member(set, member, present);
+  }
+
+  chain(family: Family, name: string, chain: Chain | null): void {
+    this.#containers.chain(family, name, chain);
+  }
+
+  /** An endpoint of this host came, changed or went. */
+  onEndpoint(before: Endpoint | null, now: Endpoint | null): void {
+    if (before?.kind === 'macvlan' && now === null) this.#forget(before);
+    if (now?.kind !== 'macvlan' || now.bootId !== this.#bootId) return;
+    if (this.#early !== null) {
+      this.#early.set(now.hostInterface, now);
+      return;
+    }
+    this.#containers.want(now);
+    // One that a request is about to make is admitted by the wiring.
+    if (before !== null) this.#guard.change(now);
+  }
+
+  #forget(endpoint: Endpoint): void {
+    this.#early?.delete(endpoint.hostInterface);
+    this.#containers.forget(endpoint);
+  }
+
+  /** Takes over what an agent before this one has left. Errors are logged: the next resync tries again. */
+  async start(): Promise<void> {
+    for (const endpoint of this.#early?.values() ?? []) {
+      this.#containers.want(endpoint);
+      this.#guard.change(endpoint);
+    }
+    this.#early = null;
+    await this.resync().catch((error: unknown) => this.#complain(error));
+  }
+
+  /** The link is there, down. @throws KernelError */
+  async bring(endpoint: Endpoint, netns: Netns): Promise<void> {
+    await this.#guard.admit(endpoint);
+    await this.#containers.bring(endpoint, netns);
+  }
+
+  /** The link is up, and the addresses are the endpoint's. @throws KernelError */
+  settle(endpoint: Endpoint): Promise<void> {
+    return this.#guard.settle(endpoint);
+  }
+
+  /** The link is about to go. */
+  async close(endpoint: Endpoint): Promise<void> {
+    await this.#guard.close(endpoint).catch((error: unknown) => this.#complain(error));
+  }
+
+  /** The link is gone. @throws KernelError */
+  async remove(endpoint: Endpoint): Promise<void> {
+    this.#admins.delete(endpoint.hostInterface);
+    await this.#containers.remove(endpoint);
+    await this.#guard.forget(endpoint);
+  }
+
+  /** Resolves when everything asked so far is in force. @throws KernelError of one that is not */
+  async flush(): Promise<void> {
+    await Promise.all([this.#guard.flush(), this.#containers.flush()]);
+  }
+
+  /** Reads everything again, in each container too, repairs it, and looks who could take it away. @throws KernelError */
+  async resync(): Promise<void> {
+    await this.#guard.resync();
+    try {
+      await this.#containers.resync();
+    } finally {
+      await this.#lookForAdmins();
+    }
+  }
+
+  /** Of all endpoints of this host. @param inSync whether the host's own rules are what they should be */
+  enforcement(
+    endpoints: Iterable<readonly [id: string, { readonly value: Endpoint }]>,
+    inSync: boolean,
+  ): (Enforcement & { readonly endpoint: string })[] {
+    return Array.from(endpoints, ([endpoint, { value }]) => ({
+      endpoint,
+      ...(value.kind === 'macvlan' ? this.#enforcementOf(value) : { where: 'host', inSync, notice: null }),
+    }));
+  }
+
+  /** For people: of each container where there is something to say. */
+  get notices(): string[] {
+    return this.#containers.endpoints().flatMap((endpoint) => {
+      const { notice } = this.#enforcementOf(endpoint);
+      return notice === null ? [] : [`${endpoint.containerId} ${endpoint.interface}: ${notice}`];
+    });
+  }
+
+  #enforcementOf(endpoint: Endpoint): Enforcement {
+    const status = this.#containers.statusOf(endpoint.hostInterface);
+    const admin = this.#admins.get(endpoint.hostInterface);
+    const repair = status?.lastRepair ?? null;
+    const advisory =
+      admin === undefined
+        ? null
+        : `advisory: process ${admin} in the container may change its rules (CAP_NET_ADMIN); the guard on the parent holds`;
+    const quarantined = this.#guard.isClosed(endpoint) ? 'closed: nothing passes to or from it' : null;
+    const repaired =
+      repair === null
+        ? null
+        : `rules in the container were changed and put right at ${new Date(repair.at).toISOString()}`;
+    return {
+      where: 'container and guard',
+      inSync: (status?.inSync ?? false) && (this.#guard.status?.inSync ?? true),
+      notice: [quarantined, advisory, status?.lastError, repaired].find((text) => text) ?? null,
+    };
+  }
+
+  async #lookForAdmins(): Promise<void> {
+    if (this.#containers.size === 0) return;
+    const found = await this.#linux.networkAdmins();
+    const before = this.#admins;
+    this.#admins = new Map();
+    for (const endpoint of this.#containers.endpoints()) {
+      const { hostInterface, containerId, netns } = endpoint;
+      const process = found.get(netns.inode);
+      if (process === undefined) continue;
+      this.#admins.set(hostInterface, process);
+      if (before.has(hostInterface)) continue;
+      this.#logger.warn(
+        { containerId, process, choice: this.#privileged },
+        'a process in the container may change its policy',
+      );
+    }
+    if (this.#privileged === 'refuse')
+      for (const endpoint of this.#containers.endpoints())
+        if (this.#admins.has(endpoint.hostInterface) !== this.#guard.isClosed(endpoint))
+          await this.#guard.close(endpoint, this.#admins.has(endpoint.hostInterface));
+  }
+
+  #complain(error: unknown): void {
+    this.#logger.error({ error: String(error) }, 'policy of a macvlan endpoint is not in force');
+  }
+}

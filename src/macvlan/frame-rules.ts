@@ -1,0 +1,277 @@
+/**
+ * Rules for whole frames (pure): what a macvlan endpoint may call itself on the wire, judged where packets have no connection.
+ *
+ *     guard, on the parent's device in the host      frames from and to MACs that are ours: each with an address of its endpoint;
+ *                                                    nobody else claims such an address; nothing of endpoints that are closed
+ *     inside, on the macvlan's device                what leaves has the endpoint's MAC; ARP and neighbour advertisements tell of its
+ *                                                    own addresses (of siblings' broadcasts, the parent's device sees nothing)
+ *
+ * In: a family, an endpoint's MAC. Out: rules as expressions, named. Never: a frame of the parent's own or of somebody else's macvlan
+ * judged; a connection asked about (the kernel has none there).
+ */
+import type { NftExpression, NftSetSpec, NftVerdict } from '../linux/nftables-port.ts';
+import { addressBits, type Family } from '../model/ip.ts';
+import { type Mac, macBytes } from '../model/mac.ts';
+
+export interface FrameRule {
+  readonly expressions: readonly NftExpression[];
+  /** What it says: two that differ have two texts. */
+  readonly text: string;
+}
+
+export interface FrameChain {
+  readonly name: string;
+  readonly rules: readonly FrameRule[];
+}
+
+export const guardSets = {
+  /** Of our endpoints. */
+  macs: 'macs',
+  /** What each of them may be. */
+  pairs: 'pairs',
+  /** Addresses that nobody else may claim. */
+  claimed: 'claimed',
+  /** MACs of endpoints from and to which nothing passes. */
+  closed: 'closed',
+} as const;
+
+/** @param hasPrefixes of some endpoint, extra sources are prefixes */
+export function guardSetSpecs(hasPrefixes: boolean): Readonly<Record<keyof typeof guardSets, NftSetSpec>> {
+  const macs: NftSetSpec = { key: 'mac', prefixes: false, data: null };
+  return {
+    macs,
+    pairs: { key: 'mac-pair', prefixes: hasPrefixes, data: null },
+    claimed: { key: 'address', prefixes: false, data: null },
+    closed: macs,
+  };
+}
+
+/** In the container: the endpoint's addresses. */
+export const insideSet = 'own';
+
+const ETHERNET = { destination: 0, source: 6 } as const;
+const ARP = { senderMac: 8, senderAddress: 14, targetAddress: 24 } as const;
+const ICMPV6 = 58;
+const NEIGHBOUR_ADVERTISEMENT = 136;
+/** Of the header of IPv6 and what follows it. */
+const IP6 = { nextHeader: 6, type: 40, target: 48 } as const;
+const protocols = { 4: [0x08, 0x00], 6: [0x86, 0xdd], arp: [0x08, 0x06] } as const;
+/** A pair is loaded into quarters: two for the MAC, then the address. */
+const PAIR = 8;
+const ADDRESS_OF_PAIR = 10;
+
+/** Chains of the guard; `ingress` and `egress` are what each device's base chain goes to. */
+export function guardChains(family: Family): FrameChain[] {
+  const isFrom = [load('link', ETHERNET.source, 6), inSet(guardSets.macs)];
+  const isTo = [load('link', ETHERNET.destination, 6), inSet(guardSets.macs)];
+  const isClosed = (at: number): NftExpression[] => [load('link', at, 6), inSet(guardSets.closed)];
+  const jump = (chain: string): NftVerdict => ({ kind: 'jump', chain });
+  const fromClosed = frame('from a closed endpoint', isClosed(ETHERNET.source), drop);
+  return [
+    { name: 'from', rules: fromRules(family) },
+    { name: 'to', rules: toRules(family) },
+    {
+      name: 'ingress',
+      rules: [
+        fromClosed,
+        frame('to a closed endpoint', isClosed(ETHERNET.destination), drop),
+        frame('from an endpoint', isFrom, jump('from')),
+        frame('to an endpoint', isTo, jump('to')),
+        forgedClaim(family),
+      ],
+    },
+    {
+      name: 'egress',
+      rules: [fromClosed, frame('from an endpoint', isFrom, jump('from')), forgedClaim(family)],
+    },
+  ];
+}
+
+/** The chain of one device: everything goes on to the common one. */
+export function guardBase(chain: 'ingress' | 'egress'): FrameRule[] {
+  return [frame(`what this guard says of ${chain}`, [], { kind: 'goto', chain }, false)];
+}
+
+function fromRules(family: Family): FrameRule[] {
+  const ip = isProtocol(family);
+  const own = frame(
+    'source is its own',
+    [...ip, ...pair(ETHERNET.source, sourceOf(family), family), inSet(guardSets.pairs, PAIR)],
+    back,
+    false,
+  );
+  if (family === 4)
+    return [
+      own,
+      frame('source is not its own', ip, drop),
+      frame(
+        'ARP sender is not what it may be',
+        [
+          ...isProtocol('arp'),
+          ...pairOfArp(ETHERNET.source, ARP.senderAddress),
+          inSet(guardSets.pairs, PAIR, true),
+          ...isNot('network', ARP.senderAddress, [0, 0, 0, 0]),
+        ],
+        drop,
+      ),
+    ];
+  return [
+    frame(
+      'advertises an address that is not its own',
+      [...isAdvertisement(), ...pair(ETHERNET.source, IP6.target, 6), inSet(guardSets.pairs, PAIR, true)],
+      drop,
+    ),
+    own,
+    frame('source is not its own', [...ip, ...isNot('network', sourceOf(6), new Array(16).fill(0))], drop),
+  ];
+}
+
+/** Answers to who asks from no address yet have none as their target. */
+function toRules(family: Family): FrameRule[] {
+  const ip = isProtocol(family);
+  const destination = sourceOf(family) + addressBits(family) / 8;
+  return [
+    frame(
+      'destination is not its own',
+      [...ip, ...pair(ETHERNET.destination, destination, family), inSet(guardSets.pairs, PAIR, true)],
+      drop,
+    ),
+    ...(family === 4
+      ? [
+          frame(
+            'ARP target is not its own',
+            [
+              ...isProtocol('arp'),
+              ...pairOfArp(ETHERNET.destination, ARP.targetAddress),
+              inSet(guardSets.pairs, PAIR, true),
+              ...isNot('network', ARP.targetAddress, [0, 0, 0, 0]),
+            ],
+            drop,
+          ),
+        ]
+      : []),
+  ];
+}
+
+/** Whoever sends it. */
+function forgedClaim(family: Family): FrameRule {
+  if (family === 4)
+    return frame(
+      'ARP claims the address of an endpoint',
+      [
+        ...isProtocol('arp'),
+        load('network', ARP.senderAddress, 4),
+        inSet(guardSets.claimed),
+        load('network', ARP.senderMac, 6, PAIR),
+        load('network', ARP.senderAddress, 4, ADDRESS_OF_PAIR),
+        inSet(guardSets.pairs, PAIR, true),
+      ],
+      drop,
+    );
+  return frame(
+    'advertises the address of an endpoint',
+    [
+      ...isAdvertisement(),
+      load('network', IP6.target, 16),
+      inSet(guardSets.claimed),
+      ...pair(ETHERNET.source, IP6.target, 6),
+      inSet(guardSets.pairs, PAIR, true),
+    ],
+    drop,
+  );
+}
+
+/** What leaves by the macvlan's device, in the container. @param mac null where the device has the parent's (passthru) */
+export function insideRules(family: Family, mac: Mac | null): FrameRule[] {
+  const foreign = mac === null ? [] : [...macBytes(mac)];
+  const macRules = (what: string, before: readonly NftExpression[], base: 'link' | 'network', at: number) =>
+    mac === null ? [] : [frame(`${what} is not ${mac}`, [...before, ...isNot(base, at, foreign)], drop)];
+  const source = macRules('source MAC', [], 'link', ETHERNET.source);
+  if (family === 6)
+    return [
+      ...source,
+      frame(
+        'advertises an address that is not its own',
+        [...isAdvertisement(), load('network', IP6.target, 16), inSet(insideSet, 1, true)],
+        drop,
+      ),
+    ];
+  return [
+    ...source,
+    frame(
+      'neither IPv4 nor IPv6 nor ARP',
+      [
+        { kind: 'meta', key: 'protocol', to: 1 },
+        ...[protocols[4], protocols[6], protocols.arp].map((value) => compare([...value], true)),
+      ],
+      drop,
+    ),
+    ...macRules('ARP sender', isProtocol('arp'), 'network', ARP.senderMac),
+    frame(
+      'ARP claims an address that is not its own',
+      [
+        ...isProtocol('arp'),
+        load('network', ARP.senderAddress, 4),
+        inSet(insideSet, 1, true),
+        compare([0, 0, 0, 0], true),
+      ],
+      drop,
+    ),
+  ];
+}
+
+const drop: NftVerdict = { kind: 'drop' };
+const back: NftVerdict = { kind: 'return' };
+
+function frame(
+  text: string,
+  conditions: readonly NftExpression[],
+  verdict: NftVerdict,
+  isCounted = verdict.kind === 'drop',
+): FrameRule {
+  const counter: NftExpression[] = isCounted ? [{ kind: 'counter' }] : [];
+  return { text, expressions: [...conditions, ...counter, { kind: 'verdict', verdict }] };
+}
+
+function isProtocol(which: keyof typeof protocols): NftExpression[] {
+  return [{ kind: 'meta', key: 'protocol', to: 1 }, compare([...protocols[which]])];
+}
+
+function isAdvertisement(): NftExpression[] {
+  return [
+    ...isProtocol(6),
+    load('network', IP6.nextHeader, 1),
+    compare([ICMPV6]),
+    load('network', IP6.type, 1),
+    compare([NEIGHBOUR_ADVERTISEMENT]),
+  ];
+}
+
+function isNot(base: 'link' | 'network', at: number, bytes: readonly number[]): NftExpression[] {
+  return [load(base, at, bytes.length), compare(bytes, true)];
+}
+
+/** A MAC of the frame and an address in the packet's header. */
+function pair(mac: number, address: number, family: Family): NftExpression[] {
+  return [load('link', mac, 6, PAIR), load('network', address, addressBits(family) / 8, ADDRESS_OF_PAIR)];
+}
+
+function pairOfArp(mac: number, address: number): NftExpression[] {
+  return pair(mac, address, 4);
+}
+
+function sourceOf(family: Family): number {
+  return family === 4 ? 12 : 8;
+}
+
+function load(base: 'link' | 'network', offsetBytes: number, lengthBytes: number, to = 1): NftExpression {
+  return { kind: 'payload', base, offsetBytes, lengthBytes, to };
+}
+
+function compare(bytes: readonly number[], negated = false): NftExpression {
+  return { kind: 'compare', from: 1, negated, value: Uint8Array.from(bytes) };
+}
+
+function inSet(set: string, from = 1, negated = false): NftExpression {
+  return { kind: 'in-set', from, negated, set };
+}
