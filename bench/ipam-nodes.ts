@@ -7,7 +7,7 @@
  */
 import { furnish, startNodes } from '../lab/ipam-cluster.ts';
 import { MemoryStore } from '../src/store/memory.ts';
-import type { ChangeSet, Json, Store, Watcher } from '../src/store/store.ts';
+import type { ChangeSet, Json, Revision, Store, Watch, Watcher } from '../src/store/store.ts';
 import type { Cluster } from '../test/kernel/etcd-harness.ts';
 import { type Measured, measure, ratio, summary } from './measure.ts';
 
@@ -74,14 +74,25 @@ async function allocations(
     while (store.status().waiting > 0) await new Promise((resolve) => setTimeout(resolve, 1));
   const rate = (calls / (performance.now() - start)) * 1000;
   await cluster.close();
+  exchange.close();
   return { latencies, rate };
+}
+
+interface Listener {
+  readonly name: string;
+  readonly watcher: Watcher;
+  readonly after: Revision;
+  /** Of the log: what it has not heard yet. */
+  next: number;
 }
 
 /** One watch for all: each transaction of a node rewrites `replication/<node>`, which says whose it is. */
 class Exchange {
   readonly #store: Store;
-  readonly #watchers = new Map<string, Watcher>();
-  #isWatching = false;
+  readonly #listeners = new Set<Listener>();
+  /** All that the watch has told: who begins late begins where its snapshot ends, neither before nor after. */
+  readonly #log: { readonly changeSet: ChangeSet; readonly owner: string | undefined }[] = [];
+  #watch: Watch | null = null;
 
   constructor(store: Store) {
     this.#store = store;
@@ -94,25 +105,36 @@ class Exchange {
       list: (prefix) => store.list(prefix),
       transact: (compares, writes) => store.transact(compares, writes),
       watch: (_, after, watcher) => {
-        this.#watchers.set(name, watcher);
-        if (!this.#isWatching) {
-          this.#isWatching = true;
-          store.watch('', after, {
-            onChanges: (changeSet) => this.#deliver(changeSet),
-            onEnd: (error) => {
-              throw error;
-            },
-          });
-        }
-        return { close: () => void this.#watchers.delete(name) };
+        const listener: Listener = { name, watcher, after, next: 0 };
+        this.#listeners.add(listener);
+        this.#watch ??= store.watch('', 0, {
+          onChanges: (changeSet) => this.#deliver(changeSet),
+          onEnd: (error) => {
+            throw error;
+          },
+        });
+        setImmediate(() => this.#tell(listener));
+        return { close: () => void this.#listeners.delete(listener) };
       },
       close: async () => undefined,
     };
   }
 
+  close(): void {
+    this.#watch?.close();
+  }
+
   #deliver(changeSet: ChangeSet): void {
     const owner = changeSet.changes.find(({ key }) => key.startsWith('replication/'))?.key.split('/')[1];
-    if (owner !== undefined) this.#watchers.get(owner)?.onChanges(changeSet);
-    else for (const watcher of this.#watchers.values()) watcher.onChanges(changeSet);
+    this.#log.push({ changeSet, owner });
+    for (const listener of this.#listeners) this.#tell(listener);
+  }
+
+  #tell(listener: Listener): void {
+    const { name, watcher, after } = listener;
+    while (listener.next < this.#log.length && this.#listeners.has(listener)) {
+      const { changeSet, owner } = this.#log[listener.next++]!;
+      if (changeSet.revision > after && (owner === undefined || owner === name)) watcher.onChanges(changeSet);
+    }
   }
 }

@@ -60,6 +60,8 @@ export async function startNodes(
         cluster: open(name),
         clock,
         logger: silent,
+        // All of them share the processors that each would have alone.
+        patienceMilliseconds: 60_000,
       });
       const ipam = new IpamNode(name, store, clock);
       const syncer = await ipam.follow();

@@ -121,9 +121,12 @@ async function settle(): Promise<void> {
     entries
       .filter(({ key }) => !/^(local\/|replication\/|cluster$)/.test(key))
       .map(({ key, value }) => `${key} ${JSON.stringify(value)}`);
-  const end = performance.now() + 20_000;
+  const end = performance.now() + 60_000;
   for (let differ = ['']; differ.length > 0; ) {
-    const [here, there] = await Promise.all([replicated.list('').then(visible), etcd.list('').then(visible)]);
+    // All come back at once: etcd may take longer than a call has.
+    const read = await etcd.list('').then(visible, () => null);
+    if (read === null && performance.now() < end) continue;
+    const [here, there] = [await replicated.list('').then(visible), read ?? []];
     const [mine, theirs] = [new Set(here), new Set(there)];
     differ = [...here.filter((line) => !theirs.has(line)), ...there.filter((line) => !mine.has(line))];
     if (performance.now() < end) await sleep(50);

@@ -7,7 +7,7 @@ import { test } from 'node:test';
 import fc from 'fast-check';
 import { takeable } from '../../../src/ipam/kept.ts';
 import { asNetctlError, type ErrorCode } from '../../../src/lib/errors.ts';
-import { type Address, parseCidr } from '../../../src/model/ip.ts';
+import { type Address, parseAddress, parseCidr } from '../../../src/model/ip.ts';
 import { endpointKey } from '../../../src/model/keys.ts';
 import type { ReleasePolicy } from '../../../src/model/records.ts';
 import type { MemoryStore } from '../../../src/store/memory.ts';
@@ -24,6 +24,9 @@ interface Action {
     | 'cancel'
     | 'transfer'
     | 'release'
+    | 'explicit'
+    | 'commit'
+    | 'releaseOwner'
     | 'expire';
   readonly node: number;
   readonly id: number;
@@ -43,6 +46,9 @@ const action: fc.Arbitrary<Action> = fc.record({
     'cancel',
     'transfer',
     'release',
+    'explicit',
+    'commit',
+    'releaseOwner',
     'expire',
   ),
   node: fc.nat(2),
@@ -107,6 +113,18 @@ async function act(node: TestNode, step: Action): Promise<void> {
     case 'unbind':
       for (const each of mine)
         await node.ipam.unbind({ address: each, container: `b-${endpoint}`, generation: null, tenant: null });
+      return;
+    case 'explicit':
+      return node.queue.run(endpoint, async () => {
+        const wanted = parseAddress(`10.1.0.${1 + ((id + step.node) % 6)}`);
+        if ((await node.store.get(endpointKey(node.name, endpoint))) === null)
+          await node.attach(endpoint, { owner, kind: 'macvlan', addresses: [wanted], onRelease });
+      });
+    case 'commit':
+      await node.ipam.commitTo({ id: `r${id}`, tenant: 't', node: node.name });
+      return;
+    case 'releaseOwner':
+      await node.ipam.releaseOwner({ owner, force: false });
       return;
     case 'cancel':
       await node.ipam.cancel({ id: `r${id}`, tenant: 't' });
@@ -195,6 +213,9 @@ for (const strictAffinity of [true, false]) {
       'reserve',
       'bind',
       'transfer',
+      'explicit',
+      'commit',
+      'releaseOwner',
       'STORE_UNAVAILABLE',
       'ADDRESS_IN_USE',
     ])
