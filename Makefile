@@ -55,7 +55,7 @@ lab: build
 
 test: build dist/test/packet-io
 	@scripts/setup etcd-server etcd-client bird2 iputils-ping
-	scripts/sandbox node_modules/.bin/node --test --test-concurrency=4 --test-timeout=180000 'test/unit/**/*.test.ts' 'test/kernel/**/*.test.ts'
+	scripts/sandbox node_modules/.bin/node --test --test-concurrency=3 --test-timeout=180000 'test/unit/**/*.test.ts' 'test/kernel/**/*.test.ts'
 
 # What takes minutes or hours, each part alone: make test-long PART=machines
 PART := *

@@ -1,4 +1,5 @@
 /** An agent whose etcd asks for a certificate and for user and password, and lets it at its own prefix only. */
+
 import assert from 'node:assert/strict';
 import { writeFileSync } from 'node:fs';
 import { join } from 'node:path';
@@ -6,7 +7,11 @@ import { test } from 'node:test';
 import { eventually } from '../../lab/run.ts';
 import { startEtcd } from './etcd-harness.ts';
 import { conflist, EtcdHosts } from './etcd-hosts.ts';
+import { enterSandbox } from './linux-contract-sandbox.ts';
 import { Pki } from './pki.ts';
+
+// The addresses of the hosts are the same in every file that has some.
+enterSandbox(import.meta.url);
 
 test('mutual TLS, user and password: two agents work and see each other live; a wrong password is named', async () => {
   const pki = await Pki.create();

@@ -2,11 +2,16 @@
  * Two hosts, each with its agent, on one real etcd: what one says the other does; and a host that is cut off goes on alone, also
  * through a restart of its agent, and catches up afterwards.
  */
+
 import assert from 'node:assert/strict';
 import { after, before, describe, test } from 'node:test';
 import type { Host } from '../../lab/host.ts';
 import { eventually } from '../../lab/run.ts';
 import { conflist, EtcdHosts } from './etcd-hosts.ts';
+import { enterSandbox } from './linux-contract-sandbox.ts';
+
+// The addresses of the hosts are the same in every file that has some.
+enterSandbox(import.meta.url);
 
 interface EndpointRow {
   readonly id: string;

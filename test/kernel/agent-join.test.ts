@@ -2,12 +2,17 @@
  * A host with containers on its embedded store joins a cluster: its containers keep their network, the other hosts learn of them; where its
  * records do not go together with the cluster's it says which, and goes on alone.
  */
+
 import assert from 'node:assert/strict';
 import { after, before, describe, test } from 'node:test';
 import { Container } from '../../lab/container.ts';
 import { Host } from '../../lab/host.ts';
 import { eventually, mustRun } from '../../lab/run.ts';
 import { conflist, EtcdHosts } from './etcd-hosts.ts';
+import { enterSandbox } from './linux-contract-sandbox.ts';
+
+// The addresses of the hosts are the same in every file that has some.
+enterSandbox(import.meta.url);
 
 describe('a host that was alone joins a cluster', () => {
   let lab: EtcdHosts;

@@ -2,11 +2,16 @@
  * Nodes on one etcd as an operator sees them: who lives, by a lease; taking one out of the cluster, also when that is cut short, and
  * what it does when it comes back.
  */
+
 import assert from 'node:assert/strict';
 import { after, before, describe, test } from 'node:test';
 import type { Host } from '../../lab/host.ts';
 import { eventually } from '../../lab/run.ts';
 import { conflist, EtcdHosts } from './etcd-hosts.ts';
+import { enterSandbox } from './linux-contract-sandbox.ts';
+
+// The addresses of the hosts are the same in every file that has some.
+enterSandbox(import.meta.url);
 
 interface NodeRow {
   readonly name: string;

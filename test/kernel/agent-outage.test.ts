@@ -2,6 +2,7 @@
  * Agents whose etcd is frozen, gone or wiped: containers keep talking, come and go, agents restart, nothing spins; afterwards everything is
  * in etcd, once.
  */
+
 import assert from 'node:assert/strict';
 import { readFileSync } from 'node:fs';
 import { after, before, describe, test } from 'node:test';
@@ -9,6 +10,10 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import type { Host } from '../../lab/host.ts';
 import { eventually } from '../../lab/run.ts';
 import { conflist, EtcdHosts } from './etcd-hosts.ts';
+import { enterSandbox } from './linux-contract-sandbox.ts';
+
+// The addresses of the hosts are the same in every file that has some.
+enterSandbox(import.meta.url);
 
 const ticksPerSecond = 100;
 

@@ -2,11 +2,16 @@
  * Fixed addresses and reservations by real CNI calls on two hosts with one etcd: what an owner has survives deletion and moves with
  * it; a host that comes back after its address has moved gives way.
  */
+
 import assert from 'node:assert/strict';
 import { after, before, describe, test } from 'node:test';
 import type { Host } from '../../lab/host.ts';
 import { eventually } from '../../lab/run.ts';
 import { conflist, EtcdHosts } from './etcd-hosts.ts';
+import { enterSandbox } from './linux-contract-sandbox.ts';
+
+// The addresses of the hosts are the same in every file that has some.
+enterSandbox(import.meta.url);
 
 interface Allocation {
   readonly state: string;

@@ -1,10 +1,15 @@
 /** The example of docs/scheduler.md, run against two real agents on one real etcd, and against one on its embedded store. */
+
 import assert from 'node:assert/strict';
 import { resolve } from 'node:path';
 import { test } from 'node:test';
 import { Host } from '../../lab/host.ts';
 import { run } from '../../lab/run.ts';
 import { EtcdHosts } from './etcd-hosts.ts';
+import { enterSandbox } from './linux-contract-sandbox.ts';
+
+// The addresses of the hosts are the same in every file that has some.
+enterSandbox(import.meta.url);
 
 const example = resolve(import.meta.dirname, '../../examples/scheduler.ts');
 

@@ -2,6 +2,7 @@
  * The API over TCP with mutual TLS, against real agents and certificates made by openssl: who gets in, what each certificate may do, what
  * a tenant sees of another. With the embedded store and with etcd.
  */
+
 import assert from 'node:assert/strict';
 import { readFileSync, writeFileSync } from 'node:fs';
 import { connect } from 'node:net';
@@ -11,7 +12,11 @@ import { Host } from '../../lab/host.ts';
 import { eventually, mustRun } from '../../lab/run.ts';
 import { ApiClient } from './api-client.ts';
 import { EtcdHosts } from './etcd-hosts.ts';
+import { enterSandbox } from './linux-contract-sandbox.ts';
 import { type Files, Pki } from './pki.ts';
+
+// The addresses of the hosts are the same in every file that has some.
+enterSandbox(import.meta.url);
 
 const port = 7443;
 

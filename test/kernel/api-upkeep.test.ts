@@ -2,6 +2,7 @@
  * What a scheduler and an operator do besides reserving and binding, by HTTP against two real agents on a real etcd: nodes out of use, leaks,
  * conflicts, macvlan pools, export and import, budgets, preconditions, and records that are broken.
  */
+
 import assert from 'node:assert/strict';
 import { request } from 'node:http';
 import { join } from 'node:path';
@@ -9,6 +10,10 @@ import { after, before, describe, test } from 'node:test';
 import type { Host } from '../../lab/host.ts';
 import { eventually } from '../../lab/run.ts';
 import { EtcdHosts } from './etcd-hosts.ts';
+import { enterSandbox } from './linux-contract-sandbox.ts';
+
+// The addresses of the hosts are the same in every file that has some.
+enterSandbox(import.meta.url);
 
 // biome-ignore lint/suspicious/noExplicitAny: answers are looked at, not typed
 type Answer = { status: number; body: any; headers: Record<string, unknown> };

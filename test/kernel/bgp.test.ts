@@ -2,6 +2,7 @@
  * Containers on different hosts, joined by routes that BIRD carries: agents, BIRDs, kernels and etcd are real. What happens to traffic
  * and routes when one of them fails, and that nothing is announced that should not be.
  */
+
 import assert from 'node:assert/strict';
 import { readFileSync } from 'node:fs';
 import { request } from 'node:http';
@@ -9,6 +10,10 @@ import { after, before, describe, test } from 'node:test';
 import type { Host, NamespaceHost } from '../../lab/host.ts';
 import { eventually, mustRun } from '../../lab/run.ts';
 import { BgpHosts, conflist, type Joined } from './bgp-hosts.ts';
+import { enterSandbox } from './linux-contract-sandbox.ts';
+
+// The addresses of the hosts are the same in every file that has some.
+enterSandbox(import.meta.url);
 
 /** Routes to containers, in the words of `ip monitor`. */
 const containerRoute = /\b10\.65\.|fd00:65:/;

@@ -3,6 +3,7 @@
  * list of its MUSTs and SHOULDs; the last test counts them. What needs other plugins is in cni-chain.test.ts, what the executable
  * decides alone also in shim.test.ts.
  */
+
 import assert from 'node:assert/strict';
 import { writeFileSync } from 'node:fs';
 import { after, afterEach, before, describe, test } from 'node:test';
@@ -11,6 +12,10 @@ import { Host } from '../../lab/host.ts';
 import { difference, readState } from '../../lab/kernel-state.ts';
 import { eventually, type Result } from '../../lab/run.ts';
 import { EtcdHosts } from './etcd-hosts.ts';
+import { enterSandbox } from './linux-contract-sandbox.ts';
+
+// The addresses of the hosts are the same in every file that has some.
+enterSandbox(import.meta.url);
 
 type Env = Record<string, string>;
 type Config = Record<string, unknown>;

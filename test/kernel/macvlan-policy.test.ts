@@ -2,6 +2,7 @@
  * Policy of macvlan endpoints by real agents in real namespaces: who reaches whom between siblings, hosts and routed endpoints; what lies
  * about its MAC or address; what happens to the rules when others touch them.
  */
+
 import assert from 'node:assert/strict';
 import { after, before, describe, test } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
@@ -14,6 +15,10 @@ import { type Address, addressBytes } from '../../src/model/ip.ts';
 import { type Mac, macBytes, macOf } from '../../src/model/mac.ts';
 import { EtcdHosts } from './etcd-hosts.ts';
 import { framesOf, udp } from './frames.ts';
+import { enterSandbox } from './linux-contract-sandbox.ts';
+
+// The addresses of the hosts are the same in every file that has some.
+enterSandbox(import.meta.url);
 
 const ports = [22, 80, 443, 3306, 8080];
 const roles = ['web', 'app', 'db'] as const;
