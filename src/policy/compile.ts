@@ -87,7 +87,10 @@ export function compileBase(
   ];
 }
 
-/** What comes from an interface of ours is for nctl-FORWARD, wherever it goes. */
+/**
+ * What comes from an interface of ours is for nctl-FORWARD, wherever it goes. Known connections are accepted here: the chains that this leads
+ * to may have left that to whoever leads there by the name of the interface (render-nftables.ts).
+ */
 export function compileForeign(family: Family): Chain[] {
   const from = inSet(foreignSet(family), 'src');
   const to = inSet(foreignSet(family), 'dst');
@@ -95,11 +98,16 @@ export function compileForeign(family: Family): Chain[] {
     {
       name: chains.foreign,
       rules: [
+        knownFrom(family),
         rule([from], goto(chains.forward), 'from an endpoint'),
+        known(interfaceIs('src', true), to),
         rule([interfaceIs('src', true), to], goto(chains.forwardTo), 'to an endpoint'),
       ],
     },
-    { name: chains.foreignIn, rules: [rule([from], goto(chains.input), 'from an endpoint to this host')] },
+    {
+      name: chains.foreignIn,
+      rules: [knownFrom(family), rule([from], goto(chains.input), 'from an endpoint to this host')],
+    },
   ];
 }
 
