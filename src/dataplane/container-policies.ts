@@ -110,8 +110,8 @@ export class ContainerPolicies implements PolicyOutput, ToldPolicy {
   async remove(endpoint: Endpoint): Promise<void> {
     const policy = this.#policies.get(endpoint.hostInterface);
     await (policy ?? new ContainerPolicy(endpoint, { ...this.#parts, told: this })).remove();
-    // What it knows of the kernel is over.
-    if (policy !== undefined) this.#renew(policy.endpoint);
+    // Until the next `bring` nobody writes here: a look at all containers would make anew what has just gone.
+    if (policy !== undefined) this.forget(policy.endpoint);
   }
 
   /** Resolves when everything asked so far is in all containers. @throws KernelError of the first where it is not; the others have it */
