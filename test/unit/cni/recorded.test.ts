@@ -61,7 +61,6 @@ describe('recorded calls', () => {
       deviceID: '0000:00:1f.6',
       infinibandGUID: 'c2:11:22:33:44:55:66:77',
       portMappings: [{ HostPort: 1 }],
-      bandwidth: { IngressRate: 1 },
     }))
       assert.throws(
         () => add({ runtimeConfig: { [key]: value } }),
