@@ -4,7 +4,7 @@
  * In: a place, a name, a command line. Out: start, signals, its log, whether it runs. Never: a signal to another process that
  * has got the same number (the time of its start is recorded too), a zombie counted as running.
  */
-import { appendFileSync, readFileSync, writeFileSync } from 'node:fs';
+import { appendFileSync, readdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import type { Place } from './place.ts';
 import { eventually, mustRun, run } from './run.ts';
@@ -95,7 +95,9 @@ export function parseProcess(stat: string): ProcessId {
 export function isRunning({ pid, startedAt }: ProcessId, proc = '/proc'): boolean {
   try {
     const stat = readFileSync(`${proc}/${pid}/stat`, 'utf8');
-    return parseProcess(stat).startedAt === startedAt && !/^[ZX]$/.test(fieldsOf(stat)[0]!);
+    if (parseProcess(stat).startedAt !== startedAt) return false;
+    // The first thread may be dead before the others: until they are, the sockets of the process are open.
+    return !/^[ZX]$/.test(fieldsOf(stat)[0]!) || readdirSync(`${proc}/${pid}/task`).length > 1;
   } catch {
     return false;
   }
