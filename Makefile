@@ -54,13 +54,13 @@ lab: build
 	dist/bin/netctl lab up $(LABFLAGS)
 
 test: build dist/test/packet-io
-	@scripts/setup etcd-server etcd-client bird2 iputils-ping openssl containernetworking-plugins
+	@scripts/setup etcd-server etcd-client bird2 iputils-ping openssl curl containernetworking-plugins
 	scripts/sandbox node_modules/.bin/node --test --test-concurrency=3 --test-timeout=180000 'test/unit/**/*.test.ts' 'test/kernel/**/*.test.ts'
 
 # What takes minutes or hours, each part alone: make test-long PART=machines
 PART := *
 test-long: build dist/test/packet-io
-	@scripts/setup etcd-server etcd-client bird2 iputils-ping openssl containernetworking-plugins
+	@scripts/setup etcd-server etcd-client bird2 iputils-ping openssl curl containernetworking-plugins
 	@scripts/test-long '$(PART)'
 
 dist/test/packet-io: test/kernel/packet-io.c
