@@ -81,7 +81,8 @@ function connects(target: Target, timeoutMs: number): Promise<boolean> {
       socket.destroy();
       answer(made);
     };
-    const alarm = setTimeout(end, timeoutMs, false);
+    // A program that had to wait for a processor hears first what came meanwhile, and only then that the time is over.
+    const alarm = setTimeout(() => setImmediate(end, false), timeoutMs);
     socket.on('connect', () => end(true)).on('error', () => end(false));
   });
 }

@@ -42,7 +42,7 @@ import { Bgp } from './bgp.ts';
 import { type Config, nodeAddresses } from './config.ts';
 import { ConnectionFlush } from './connection-flush.ts';
 import { EndpointTable } from './endpoint-table.ts';
-import { writeNodeRecord } from './node-record.ts';
+import { NodeRecord } from './node-record.ts';
 import { Periodic } from './periodic.ts';
 import { Picture } from './picture.ts';
 import { PolicyGuard } from './policy-guard.ts';
@@ -93,16 +93,15 @@ export class Agent {
   #attachments: Attachments | null = null;
   #stopWatchingLinks: () => void = () => undefined;
   readonly #periodic: Periodic;
+  readonly #nodeRecord: NodeRecord;
   #upkeep: Upkeep | null = null;
   #nextPolicyRetry = 0;
-  #isRegistered = false;
-  /** Said once: it is tried again every second. */
-  #registerError = '';
 
   constructor(parts: AgentParts) {
     const { config, store, linux, clock, logger } = parts;
     this.#parts = parts;
     this.#startedAt = new Date(clock.now());
+    this.#nodeRecord = new NodeRecord({ ...parts, startedAt: this.#startedAt });
     const backends = new Backends(linux, config.dataplane, logger);
     this.#policy = new PolicyDataplane(backends.make('nftables'), logger);
     const hostAddresses = nodeAddresses(config);
@@ -179,7 +178,7 @@ export class Agent {
   async start(): Promise<Attachments> {
     const { config, linux, logger } = this.#parts;
     await this.#synced.promise;
-    await this.#registerNode();
+    await this.#nodeRecord.keep(false);
     await this.#wiring.learnUplinks();
     for (const [, pool] of this.#book.pools()) this.#wiring.ensureForwarding(pool.cidr.includes(':') ? 6 : 4);
     await this.#guard.start();
@@ -323,20 +322,6 @@ export class Agent {
     }
   }
 
-  /** The node's own record is the cluster's to take; a host that is cut off starts without. */
-  async #registerNode(): Promise<void> {
-    const { config, store, version, logger } = this.#parts;
-    try {
-      await writeNodeRecord(store, config, { version, startedAt: this.#startedAt.toISOString() });
-      this.#isRegistered = true;
-    } catch (error) {
-      const { message } = asNetctlError(error);
-      if (message !== this.#registerError)
-        logger.warn({ error: message }, 'the record of this node is not written yet');
-      this.#registerError = message;
-    }
-  }
-
   /** What requests do themselves is theirs; the rest came through the store: an operator, a claim that is gone, a lost answer. */
   #onOwnEndpoint(id: string, before: Endpoint | null, now: Endpoint | null): void {
     if (now !== null) this.#afterSync(() => this.#wiring.loosenReversePath(now));
@@ -380,8 +365,7 @@ export class Agent {
 
   async #housekeep(attachments: Attachments): Promise<void> {
     // An operator may have removed the node: what it had is gone, and it goes on as a new one.
-    if (!this.#isRegistered || !this.#book.nodes().has(this.#parts.config.node.name))
-      await this.#registerNode();
+    await this.#nodeRecord.keep(this.#book.nodes().has(this.#parts.config.node.name));
     await attachments.expire();
     this.#upkeep?.watchWires();
     const { retryInMs } = this.#policy.status;

@@ -27,6 +27,8 @@ export interface SavedChain {
 export interface SavedJump {
   readonly hash: string;
   readonly position: number;
+  /** What follows `-A <chain> `. */
+  readonly body: string;
 }
 
 /** The counters of our chains' rules, from what `iptables-save -c` prints. */
@@ -61,7 +63,10 @@ export function parseSave(text: string): SavedTable {
       ours.hashes.push(hash);
       for (const [, set] of line.matchAll(/--match-set (\S+) /g)) ours.sets.add(set!);
     } else if (hash !== null) {
-      jumps.set(chain, [...(jumps.get(chain) ?? []), { hash, position }]);
+      jumps.set(chain, [
+        ...(jumps.get(chain) ?? []),
+        { hash, position, body: line.slice(`-A ${chain} `.length) },
+      ]);
       before.set(chain, [...(foreign.get(chain) ?? [])]);
     } else {
       foreign.set(chain, [...(foreign.get(chain) ?? []), line]);

@@ -122,15 +122,15 @@ export class TableState {
     for (const [, chain] of changed) lines.push(...chain.rendered.lines);
     const wrong = this.#wrongBuiltins();
     for (const builtin of wrong) {
-      const old = (this.#jumps.get(builtin) ?? []).map(({ position }) => position);
-      for (const position of old.reverse()) lines.push(`-D ${builtin} ${position}`);
+      // Not by position: others may have inserted rules since we read.
+      for (const { body } of this.#jumps.get(builtin) ?? []) lines.push(`-D ${builtin} ${body}`);
       this.#wantedJumps(builtin).forEach(({ body }, i) => {
         lines.push(`-I ${builtin} ${i + 1} ${body}`);
       });
     }
     for (const name of removed) lines.push(`-X ${name}`);
     const jumpsThen = (builtin: string): SavedJump[] =>
-      this.#wantedJumps(builtin).map(({ hash }, i) => ({ hash, position: i + 1 }));
+      this.#wantedJumps(builtin).map(({ hash, body }, i) => ({ hash, position: i + 1, body }));
     const done = (): void => {
       for (const [name, chain] of changed) this.#chains.wrote(name, chain);
       for (const name of removed) this.#chains.erased(name);

@@ -57,7 +57,7 @@ describe('beside others', () => {
   }
 
   const reaches = async (from: Container, address: string, port = 80): Promise<boolean> =>
-    (await from.connect([{ address, port }], 400))[0]!;
+    (await from.connect([{ address, port }], 1000))[0]!;
 
   /** What Docker does to FORWARD when it starts. */
   async function dockerStarts(iptables: string): Promise<void> {

@@ -4,6 +4,7 @@
  */
 import assert from 'node:assert/strict';
 import { beforeEach, describe, test } from 'node:test';
+import { eventually } from '../../../lab/run.ts';
 import { IptablesBackend } from '../../../src/dataplane/iptables-backend.ts';
 import { parseSave } from '../../../src/dataplane/iptables-save.ts';
 import { PolicyDataplane } from '../../../src/dataplane/policy-dataplane.ts';
@@ -27,6 +28,8 @@ type Parts = Pick<Linux, 'ipsets' | 'iptables'>;
 export class CountedLinux {
   readonly count = { lists: 0, batches: 0, saves: 0, restores: 0 };
   failing: 'batch' | 'restore' | 'save' | null = null;
+  /** A restore has begun and waits. */
+  isHolding = false;
   #held: Promise<void> | null = null;
   readonly families = families;
   readonly ipsets: Linux['ipsets'];
@@ -55,7 +58,9 @@ export class CountedLinux {
       restore: async (family, text) => {
         this.count.restores++;
         this.#maybeFail('restore');
+        this.isHolding = this.#held !== null;
         await this.#held;
+        this.isHolding = false;
         await linux.iptables.restore(family, text);
       },
     };
@@ -352,6 +357,21 @@ export function policyScenarios(open: () => Promise<Parts>): void {
         assert.deepEqual(agent.dataplane.status.notices, []);
       }
       assert.match(await linux.iptables.save(4), /^-A INPUT -j ACCEPT$/m);
+    });
+
+    test('a rule that others insert between our read and our write is not taken for ours', async () => {
+      await foreign('-I FORWARD 1 -i eth7 -j ACCEPT');
+      const release = agent.linux.holdRestore();
+      const repaired = agent.dataplane.resync();
+      await eventually('the write has begun', 5000, async () => agent.linux.isHolding);
+      await foreign('-I FORWARD 1 -i eth8 -j ACCEPT');
+      release();
+      assert.equal((await repaired).length, 2);
+      await agent.dataplane.resync();
+      await assertKernel(linux, agent.told);
+      const saved = await linux.iptables.save(4);
+      for (const rule of [/^-A FORWARD -i eth7 -j ACCEPT$/m, /^-A FORWARD -i eth8 -j ACCEPT$/m])
+        assert.match(saved, rule);
     });
 
     test('rules of others may stand before our jumps where that is configured, and are told', async () => {
