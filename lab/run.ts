@@ -77,16 +77,16 @@ export async function follow(command: readonly string[]): Promise<() => Promise<
   };
 }
 
-/** Asks again until the answer is neither false nor null. @throws after the deadline, naming what was waited for */
+/** Asks again while the answer is false, null or undefined. @throws after the deadline, naming what was waited for */
 export async function eventually<T>(
   what: string,
   deadlineMs: number,
-  ask: () => Promise<T | null | false>,
+  ask: () => Promise<T | null | undefined | false>,
 ): Promise<T> {
   const end = Date.now() + deadlineMs;
   for (;;) {
     const answer = await ask();
-    if (answer !== null && answer !== false) return answer;
+    if (answer !== null && answer !== undefined && answer !== false) return answer;
     if (Date.now() >= end) throw new Error(`${what}: not within ${deadlineMs} ms`);
     await new Promise((wake) => setTimeout(wake, 20));
   }

@@ -14,6 +14,10 @@ import { parseSessions, parseStatus } from '../../src/bgp/status.ts';
 import { type Bird, BirdRejection } from '../../src/linux/bird.ts';
 import { FakeBird } from '../../src/linux/fake/bird.ts';
 import { createBird } from '../../src/linux/real/bird.ts';
+import { enterSandbox } from './linux-contract-sandbox.ts';
+
+// Birds of the namespace are counted: those of other files are not to be among them.
+enterSandbox(import.meta.url);
 
 const program = '/usr/sbin/bird';
 const deaf = { onLog: () => undefined, onEnd: () => undefined };
