@@ -124,10 +124,14 @@ function configsOf(stations: readonly Station[], reflectors: number, bfd: boolea
 
 /** Starts every BIRD at once; seconds until every kernel has every block. */
 async function convergence(stations: readonly Station[], texts: readonly string[]): Promise<number> {
-  const clean =
-    '[ ! -e /run/bird.pid ] || kill -9 $(cat /run/bird.pid); cat >/run/bird.conf; ip -4 route flush proto bird; ip -6 route flush proto bird';
+  // A process that is killed may be in the kernel for a while yet, with routes in its hands.
+  const clean = [
+    '[ ! -e /run/bird.pid ] || ! kill -9 $(cat /run/bird.pid) || while kill -0 $(cat /run/bird.pid); do sleep 0.02; done',
+    ...['cat >/run/bird.conf', 'ip -4 route flush proto bird', 'ip -6 route flush proto bird'],
+    '[ -z "$(ip -4 route show proto bird; ip -6 route show proto bird)" ]',
+  ].join('\n');
   await inParallel(stations, (station, i) =>
-    mustRun(station.command(['sh', '-c', clean]), { stdin: texts[i]! }),
+    mustRun(station.command(['sh', '-ec', clean]), { stdin: texts[i]! }),
   );
   const before = stations.map(routesOf);
   const start = ['/usr/sbin/bird', '-c', '/run/bird.conf', '-s', '/run/bird.ctl', '-P', '/run/bird.pid'];
