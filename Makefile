@@ -77,7 +77,7 @@ dist/bench/%: bench/%.c
 	@mkdir -p $(@D)
 	gcc $(warnings) -O2 -o $@ $<
 
-bench: build dist/bench/spawn-time bench-policy
+bench: build dist/bench/spawn-time dist/bench/route-limit bench-policy
 	@scripts/setup containernetworking-plugins
 	@scripts/sandbox node_modules/.bin/node bench/cni.ts
 	@scripts/setup etcd-server bird2 iputils-ping
@@ -90,7 +90,7 @@ bench-policy: build dist/bench/tcp-cost
 	@scripts/sandbox env TMPDIR='$(CURDIR)/dist/bench' node_modules/.bin/node bench/policy.ts $(PARTS)
 
 # Routes between hosts. PARTS="sync ping routes" are those of `make bench`; PARTS=mesh (100 BIRDs) takes minutes, HOSTS=20 less.
-bench-bgp: build
+bench-bgp: build dist/bench/route-limit
 	@scripts/setup etcd-server bird2 iputils-ping
 	@scripts/sandbox node_modules/.bin/node bench/bgp.ts $(PARTS)
 

@@ -1,9 +1,10 @@
 /**
  * The host's own routes: the agent's writing of them, its resync from nothing (read, compare, write, read again) and one that finds
- * everything right, next to `ip -batch` given the same routes and neighbours.
+ * everything right, next to `ip -batch` given the same routes and neighbours, and to a C program that only hands them to the kernel.
  *
  * In: a namespace of the caller's own. Out: a table. Never: a resync that left a route out.
  */
+import { fileURLToPath } from 'node:url';
 import { mustRun } from '../lab/run.ts';
 import { EndpointWiring } from '../src/dataplane/endpoint-wiring.ts';
 import type { Routing } from '../src/linux/ports.ts';
@@ -18,6 +19,7 @@ import { median, pairedRatio, printTable } from './statistics.ts';
 
 const link = 'nctlbench';
 const none: ReadonlySet<Address> = new Set();
+const limitProgram = fileURLToPath(new URL('../dist/bench/route-limit', import.meta.url));
 const warmUps = 3;
 const first = addressValue(parseAddress('10.96.0.1'));
 
@@ -48,10 +50,15 @@ async function compare(
   const endpoints = Array.from({ length: count }, (_, i) => endpointAt(i));
   const text = endpoints.map(batchLines).join('');
   const routesOnly = text.replace(/^neighbour.*\n/gm, '');
-  const times = { written: [], whole: [], again: [], batch: [], routes: [], batchRoutes: [] } as Record<
-    'written' | 'whole' | 'again' | 'batch' | 'routes' | 'batchRoutes',
+  const times = {
+    ...{ written: [], whole: [], again: [], batch: [], limit: [] },
+    ...{ routes: [], batchRoutes: [], limitRoutes: [] },
+  } as Record<
+    'written' | 'whole' | 'again' | 'batch' | 'limit' | 'routes' | 'batchRoutes' | 'limitRoutes',
     number[]
   >;
+  const limit = (neighbours: 'with' | 'without') =>
+    programCpu([limitProgram, `${count}`, link, neighbours], '');
   const sync = async (): Promise<number> =>
     (await wiring.reconcileRoutes(endpoints, await wiring.links(), [])).length;
   const index = routing.link({ name: link })!.index;
@@ -81,6 +88,12 @@ async function compare(
     async () => {
       times.batchRoutes.push(await programCpu(['ip', '-batch', '-'], routesOnly));
     },
+    async () => {
+      times.limit.push(await limit('with'));
+    },
+    async () => {
+      times.limitRoutes.push(await limit('without'));
+    },
   ];
   for (let round = -warmUps; round < rounds; round++) {
     for (const contestant of round % 2 === 0 ? contestants : contestants.toReversed()) {
@@ -105,6 +118,8 @@ async function compare(
     line('netctl, writing', times.written, times.batch),
     line('netctl, resync from nothing (reads, compares, writes, reads)', times.whole, times.batch),
     line('netctl, resync when all is right', times.again, times.batch),
+    line('only the kernel (a C program), routes alone', times.limitRoutes, times.batchRoutes),
+    line('only the kernel (a C program)', times.limit, times.batch),
     ['ip -batch, routes alone', median(times.batchRoutes).toFixed(0), ''],
     ['ip -batch', median(times.batch).toFixed(0), ''],
   ]);
