@@ -46,20 +46,22 @@ export class AddressBook {
   readonly #uses = new Map<string, Known<TenantUse>>();
   readonly #blocksByClaim = new IndexBy<Cidr>();
   readonly #blocksByPool = new IndexBy<Cidr>();
-  readonly #addressesByPool = new IndexBy<Address>();
-  readonly #addressesByBlock = new IndexBy<Address>();
   readonly #addressesByOwner = new IndexBy<Address>();
   readonly #coolingByNode = new IndexBy<Address>();
   readonly #expiring = new Set<Address>();
-  /** Addresses with a record that the pool would give out, by pool and by block. */
+  /** Addresses with a record, by block; of those that the pool would give out, by pool and by block. */
+  readonly #recorded = new Map<Cidr, number>();
   readonly #taken = new Map<string, number>();
   /** How many transactions in flight want the address or block, and how many addresses they want for a node. */
   readonly #held = new Map<string, number>();
   #settings = defaults;
   #revision: Revision = 0;
 
+  /** Pools change seldom: their addresses are looked for then, and not kept by pool. */
   onPool(name: string, pool: Known<Pool> | null): void {
-    const members = this.#addressesByPool.of(name);
+    const members = [...this.#addresses].flatMap(([address, { value }]) =>
+      value.pool === name ? address : [],
+    );
     for (const address of members) this.#indexInPool(address, name, -1);
     if (pool === null) this.#views.delete(name);
     else this.#views.set(name, new PoolView(name, pool.value, pool.modified));
@@ -253,7 +255,7 @@ export class AddressBook {
 
   /** No address of the block has a record or is wanted (who wants one holds its block too). */
   isEmpty(block: Cidr): boolean {
-    return !this.#addressesByBlock.has(block) && !this.#held.has(block);
+    return !this.#recorded.has(block) && !this.#held.has(block);
   }
 
   /** Keeps others of this process from proposing the same address or block until `unhold`. */
@@ -281,7 +283,6 @@ export class AddressBook {
   #index(address: Address, record: AddressRecord, by: 1 | -1): void {
     this.counts.add(record, by);
     const change = by === 1 ? 'add' : 'delete';
-    this.#addressesByPool[change](record.pool, address);
     this.#indexInPool(address, record.pool, by);
     if (record.state === 'cooldown') this.#coolingByNode[change](record.node ?? '', address);
     else this.#addressesByOwner[change](textOf(record.owner), address);
@@ -292,14 +293,17 @@ export class AddressBook {
     const view = this.#views.get(poolName);
     if (view === undefined) return;
     const block = blockOf(view.pool, address);
-    this.#addressesByBlock[by === 1 ? 'add' : 'delete'](block, address);
+    count(this.#recorded, block, by);
     if (!view.isAssignable(address)) return;
-    for (const key of [poolName, block]) {
-      const taken = this.takenIn(key) + by;
-      if (taken === 0) this.#taken.delete(key);
-      else this.#taken.set(key, taken);
-    }
+    count(this.#taken, poolName, by);
+    count(this.#taken, block, by);
   }
+}
+
+function count<K>(counts: Map<K, number>, key: K, by: 1 | -1): void {
+  const sum = (counts.get(key) ?? 0) + by;
+  if (sum === 0) counts.delete(key);
+  else counts.set(key, sum);
 }
 
 const claimOf = (block: { node: string; pool: string }): string => `${block.node}/${block.pool}`;

@@ -179,7 +179,8 @@ export class Mirror {
       if (writes.length === 0) return null;
       // The outbox forgot what waits: which of these keys are ours to say cannot be told from it.
       if (this.#hasGap()) throw new NetctlError('TRY_AGAIN', 'states have to be compared first');
-      const result = await this.#local.transact(compares, [...writes, this.noteWrite(shown)]);
+      const all = [...writes, this.noteWrite(shown)];
+      const result = await this.#local.transact(compares, all, { flushed: false });
       if (!result.committed) continue;
       for (const write of writes)
         this.noteClaim(write.key, write.kind === 'put' ? write.value : undefined, result.revision);

@@ -122,7 +122,16 @@ export class Outbox {
     if (isNew) {
       const writes = changes.map(
         ({ key, entry }): Write =>
-          entry === null ? { kind: 'delete', key } : { kind: 'put', key, value: entry.value },
+          entry === null
+            ? { kind: 'delete', key }
+            : {
+                kind: 'put',
+                key,
+                // Read, and by that parsed, when it is sent.
+                get value() {
+                  return entry.value;
+                },
+              },
       );
       this.#push({ revision, at, writes, compared: false });
     }

@@ -75,6 +75,16 @@ export interface ReplicationStatus {
   readonly oldest: number | null;
 }
 
+/** What a node's writes rest on. */
+interface Standing {
+  /** The node decides about all of them alone. */
+  readonly isOwn: boolean;
+  /** That the claims are still there which make them so. */
+  readonly compares: readonly Compare[];
+  /** Claims of this node that they are about. */
+  readonly claims: readonly Cidr[];
+}
+
 const noteDelayMilliseconds = 1000;
 const feedPauseMilliseconds = 100;
 
@@ -188,9 +198,9 @@ export class ReplicatedStore implements Store {
       if (!isMirrored(key) && !this.#isFenceOfAnother(key))
         throw new NetctlError('BUG', `the key ${key} is the replication's own`);
     }
-    if (writes.every((write) => this.#isOwn(write))) return this.#decideHere(compares, writes);
-    const all = [...compares, ...this.#claimCompares(writes)];
-    return this.#decisions.decide(all, writes, this.#ownClaims(writes));
+    const standing = this.#standing(writes);
+    if (standing.isOwn) return this.#decideHere(compares, writes, standing);
+    return this.#decisions.decide([...compares, ...standing.compares], writes, standing.claims);
   }
 
   /** @throws STORE_UNAVAILABLE within 3 s where the cluster cannot be asked */
@@ -240,7 +250,11 @@ export class ReplicatedStore implements Store {
   }
 
   /** Decided by the local store alone; the claims that make the records ours are compared with the rest. */
-  async #decideHere(compares: readonly Compare[], writes: readonly Write[]): Promise<TransactionResult> {
+  async #decideHere(
+    compares: readonly Compare[],
+    writes: readonly Write[],
+    standing: Standing,
+  ): Promise<TransactionResult> {
     const touched = [...compares, ...writes].map(({ key }) => key);
     if (this.#locks.conflict(touched) !== null) {
       await this.#decisions.unlocked(touched);
@@ -249,10 +263,10 @@ export class ReplicatedStore implements Store {
     const settle = this.#outbox.submitting(writes.map(({ key }) => key));
     let revision: Revision | null = null;
     try {
-      const result = await this.#local.transact([...compares, ...this.#claimCompares(writes)], writes);
+      const result = await this.#local.transact([...compares, ...standing.compares], writes);
       if (!result.committed) return result;
       revision = result.revision;
-      for (const claim of this.#ownClaims(writes)) this.#mirror.own.delete(claim);
+      for (const claim of standing.claims) this.#mirror.own.delete(claim);
       return result;
     } finally {
       settle(revision);
@@ -264,30 +278,23 @@ export class ReplicatedStore implements Store {
     return key.startsWith('replication/') && key !== this.#fence.key;
   }
 
-  #isOwn({ kind, key }: Write): boolean {
-    if (this.#authority.owns(key, this.#mirror.own)) return true;
-    return kind === 'delete' && this.#ownClaim(key) !== null;
-  }
-
-  /** The block of which the key is this node's claim. */
-  #ownClaim(key: string) {
-    const block = blockOfClaimKey(key);
-    return block !== null && this.#mirror.own.get(block) !== undefined ? block : null;
-  }
-
-  #ownClaims(writes: readonly Write[]): Cidr[] {
-    return writes.flatMap(({ key }) => this.#ownClaim(key) ?? []);
-  }
-
-  #claimCompares(writes: readonly Write[]): Compare[] {
-    const blocks = new Set(
-      writes.map(({ key }) => this.#ownClaim(key) ?? this.#authority.blockOf(key, this.#mirror.own)),
+  #standing(writes: readonly Write[]): Standing {
+    const { own } = this.#mirror;
+    const claims: Cidr[] = [];
+    const blocks = new Set<Cidr>();
+    let isOwn = true;
+    for (const { kind, key } of writes) {
+      const claim = blockOfClaimKey(key);
+      const isClaim = claim !== null && own.get(claim) !== undefined;
+      const block = isClaim ? claim : this.#authority.blockOf(key, own);
+      if (isClaim) claims.push(claim);
+      if (block !== null) blocks.add(block);
+      isOwn &&= isClaim ? kind === 'delete' : block !== null || this.#authority.isOwnByName(key);
+    }
+    const compares = [...blocks].map(
+      (block): Compare => ({ kind: 'modified', key: blockKey(block), revision: own.get(block)! }),
     );
-    return [...blocks].flatMap((block) =>
-      block === null
-        ? []
-        : { kind: 'modified' as const, key: blockKey(block), revision: this.#mirror.own.get(block)! },
-    );
+    return { isOwn, compares, claims };
   }
 
   /** The local log is the outbox: its watch feeds it, after a restart from the cursor on. */

@@ -5,7 +5,7 @@
  */
 import type { DatabaseSync, StatementSync } from 'node:sqlite';
 import { compareKeys, prefixEnd } from './key-order.ts';
-import type { Change, ChangeSet, Entry, Revision } from './store.ts';
+import type { Change, ChangeSet, Entry, Json, Revision } from './store.ts';
 import type { Versions } from './transaction.ts';
 
 export interface RecordRow extends Versions {
@@ -86,8 +86,18 @@ export function overlay(entries: readonly Entry[], changeSets: readonly ChangeSe
   return [...byKey.values()].sort((a, b) => compareKeys(a.key, b.key));
 }
 
-export function toEntry({ key, value, created, modified }: RecordRow): Entry {
-  return { key, value: JSON.parse(value), created, modified };
+/** The value is parsed when somebody asks for it: most watchers pass over the echo of what they know. */
+export function toEntry({ key, value: text, created, modified }: RecordRow): Entry {
+  let value: Json = null;
+  return {
+    key,
+    get value() {
+      value ??= JSON.parse(text) as Json;
+      return value;
+    },
+    created,
+    modified,
+  };
 }
 
 function toChange({ revision, key, value, created }: ChangeRow): Change {

@@ -6,7 +6,7 @@
  * could not be read; an update after `stop`.
  */
 import type { Clock, Timer } from '../lib/clock.ts';
-import type { Change, ChangeSet, Entry, Revision, Snapshot, Store, Watch } from './store.ts';
+import type { Change, ChangeSet, Revision, Snapshot, Store, Watch } from './store.ts';
 
 export type SyncStatus =
   | { readonly inSync: true }
@@ -38,8 +38,8 @@ const longestDelayMilliseconds = 10_000;
 
 export class Syncer {
   readonly #options: Required<SyncerOptions>;
-  /** What was said and not taken back. Values are not kept: the listener has them. */
-  readonly #said = new Map<string, Pick<Entry, 'created' | 'modified'>>();
+  /** What was said and not taken back, by the revision that wrote it. Values are not kept: the listener has them. */
+  readonly #said = new Map<string, Revision>();
   #saidRevision: Revision = 0;
   #signalled = false;
   #status: SyncStatus;
@@ -118,11 +118,8 @@ export class Syncer {
     const gone = [...this.#said.keys()]
       .filter((key) => !present.has(key))
       .map((key) => ({ key, entry: null }));
-    const changed = entries.filter((entry) => {
-      const said = this.#said.get(entry.key);
-      // A store that was put back from a copy gives the same revisions to other values.
-      return wentBack || said?.modified !== entry.modified || said.created !== entry.created;
-    });
+    // A store that was put back from a copy gives the same revisions to other values.
+    const changed = entries.filter(({ key, modified }) => wentBack || this.#said.get(key) !== modified);
     return [...gone, ...changed.map((entry) => ({ key: entry.key, entry }))];
   }
 
@@ -135,7 +132,7 @@ export class Syncer {
   #say(changes: readonly Change[], revision: Revision): void {
     if (changes.length > 0) this.#options.listener.onUpdates(changes, revision);
     for (const { key, entry } of changes) {
-      if (entry) this.#said.set(key, { created: entry.created, modified: entry.modified });
+      if (entry) this.#said.set(key, entry.modified);
       else this.#said.delete(key);
     }
     this.#saidRevision = revision;

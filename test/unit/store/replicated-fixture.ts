@@ -41,6 +41,8 @@ export class Wire implements Store {
   late: (() => void)[] | null = null;
   /** Transactions that arrived. */
   transactions = 0;
+  /** Of the transactions that arrived, keys whose loss in a power cut was accepted. */
+  readonly unflushed: string[] = [];
 
   constructor(store: Store) {
     this.#store = store;
@@ -54,15 +56,20 @@ export class Wire implements Store {
     return this.#through(() => this.#store.list(prefix));
   }
 
-  transact(compares: readonly Compare[], writes: readonly Write[]): Promise<TransactionResult> {
+  transact(
+    compares: readonly Compare[],
+    writes: readonly Write[],
+    manner = { flushed: true },
+  ): Promise<TransactionResult> {
     return this.#through(async () => {
       this.transactions += 1;
+      if (!manner.flushed) this.unflushed.push(...writes.map(({ key }) => key));
       const { before } = this;
       this.before = null;
       await before?.();
       const loses = this.loseAnswers > 0;
       if (loses) this.loseAnswers -= 1;
-      const result = await this.#store.transact(compares, writes);
+      const result = await this.#store.transact(compares, writes, manner);
       if (loses) throw gone('the answer got lost');
       return result;
     });

@@ -235,6 +235,16 @@ describe('records of the cluster', () => {
     assert.equal((await one.store.get('profiles/x'))?.value, 2);
   });
 
+  test('need no flush of the disk here, where the node’s own word does', async () => {
+    const one = await settled();
+    one.local.unflushed.length = 0;
+    await running(one.put('pools/q', {}));
+    await one.put('endpoints/n1/a');
+    await agrees(one);
+    const keys = one.local.unflushed.filter((key) => !key.startsWith('local/'));
+    assert.deepEqual(keys, ['pools/q']);
+  });
+
   test('of two that compare the same state one wins; the other finds in its mirror what beat it', async () => {
     const one = await settled();
     const two = await settled('n2', '10.0.0.64-26');
