@@ -59,11 +59,13 @@ test: build dist/test/packet-io
 
 # What takes minutes or hours, each part alone: make test-long PART=machines
 PART := *
-test-long: build dist/test/packet-io
+test-long: build dist/test/packet-io dist/test/kill-at
 	@scripts/setup etcd-server etcd-client bird2 iputils-ping openssl curl containernetworking-plugins
 	@scripts/test-long '$(PART)'
 
 dist/test/packet-io: test/kernel/packet-io.c
+dist/test/kill-at: test/long/kill-at.c
+dist/test/packet-io dist/test/kill-at:
 	@mkdir -p $(@D)
 	gcc $(warnings) -O2 -o $@ $<
 

@@ -4,7 +4,7 @@
  * In: files with one request frame each. Out: each carried out once and its file removed. Never: a DEL that undoes an ADD made
  * after it was queued, an entry lost because another could not be carried out.
  */
-import { mkdirSync, readdirSync, readFileSync, renameSync, rmSync } from 'node:fs';
+import { mkdirSync, readdirSync, readFileSync, renameSync, rmSync, statSync } from 'node:fs';
 import { join } from 'node:path';
 import { asNetctlError, type NetctlError } from '../lib/errors.ts';
 import type { Logger } from '../lib/logger.ts';
@@ -15,6 +15,8 @@ import { runCall } from './server.ts';
 
 const ENTRY = '.delete';
 const TAKEN = '.taken';
+/** No plugin writes for so long: its whole call takes 30 s at most. */
+const abandonedAfterMs = 300_000;
 
 export class DeleteQueue {
   readonly #directory: string;
@@ -38,6 +40,7 @@ export class DeleteQueue {
     this.#isDraining = true;
     try {
       const names = readdirSync(this.#directory);
+      for (const name of names) if (name.startsWith('.')) this.#removeAbandoned(join(this.#directory, name));
       const left = names.filter((name) => name.endsWith(TAKEN));
       const fresh = names.filter((name) => name.endsWith(ENTRY)).map((name) => this.#take(name));
       const paths = [...new Set([...left, ...fresh])].map((name) => join(this.#directory, name));
@@ -51,6 +54,12 @@ export class DeleteQueue {
     } finally {
       this.#isDraining = false;
     }
+  }
+
+  /** What a plugin was writing when it was killed: the runtime called again, that call made a file of its own. */
+  #removeAbandoned(path: string): void {
+    const file = statSync(path, { throwIfNoEntry: false });
+    if (file !== undefined && Date.now() - file.mtimeMs > abandonedAfterMs) rmSync(path, { force: true });
   }
 
   /** Under another name, so that a DEL that is queued while this one runs is an entry of its own. */

@@ -1,6 +1,6 @@
 /** The delete queue under the races that a plugin, a runtime and a dying agent can make of it. */
 import assert from 'node:assert/strict';
-import { mkdtempSync, readdirSync, renameSync, rmSync, writeFileSync } from 'node:fs';
+import { mkdtempSync, readdirSync, renameSync, rmSync, utimesSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterEach, beforeEach, describe, test } from 'node:test';
@@ -45,6 +45,15 @@ describe('the delete queue', () => {
     onDetach = async () => undefined;
   });
   afterEach(() => rmSync(directory, { recursive: true }));
+
+  test('what a plugin left that was killed as it wrote goes once no plugin can still be at it', async () => {
+    for (const name of ['.old.delete.1', '.fresh.delete.2']) writeFileSync(join(directory, name), 'half');
+    writeFileSync(join(directory, 'lock'), '');
+    const anHourAgo = Date.now() / 1000 - 3600;
+    for (const name of ['.old.delete.1', 'lock']) utimesSync(join(directory, name), anHourAgo, anHourAgo);
+    assert.equal(await queueOf().drain(), 0);
+    assert.deepEqual(readdirSync(directory).sort(), ['.fresh.delete.2', 'lock']);
+  });
 
   test('each entry once, with the time at which it was queued; then it is gone', async () => {
     put('a', entry('a', 1000));
