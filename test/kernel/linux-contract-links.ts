@@ -69,6 +69,7 @@ export function linkContract({ linux, host, netns, number }: Surroundings): void
       parentIndex,
       masterIndex: null,
       macvlanMode: 'bridge',
+      alias: null,
     };
     assert.deepEqual(container.link({ name: 'eth0' }), made);
     container.batch([{ kind: 'link-set', index: 900, up: true }]);
