@@ -16,6 +16,7 @@ import type { Clock, Timer } from '../lib/clock.ts';
 import { asNetctlError } from '../lib/errors.ts';
 import type { Logger } from '../lib/logger.ts';
 import type { LinkEvent, Linux } from '../linux/ports.ts';
+import { shimPrefix } from '../macvlan/shim-plan.ts';
 import { queueInterfaceName, queueInterfacePrefix } from '../model/attachment.ts';
 import type { Address, Cidr } from '../model/ip.ts';
 import { addressKey } from '../model/keys.ts';
@@ -111,7 +112,9 @@ export class Upkeep {
     if (this.#wires.onLinkEvent(event)) this.schedule();
     if (event.kind === 'changed') return;
     const isOurs =
-      event.kind !== 'gone' || endpoints.hasLink(event.name) || event.name.startsWith(queueInterfacePrefix);
+      event.kind !== 'gone' ||
+      endpoints.hasLink(event.name) ||
+      [queueInterfacePrefix, shimPrefix].some((prefix) => event.name.startsWith(prefix));
     if (isOurs && !(event.kind === 'gone' && attachments.isBusyLink(event.name))) this.schedule();
   }
 
@@ -130,6 +133,8 @@ export class Upkeep {
       await linux.deleteLink(links.get(name)?.index ?? 0);
     }
     await this.#removeUnknownQueues();
+    const tidied = await wirings.macvlan.tidy([...endpoints.all()].map(([, { value }]) => value));
+    if (tidied.length > 0) logger.warn({ removed: tidied }, 'removed what no endpoint has on a parent');
   }
 
   /** Whose endpoint's link went without them; they hold nothing up but themselves. */

@@ -25,6 +25,7 @@ import { blockOf } from './blocks.ts';
 import { AddressCounts } from './counts.ts';
 import { IndexBy } from './index-by.ts';
 import { PoolView } from './pool-view.ts';
+import { PortBook } from './port-book.ts';
 
 export interface Known<T> {
   readonly value: T;
@@ -35,6 +36,7 @@ const defaults: Settings = settingsSchema.parse({});
 
 export class AddressBook {
   readonly counts = new AddressCounts();
+  readonly ports = new PortBook();
   readonly #views = new Map<string, PoolView>();
   #sorted: readonly PoolView[] | null = null;
   readonly #blocks = new Map<Cidr, Known<Block>>();
