@@ -6,6 +6,7 @@
  * be repaired or is held back, for the status. Never: an endpoint touched that a request is working on; most of a host's links
  * removed because the store looks empty, unless an operator said so.
  */
+import { openLoopback } from '../dataplane/published-host.ts';
 import type { RateLimiter } from '../dataplane/rate-limits.ts';
 import { WireWatch } from '../dataplane/wire-watch.ts';
 import type { Wirings } from '../dataplane/wirings.ts';
@@ -165,7 +166,17 @@ export class Upkeep {
       this.#ownBlocks(),
     );
     if (changed.length > 0) logger.warn({ changed }, 'repaired links and routes');
+    this.#openLoopbacks(links);
     await this.#repairLimits();
+  }
+
+  #openLoopbacks(links: ReadonlyMap<string, unknown>): void {
+    try {
+      for (const endpoint of this.#settled())
+        if (links.has(endpoint.hostInterface)) openLoopback(this.#parts.linux, endpoint);
+    } catch (error) {
+      this.#report('published ports', error);
+    }
   }
 
   async #repairLimits(): Promise<void> {

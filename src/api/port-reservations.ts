@@ -123,7 +123,7 @@ export function portReservationRoutes(instance: FastifyInstance, deps: ApiDeps):
 function portsOf({ ipam: { book } }: ApiDeps, node: string): PortItem[] {
   const items = [...book.ports.ports(node)].flatMap(([name, { value }]) =>
     value.holders.flatMap(({ kind, id, hostIP }): PortItem[] => {
-      const text = book.ports.holderText(node, { kind, id, hostIP });
+      const text = book.ports.holderText(node, { kind, id });
       return text === null ? [] : [{ node, ...parsePortName(name), hostIP, holder: { kind, id }, text }];
     }),
   );

@@ -8,22 +8,25 @@
 import { type PortProtocol, portName } from '../model/port-mapping.ts';
 import type { PortHolder, PortRecord, PortReservation } from '../model/port-records.ts';
 import type { Endpoint } from '../model/records.ts';
-import type { Known } from './address-book.ts';
+import type { Known } from './known.ts';
+
+export type Holder = Pick<PortHolder, 'kind' | 'id'>;
 
 export class PortBook {
   /** By node, then as in the key: `tcp-8080`. */
   readonly #ports = new Map<string, Map<string, Known<PortRecord>>>();
-  /** By node and id of an endpoint or reservation: names of ports. */
-  readonly #byHolder = new Map<string, Map<string, true>>();
+  /** By node and holder, then as #ports. */
+  readonly #byHolder = new Map<string, Map<string, Known<PortRecord>>>();
   readonly #reservations = new Map<string, Map<string, Known<PortReservation>>>();
   /** By node: containers by the ids of their endpoints, those that publish something. */
   readonly #publishing = new Map<string, Map<string, string>>();
 
   onPort(node: string, port: string, known: Known<PortRecord> | null): void {
-    for (const { id } of this.#ports.get(node)?.get(port)?.value.holders ?? [])
-      change(this.#byHolder, `${node} ${id}`, port, null);
+    for (const holder of this.record(node, port)?.value.holders ?? [])
+      change(this.#byHolder, textOf(node, holder), port, null);
     change(this.#ports, node, port, known);
-    for (const { id } of known?.value.holders ?? []) change(this.#byHolder, `${node} ${id}`, port, true);
+    for (const holder of known?.value.holders ?? [])
+      change(this.#byHolder, textOf(node, holder), port, known);
   }
 
   onReservation(node: string, id: string, known: Known<PortReservation> | null): void {
@@ -36,7 +39,7 @@ export class PortBook {
   }
 
   port(node: string, protocol: PortProtocol, port: number): Known<PortRecord> | undefined {
-    return this.#ports.get(node)?.get(portName(protocol, port));
+    return this.record(node, portName(protocol, port));
   }
 
   /** Those of a node that have a record, as in their keys. */
@@ -44,10 +47,14 @@ export class PortBook {
     return this.#ports.get(node) ?? [];
   }
 
-  /** Those whose records name the endpoint or reservation. */
-  heldBy(node: string, id: string): (readonly [port: string, Known<PortRecord>])[] {
-    const ports = this.#ports.get(node);
-    return [...(this.#byHolder.get(`${node} ${id}`)?.keys() ?? [])].map((port) => [port, ports!.get(port)!]);
+  /** @param port as in the key */
+  record(node: string, port: string): Known<PortRecord> | undefined {
+    return this.#ports.get(node)?.get(port);
+  }
+
+  /** Those whose records name the holder. */
+  heldBy(node: string, holder: Holder): Iterable<readonly [port: string, Known<PortRecord>]> {
+    return this.#byHolder.get(textOf(node, holder)) ?? [];
   }
 
   reservation(node: string, id: string): Known<PortReservation> | undefined {
@@ -60,7 +67,7 @@ export class PortBook {
   }
 
   /** For people; null where the holder is gone, and its port free. */
-  holderText(node: string, { kind, id }: PortHolder): string | null {
+  holderText(node: string, { kind, id }: Holder): string | null {
     if (kind === 'endpoint') {
       const container = this.#publishing.get(node)?.get(id);
       return container === undefined ? null : `container ${container} (endpoint ${id})`;
@@ -70,6 +77,8 @@ export class PortBook {
     return `reservation ${id} of ${reservation.tenant}/${reservation.app}/${reservation.instance}`;
   }
 }
+
+const textOf = (node: string, { kind, id }: Holder): string => `${node} ${kind} ${id}`;
 
 function change<T>(maps: Map<string, Map<string, T>>, node: string, key: string, value: T | null): void {
   const map = maps.get(node) ?? new Map<string, T>();

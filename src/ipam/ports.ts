@@ -24,10 +24,11 @@ import {
 } from '../model/port-mapping.ts';
 import type { NodePorts, PortHolder, PortRecord, PortReservation } from '../model/port-records.ts';
 import type { Owner } from '../model/records.ts';
-import type { AddressBook, Known } from './address-book.ts';
+import type { AddressBook } from './address-book.ts';
 import type { Planned } from './commit.ts';
 import { Draft, type Step } from './draft.ts';
-import type { PortBook } from './port-book.ts';
+import type { Known } from './known.ts';
+import type { Holder, PortBook } from './port-book.ts';
 import { later } from './release.ts';
 
 /** One write for each, and a transaction of etcd takes 128. */
@@ -119,7 +120,7 @@ export function planReleasePorts(
   return { result: known.value.ports, ...dropPortReservation(book.ports, call.node, call.id, known) };
 }
 
-/** With the records of its ports that nobody else has a part of. */
+/** And is in the records of its ports no more. */
 export function dropPortReservation(
   book: PortBook,
   node: string,
@@ -128,14 +129,8 @@ export function dropPortReservation(
 ): Step {
   const key = portReservationKey(node, id);
   const draft = new Draft().compareTo(key, known).delete(key);
-  for (const { protocol, from, to } of known.value.ports)
-    for (let port = from; port <= to; port++) {
-      const record = book.port(node, protocol, port);
-      if (record?.value.holders.every((holder) => holder.kind === 'reservation' && holder.id === id) === true)
-        draft
-          .compareTo(portKey(node, portName(protocol, port)), record)
-          .delete(portKey(node, portName(protocol, port)));
-    }
+  const holder = { kind: 'reservation', id } as const;
+  for (const [port] of book.heldBy(node, holder)) leavePort(book, draft, node, port, holder);
   return draft.step();
 }
 
@@ -155,14 +150,9 @@ export function planPublish(
     takePort(book, draft, node, mapping, holder, owner);
   }
   const wanted = new Set(now.map(({ protocol, hostPort }) => portName(protocol, hostPort)));
-  for (const [port, known] of book.heldBy(node, id)) {
-    if (wanted.has(port)) continue;
-    const holders = known.value.holders.filter((holder) => holder.id !== id);
-    const key = portKey(node, port);
-    draft.compareTo(key, known);
-    if (holders.length > 0) draft.put(key, { holders });
-    else draft.delete(key);
-  }
+  const holder = { kind: 'endpoint', id } as const;
+  for (const [port] of book.heldBy(node, holder))
+    if (!wanted.has(port)) leavePort(book, draft, node, port, holder);
   return draft.step();
 }
 
@@ -243,9 +233,7 @@ function takePort(
 ): void {
   const { protocol, hostPort, hostIP } = port;
   const known = book.port(node, protocol, hostPort);
-  const others = (known?.value.holders ?? []).filter(
-    (holder) => holder.kind !== taker.kind || holder.id !== taker.id,
-  );
+  const others = (known?.value.holders ?? []).filter((holder) => !isSame(holder, taker));
   const stay: PortHolder[] = [];
   for (const holder of others) {
     const text = book.holderText(node, holder);
@@ -263,10 +251,22 @@ function takePort(
     stay.push(holder);
   }
   const key = portKey(node, portName(protocol, hostPort));
-  const mine =
-    (draft.written(key) as PortRecord | undefined)?.holders.filter(({ id }) => id === taker.id) ?? [];
+  const sofar = (draft.written(key) as PortRecord | undefined)?.holders ?? [];
+  const mine = sofar.filter((holder) => isSame(holder, taker));
   draft.compareTo(key, known).put(key, { holders: [...stay, ...mine, taker] } satisfies PortRecord);
 }
+
+function leavePort(book: PortBook, draft: Draft, node: string, port: string, holder: Holder): void {
+  const known = book.record(node, port);
+  if (known === undefined) return;
+  const holders = known.value.holders.filter((each) => !isSame(each, holder));
+  const key = portKey(node, port);
+  draft.compareTo(key, known);
+  if (holders.length > 0) draft.put(key, { holders } satisfies PortRecord);
+  else draft.delete(key);
+}
+
+const isSame = (a: Holder, b: Holder): boolean => a.kind === b.kind && a.id === b.id;
 
 function isFor(book: PortBook, node: string, { kind, id }: PortHolder, owner: Owner | null): boolean {
   const reserved = kind === 'reservation' ? book.reservation(node, id)?.value : undefined;

@@ -45,11 +45,9 @@ describe('ports of a node, asked for at the same moment', () => {
     }
     for (const host of all.hosts)
       await eventually('both show the same', 10_000, async () => {
-        const { items } = JSON.parse(
+        const items = JSON.parse(
           await host.mustNetctl(['ipam', 'port', 'show', '--node', node, '-o', 'json']),
-        ) as {
-          items: unknown[];
-        };
+        ) as unknown[];
         return items.length === rounds;
       });
   });

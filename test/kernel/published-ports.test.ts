@@ -6,9 +6,13 @@ import assert from 'node:assert/strict';
 import { type ChildProcess, spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { after, afterEach, before, describe, test } from 'node:test';
+import { setTimeout as sleep } from 'node:timers/promises';
 import { type Conflist, Container } from '../../lab/container.ts';
 import { Host } from '../../lab/host.ts';
 import { eventually, mustRun, type Result } from '../../lab/run.ts';
+import { probePacket } from '../../src/linux/packet.ts';
+import { createLinux } from '../../src/linux/real/linux.ts';
+import { type Address, addressFromBytes } from '../../src/model/ip.ts';
 import { enterSandbox } from './linux-contract-sandbox.ts';
 
 enterSandbox(import.meta.url);
@@ -147,7 +151,7 @@ for (const dataplane of ['nftables', 'iptables'] as const)
     const usual = [
       { hostPort: 8080, containerPort: 80, protocol: 'tcp' },
       { hostPort: 5353, containerPort: 53, protocol: 'UDP', hostIP: '' },
-      { hostPort: 9899, containerPort: 9899, protocol: 'sctp' },
+      { hostPort: 9899, containerPort: 9898, protocol: 'sctp' },
     ];
 
     type Place = Pick<Container, 'mustExec'>;
@@ -201,6 +205,7 @@ for (const dataplane of ['nftables', 'iptables'] as const)
         assert.match(await ask(host, 'udp', '127.0.0.1', 5353), /^192\.0\.2\.1$|^10\./);
         assert.equal(await ask(host, 'tcp', '::1', 8080), 'ECONNREFUSED');
         assert.match(await ask(container, 'tcp', near.address4, 8080), /^192\.0\.2\.1$|^10\./);
+        assert.notEqual(await ask(container, 'tcp', near.address6, 8080), 'no answer');
         const neighbour = await create(network);
         await neighbour.cniAdd(network);
         assert.equal(await ask(neighbour, 'tcp', near.address4, 8080), await addressOf(neighbour, 4));
@@ -307,6 +312,43 @@ for (const dataplane of ['nftables', 'iptables'] as const)
           : (await host.mustExec(['iptables-save'])) + (await host.mustExec(['ip6tables-save']));
       assert.doesNotMatch(left, /published|8080/);
       assert.notEqual(await ask(peer, 'tcp', near.address4, 8080, { ms: 700 }), client.address4);
+    });
+
+    test('SCTP is led as well', async () => {
+      const container = await publish(routed);
+      const linux = await createLinux({ iptablesBackend: 'auto' });
+      const inside = linux.openNetns(`/run/netns/${container.netns}`);
+      const outside = linux.openNetns('/run/netns/nct-far');
+      const routing = linux.openRouting(inside);
+      const { promise: heard, resolve } = Promise.withResolvers<Buffer>();
+      const { index } = routing.link({ name: 'eth0' })!;
+      const ipv4 = 0x0800;
+      const isSctp = (frame: Buffer): boolean => frame[23] === 132;
+      const packets = linux.openPackets(
+        index,
+        ipv4,
+        (frame) => void (isSctp(frame) && resolve(frame)),
+        inside,
+      );
+      try {
+        const init = probePacket({
+          source: client.address4 as Address,
+          destination: near.address4 as Address,
+          protocol: 132,
+          sourcePort: 1000,
+          destinationPort: 9899,
+          icmp: null,
+          id: 7,
+        });
+        await linux.tracePacket(init, outside);
+        const frame = await Promise.race([heard, sleep(5000, null)]);
+        assert.ok(frame !== null, 'it did not arrive');
+        assert.equal(addressFromBytes(frame.subarray(26, 30)), client.address4);
+        assert.equal(addressFromBytes(frame.subarray(30, 34)), await addressOf(container, 4));
+        assert.equal(frame.readUInt16BE(36), 9898);
+      } finally {
+        for (const open of [packets, routing, inside, outside, linux]) open.close();
+      }
     });
 
     test('a container that runs gets ports, and loses them again', async () => {

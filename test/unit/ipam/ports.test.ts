@@ -7,12 +7,13 @@ import { describe, test } from 'node:test';
 import fc from 'fast-check';
 import { endpointRecord } from '../../../lab/ipam-node.ts';
 import { planPublish } from '../../../src/ipam/ports.ts';
+import { removeNode } from '../../../src/ipam/remove-node.ts';
 import { asNetctlError, type ErrorCode } from '../../../src/lib/errors.ts';
 import { type Address, parseAddress } from '../../../src/model/ip.ts';
-import { endpointKey, parseKey } from '../../../src/model/keys.ts';
+import { endpointKey, parseKey, portReservationKey } from '../../../src/model/keys.ts';
 import { macOf } from '../../../src/model/mac.ts';
 import { addressesMeet, type PortMapping, portName } from '../../../src/model/port-mapping.ts';
-import { type PortReservation, portReservationSchema } from '../../../src/model/port-records.ts';
+import { type PortReservation, portReservationSchema, portSchema } from '../../../src/model/port-records.ts';
 import { type Endpoint, endpointSchema } from '../../../src/model/records.ts';
 import type { MemoryStore } from '../../../src/store/memory.ts';
 import type { Json } from '../../../src/store/store.ts';
@@ -109,6 +110,21 @@ function refuseDoubles(held: ReadonlyMap<string, readonly Held[]>): void {
     });
 }
 
+/** Whoever a record of a port names, and is there, has that port: it would be taken for nothing otherwise. */
+async function refusePhantoms(store: MemoryStore, held: ReadonlyMap<string, readonly Held[]>): Promise<void> {
+  const { entries } = await store.list('');
+  const there = new Set(entries.map(({ key }) => key));
+  for (const { key: path, value } of entries) {
+    const key = parseKey(path);
+    if (key?.kind !== 'port') continue;
+    for (const { kind, id } of portSchema.parse(value).holders) {
+      const holder = kind === 'endpoint' ? endpointKey(key.node, id) : portReservationKey(key.node, id);
+      const has = held.get(`${key.node} ${key.port}`)?.some(({ who }) => who === id) ?? false;
+      assert.ok(has || !there.has(holder), `${path} names ${holder}, which does not have it`);
+    }
+  }
+}
+
 describe('ports of nodes', () => {
   test('a range, single ports and any of a range; taken ones are refused by name', async () => {
     const [node] = (await cluster({}, names)) as [TestNode];
@@ -186,6 +202,27 @@ describe('ports of nodes', () => {
     await unpublish(node, 'e1');
     await publish(node, 'e1', 1, [mapping(82)]);
     await publish(node, 'e2', 2, [mapping(80), mapping(81)]);
+  });
+
+  test('a node that is removed leaves no port behind', async () => {
+    const [stays, gone] = (await cluster({}, ['n1', 'n2'])) as [TestNode, TestNode];
+    for (const node of ['n1', 'n2'])
+      await stays.ipam.reservePorts({
+        id: 'r',
+        node,
+        owner: ownerOf(1),
+        ports: [all(80, 89)],
+        ttlSeconds: null,
+      });
+    await gone.settled();
+    await publish(gone, 'e1', 1, [mapping(443)]);
+    await removeNode(stays.store, { node: 'n2', self: 'n1', now: stays.now() });
+    const left = (await stays.store.list('port')).entries.map(({ key }) => key);
+    assert.equal(left.length, 11);
+    assert.deepEqual(
+      left.filter((key) => key.includes('n2')),
+      [],
+    );
   });
 
   test('a reservation ends by itself, and the records of ports that nobody has go', async () => {
@@ -320,6 +357,7 @@ test('property: three nodes at once, answers lost and refused: no port is given 
           for (const node of nodes) await node.settled();
           const held = await heldPorts(store, owners);
           refuseDoubles(held);
+          await refusePhantoms(store, held);
           // And each holder is in the record of the port, or others would be given it.
           for (const [port, holders] of held) {
             const [node = '', name = ''] = port.split(' ');
@@ -343,7 +381,7 @@ test('property: three nodes at once, answers lost and refused: no port is given 
         assert.deepEqual((await store.list('port')).entries, []);
       },
     ),
-    { numRuns: 60 },
+    { numRuns: 200 },
   );
   for (const outcome of [
     'reserve',
