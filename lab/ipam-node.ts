@@ -194,6 +194,7 @@ export function endpointRecord(id: string, addresses: readonly Address[], mac: M
     labels: {},
     extraSources: [],
     rateLimits: null,
+    portMappings: [],
     attachedBy: 'runtime',
     netns: { path: '/ns', device: 1, inode: 1 },
     bootId: 'boot',

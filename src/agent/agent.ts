@@ -105,7 +105,11 @@ export class Agent {
     const backends = new Backends(linux, config.dataplane, logger);
     this.#policy = new PolicyDataplane(backends.make('nftables'), logger);
     const hostAddresses = nodeAddresses(config);
-    this.#macvlan = new MacvlanPolicy(linux, { ...config.dataplane, ...parts, hostAddresses }, logger);
+    this.#macvlan = new MacvlanPolicy(
+      linux,
+      { ...config.dataplane, ...parts, node: config.node.name, hostAddresses },
+      logger,
+    );
     this.#allPolicy = new JointPolicy(this.#policy, this.#macvlan);
     this.#periodic = new Periodic(clock, (error) => this.#report('periodic work', error));
     this.#engine = new PolicyEngine(policyOptions(config), this.#allPolicy);
@@ -115,7 +119,13 @@ export class Agent {
     this.#wiring = new EndpointWiring(linux, isAway, logger);
     this.#wirings = {
       routed: this.#wiring,
-      macvlan: new MacvlanWiring(linux, this.#macvlan, hostAddresses, clock, logger),
+      macvlan: new MacvlanWiring(
+        linux,
+        this.#macvlan,
+        { node: config.node.name, addresses: hostAddresses },
+        clock,
+        logger,
+      ),
       foreign: new ForeignWiring(linux),
       handed: new HandedWiring(linux, this.#wiring, clock),
     };
@@ -328,7 +338,7 @@ export class Agent {
     this.#macvlan.onEndpoint(before, now);
     const attachments = this.#attachments;
     if (attachments === null) return;
-    attachments.noticeLimits(id, before, now);
+    attachments.noticeChange(id, before, now);
     if (attachments.isBusy(id)) return;
     if (now !== null) {
       if (before === null) this.#upkeep?.schedule();

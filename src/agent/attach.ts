@@ -7,6 +7,7 @@
  */
 
 import { isDeepStrictEqual } from 'node:util';
+import { forgetOlder, inspectLoopback, openLoopback } from '../dataplane/published-host.ts';
 import type { RateLimiter } from '../dataplane/rate-limits.ts';
 import { reopen } from '../dataplane/reopen.ts';
 import { asNetctlError, NetctlError } from '../lib/errors.ts';
@@ -78,6 +79,7 @@ export class Attachments implements Attacher {
     try {
       const problems = await this.#parts.wirings[endpoint.kind].inspect(endpoint, netns);
       problems.push(...(await this.#parts.limiter.inspect(endpoint, netns)));
+      if (problems.length === 0) problems.push(...inspectLoopback(this.#parts.linux, endpoint));
       for (const address of endpoint.addresses) {
         if (!expected.addresses.includes(address)) problems.push(`address ${address} is not in prevResult`);
       }
@@ -127,17 +129,24 @@ export class Attachments implements Attacher {
     return this.#queue.run(id, () => this.#repair(id));
   }
 
-  /** Rate limits that changed and are on their way to the kernel. */
+  /** Rate limits and ports that changed and are on their way to the kernel. */
   get limited(): Promise<unknown> {
     return this.#limited;
   }
 
-  /** A changed record may say other rate limits. */
-  noticeLimits(id: string, before: Endpoint | null, now: Endpoint | null): void {
-    if (before === null || now === null || isDeepStrictEqual(before.rateLimits, now.rateLimits)) return;
-    const limited = this.limit(id);
+  /** A changed record may say other rate limits or ports. */
+  noticeChange(id: string, before: Endpoint | null, now: Endpoint | null): void {
+    if (before === null || now === null) return;
+    const isSame = (field: 'rateLimits' | 'portMappings') => isDeepStrictEqual(before[field], now[field]);
+    const limited = Promise.all([
+      isSame('rateLimits') ? undefined : this.limit(id),
+      isSame('portMappings') ? undefined : this.#queue.run(id, () => this.#publishAgain(id)),
+    ]);
     limited.catch((error: unknown) =>
-      this.#parts.logger.error({ endpoint: id, error: asNetctlError(error).message }, 'rate limits: failed'),
+      this.#parts.logger.error(
+        { endpoint: id, error: asNetctlError(error).message },
+        'rate limits and ports: failed',
+      ),
     );
     this.#limited = Promise.all([this.#limited.catch(() => undefined), limited]);
     this.#limited.catch(() => undefined);
@@ -248,6 +257,7 @@ export class Attachments implements Attacher {
       const endpoint = await this.#registrations.enter(id, request, netns.identity, { skip, given });
       undo.push('release the addresses', () => this.#registrations.leave(id, endpoint, false));
       await this.#wire(endpoint, netns, undo);
+      if (endpoint.kind === 'macvlan') await this.#parts.wirings.macvlan.checkGateway(endpoint, netns);
       undo.forget();
       return endpoint;
     } catch (error) {
@@ -267,7 +277,23 @@ export class Attachments implements Attacher {
     await policy.flush();
     undo.push('remove the link', () => this.#unmake(endpoint));
     await wirings[endpoint.kind].make(endpoint, netns);
+    await this.#publish(endpoint);
     if (endpoint.rateLimits !== null) await limiter.apply(endpoint, netns);
+  }
+
+  /** The rules are in by now. */
+  async #publish(endpoint: Endpoint): Promise<void> {
+    const { linux, wirings } = this.#parts;
+    if (endpoint.portMappings.length === 0) return;
+    openLoopback(linux, endpoint);
+    await forgetOlder(linux.conntrack, endpoint, () => wirings.routed.hostAddresses());
+  }
+
+  async #publishAgain(id: string): Promise<void> {
+    const endpoint = this.#parts.endpoints.get(id)?.value;
+    if (endpoint === undefined) return;
+    await this.#parts.policy.flush();
+    await this.#publish(endpoint);
   }
 
   async #unmake(endpoint: Endpoint): Promise<void> {
@@ -306,7 +332,10 @@ export class Attachments implements Attacher {
     }
     const undo = new UndoStack();
     try {
-      if (this.#parts.wirings[endpoint.kind].stands(endpoint, netns)) return 'stands';
+      if (this.#parts.wirings[endpoint.kind].stands(endpoint, netns)) {
+        if (endpoint.kind === 'macvlan') await this.#mend(id, endpoint, netns);
+        return 'stands';
+      }
       // What its engine had moved, only the engine can make anew, by asking again.
       if (endpoint.kind === 'handed') {
         await this.#detach(id, endpoint);
@@ -321,6 +350,13 @@ export class Attachments implements Attacher {
     } finally {
       netns.close();
     }
+  }
+
+  /** What leads beside the link, others may have changed. */
+  async #mend(id: string, endpoint: Endpoint, netns: Netns): Promise<void> {
+    const repaired = await this.#parts.wirings.macvlan.mend(endpoint, netns);
+    if (repaired.length > 0)
+      this.#parts.logger.warn({ endpoint: id, repaired }, 'repaired the way by the host');
   }
 
   /** The namespace that the endpoint was made in, if it lives. */

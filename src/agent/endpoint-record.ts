@@ -57,6 +57,7 @@ export function endpointRecord(request: AttachRequest, proposal: Proposal, facts
     labels: { ...request.labels },
     extraSources: [...request.extraSources],
     rateLimits: request.rateLimits,
+    portMappings: [...(request.portMappings ?? [])],
     attachedBy: request.attachedBy,
     netns: { path: request.netns.path, ...facts.netns },
     bootId: facts.bootId,

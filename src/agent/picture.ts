@@ -23,6 +23,7 @@ import { hostEndpointFromJson } from '../model/host-endpoint.ts';
 import { type Address, type Cidr, type Family, familyOf } from '../model/ip.ts';
 import { type Key, parseKey } from '../model/keys.ts';
 import { type BrokenPolicy, type Policy, policyFromJson, salvagePolicy } from '../model/policy.ts';
+import { portReservationSchema, portSchema } from '../model/port-records.ts';
 import { parseProfileRecord } from '../model/profile.ts';
 import {
   addressSchema,
@@ -161,6 +162,12 @@ export class Picture {
       case 'reservation':
         book.onReservation(key.reservation, this.#read(path, entry, reservationSchema));
         return;
+      case 'port':
+        book.ports.onPort(key.node, key.port, this.#read(path, entry, portSchema));
+        return;
+      case 'port-reservation':
+        book.ports.onReservation(key.node, key.reservation, this.#read(path, entry, portReservationSchema));
+        return;
       case 'tenant':
         book.onTenant(key.tenant, this.#read(path, entry, tenantSchema)?.value ?? null);
         return;
@@ -203,6 +210,7 @@ export class Picture {
     const local = key.node === this.#parts.node;
     const before = local ? this.#parts.endpoints.get(key.endpoint)?.value : undefined;
     if (local) this.#parts.endpoints.set(key.endpoint, known);
+    this.#parts.book.ports.onEndpoint(key.node, key.endpoint, known?.value ?? null);
     const policy = known === null ? null : { local, ...known.value };
     this.#parts.engine.onEndpoint(`${key.node}/${key.endpoint}`, policy);
     if (local && before !== known?.value)

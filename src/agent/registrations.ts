@@ -8,6 +8,7 @@ import type { JointPolicy } from '../dataplane/joint-policy.ts';
 import type { Wirings } from '../dataplane/wirings.ts';
 import type { Proposal } from '../ipam/assign.ts';
 import type { Ipam } from '../ipam/ipam.ts';
+import { planPublish } from '../ipam/ports.ts';
 import { planRelease } from '../ipam/release.ts';
 import { asNetctlError, NetctlError } from '../lib/errors.ts';
 import type { Logger } from '../lib/logger.ts';
@@ -17,6 +18,7 @@ import { type Address, familyOf } from '../model/ip.ts';
 import { endpointKey, profileKey } from '../model/keys.ts';
 import { parseName } from '../model/names.ts';
 import { newProfile, profileRecord } from '../model/profile.ts';
+import { refuseUnpublishable } from '../model/publishable.ts';
 import type { Endpoint, Owner, Pool } from '../model/records.ts';
 import type { Compare, Json, Write } from '../store/store.ts';
 import { endpointRecord, proposalOf } from './endpoint-record.ts';
@@ -83,8 +85,14 @@ export class Registrations {
         book: ipam.book,
       };
       endpoint = endpointRecord(request, proposal, facts);
-      const compares: Compare[] = [...proposal.compares, { kind: 'absent', key }];
-      const writes: Write[] = [...proposal.writes, { kind: 'put', key, value: endpoint as unknown as Json }];
+      refuseUnpublishable(endpoint, endpoint.portMappings);
+      const published = planPublish(ipam.book.ports, { node, id, owner }, endpoint.portMappings);
+      const compares: Compare[] = [...proposal.compares, ...published.compares, { kind: 'absent', key }];
+      const writes: Write[] = [
+        ...proposal.writes,
+        ...published.writes,
+        { kind: 'put', key, value: endpoint as unknown as Json },
+      ];
       if (ownProfile !== null && !picture.hasProfile(ownProfile)) {
         const value = profileRecord(newProfile(ownProfile)) as unknown as Json;
         compares.push({ kind: 'absent', key: profileKey(ownProfile) });

@@ -6,6 +6,7 @@
  * be repaired or is held back, for the status. Never: an endpoint touched that a request is working on; most of a host's links
  * removed because the store looks empty, unless an operator said so.
  */
+import { openLoopback } from '../dataplane/published-host.ts';
 import type { RateLimiter } from '../dataplane/rate-limits.ts';
 import { WireWatch } from '../dataplane/wire-watch.ts';
 import type { Wirings } from '../dataplane/wirings.ts';
@@ -16,6 +17,7 @@ import type { Clock, Timer } from '../lib/clock.ts';
 import { asNetctlError } from '../lib/errors.ts';
 import type { Logger } from '../lib/logger.ts';
 import type { LinkEvent, Linux } from '../linux/ports.ts';
+import { shimPrefix } from '../macvlan/shim-plan.ts';
 import { queueInterfaceName, queueInterfacePrefix } from '../model/attachment.ts';
 import type { Address, Cidr } from '../model/ip.ts';
 import { addressKey } from '../model/keys.ts';
@@ -111,7 +113,9 @@ export class Upkeep {
     if (this.#wires.onLinkEvent(event)) this.schedule();
     if (event.kind === 'changed') return;
     const isOurs =
-      event.kind !== 'gone' || endpoints.hasLink(event.name) || event.name.startsWith(queueInterfacePrefix);
+      event.kind !== 'gone' ||
+      endpoints.hasLink(event.name) ||
+      [queueInterfacePrefix, shimPrefix].some((prefix) => event.name.startsWith(prefix));
     if (isOurs && !(event.kind === 'gone' && attachments.isBusyLink(event.name))) this.schedule();
   }
 
@@ -130,6 +134,8 @@ export class Upkeep {
       await linux.deleteLink(links.get(name)?.index ?? 0);
     }
     await this.#removeUnknownQueues();
+    const tidied = await wirings.macvlan.tidy([...endpoints.all()].map(([, { value }]) => value));
+    if (tidied.length > 0) logger.warn({ removed: tidied }, 'removed what no endpoint has on a parent');
   }
 
   /** Whose endpoint's link went without them; they hold nothing up but themselves. */
@@ -160,7 +166,17 @@ export class Upkeep {
       this.#ownBlocks(),
     );
     if (changed.length > 0) logger.warn({ changed }, 'repaired links and routes');
+    this.#openLoopbacks(links);
     await this.#repairLimits();
+  }
+
+  #openLoopbacks(links: ReadonlyMap<string, unknown>): void {
+    try {
+      for (const endpoint of this.#settled())
+        if (links.has(endpoint.hostInterface)) openLoopback(this.#parts.linux, endpoint);
+    } catch (error) {
+      this.#report('published ports', error);
+    }
   }
 
   async #repairLimits(): Promise<void> {

@@ -5,6 +5,7 @@
  */
 import { z } from 'zod';
 import { exactObject } from '../model/check.ts';
+import { portMappingsSchema } from '../model/port-mapping.ts';
 
 const NETNS = 'a process id, an absolute path, or a name below /run/netns';
 const netns = z.string(NETNS).min(1, NETNS).max(4096, NETNS).meta({ description: NETNS });
@@ -18,6 +19,7 @@ export const attachmentAdd = exactObject({
   interface: interfaceText.optional().meta({ description: 'net1, net2, … when absent' }),
   profiles: z.array(z.string('a name')).max(64, 'at most 64 profiles').optional(),
   addresses: z.array(z.string('an address')).max(64, 'at most 64 addresses').optional(),
+  portMappings: portMappingsSchema.optional().meta({ description: 'Ports of the host that lead to it' }),
 });
 export type AttachmentAdd = z.input<typeof attachmentAdd>;
 export const attachmentQuery = exactObject({ netns, interface: interfaceText });

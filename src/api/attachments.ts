@@ -15,8 +15,9 @@ export function attachmentRoutes(instance: FastifyInstance, deps: ApiDeps): void
     '/v1/attachments',
     { schema: { body: attachmentAdd, response: { 200: attachmentItem } } },
     async ({ body }) => {
-      const { interface: name = null, netns: target, profiles = [], addresses = [], network } = body;
-      const made = await deps.attach({ target, network, interface: name, profiles, addresses });
+      const { interface: name = null, netns: target, network } = body;
+      const { profiles = [], addresses = [], portMappings = [] } = body;
+      const made = await deps.attach({ target, network, interface: name, profiles, addresses, portMappings });
       const { containerId, mac, mtuBytes, netnsPath } = made;
       return {
         network,

@@ -10,6 +10,7 @@ import type { Ipam } from '../ipam/ipam.ts';
 import type { Clock } from '../lib/clock.ts';
 import type { NetctlError } from '../lib/errors.ts';
 import type { Attachment, AttachmentId } from '../model/attachment.ts';
+import type { PortMapping } from '../model/port-mapping.ts';
 import type { Json, Revision, Store } from '../store/store.ts';
 import type { BgpStatus } from './bgp-schemas.ts';
 import type { Caller } from './caller.ts';
@@ -57,6 +58,7 @@ export interface ApiDeps {
     readonly interface: string | null;
     readonly profiles: readonly string[];
     readonly addresses: readonly string[];
+    readonly portMappings: readonly PortMapping[];
   }): Promise<Attachment>;
   detach(target: string, name: string): Promise<AttachmentId>;
   /** What went through the interfaces of this node's endpoints, read now. */

@@ -1,13 +1,16 @@
 /**
- * Endpoints over HTTP: show them, and change which profiles, labels and extra sources one has.
+ * Endpoints over HTTP: show them, and change which profiles, labels, extra sources, rate limits and published ports one has.
  *
  * In: requests and endpoint records. Out: the records; a changed list of profiles is a rewritten record, from which every host
  * computes its policy anew. Never: a profile given to an endpoint that does not exist (a missing profile denies everything).
  */
 import type { FastifyInstance } from 'fastify';
 import type { z } from 'zod';
+import type { Step } from '../ipam/draft.ts';
+import { planPublish } from '../ipam/ports.ts';
 import { NetctlError } from '../lib/errors.ts';
 import { endpointKey, profileKey } from '../model/keys.ts';
+import { refuseUnpublishable } from '../model/publishable.ts';
 import { noLimits, orNone, type RateLimits } from '../model/rate-limits.ts';
 import { type Endpoint, endpointSchema } from '../model/records.ts';
 import type { Revision, Store } from '../store/store.ts';
@@ -54,7 +57,7 @@ export function endpointRoutes(instance: FastifyInstance, deps: ApiDeps): void {
   };
   api.patch('/v1/endpoints/:endpoint', { schema: setSchema }, async (request, reply) => {
     const endpoint = await findEndpoint(store, request.params.endpoint, request.query.node);
-    const item = await setEndpoint(store, endpoint, request.body, ifMatch(request));
+    const item = await setEndpoint(deps, endpoint, request.body, ifMatch(request));
     return changedAnswer(deps, reply, item);
   });
 
@@ -71,24 +74,34 @@ export function endpointRoutes(instance: FastifyInstance, deps: ApiDeps): void {
   });
 }
 
-/** Labels, extra sources and rate limits: what is given replaces what was. */
+/** Labels, extra sources, rate limits and ports: what is given replaces what was. */
 async function setEndpoint(
-  store: Store,
+  { store, ipam }: ApiDeps,
   { id, node }: EndpointItem,
-  { labels, extraSources, rateLimits }: z.output<typeof endpointSet>,
+  { labels, extraSources, rateLimits, portMappings }: z.output<typeof endpointSet>,
   ifMatch: Revision | undefined,
 ): Promise<EndpointItem> {
+  let published: Step = { compares: [], writes: [] };
   const { value, revision } = await rewrite(store, {
     key: endpointKey(node, id),
     what: `endpoint ${id}`,
     parse: parseEndpoint,
     serialise: (endpoint) => endpoint,
-    change: (endpoint): Endpoint => ({
-      ...endpoint,
-      labels: labels ?? endpoint.labels,
-      extraSources: extraSources ?? endpoint.extraSources,
-      rateLimits: changedLimits(endpoint.rateLimits, rateLimits),
-    }),
+    change: (endpoint): Endpoint => {
+      const ports = portMappings ?? endpoint.portMappings;
+      refuseUnpublishable(endpoint, ports);
+      const owner = ipam.book.address(endpoint.addresses[0]!)?.value.owner ?? null;
+      published =
+        portMappings === undefined ? published : planPublish(ipam.book.ports, { node, id, owner }, ports);
+      return {
+        ...endpoint,
+        labels: labels ?? endpoint.labels,
+        extraSources: extraSources ?? endpoint.extraSources,
+        rateLimits: changedLimits(endpoint.rateLimits, rateLimits),
+        portMappings: ports,
+      };
+    },
+    more: () => published,
     missing: () => isGone(id),
     ifMatch,
   });

@@ -12,6 +12,7 @@ import { documentKinds } from '../model/document.ts';
 import { labelsSchema } from '../model/host-endpoint.ts';
 import { type Address, type Cidr, parseAddress, parseAddressOrCidr, parseCidr } from '../model/ip.ts';
 import { parseName, parseNodeName } from '../model/names.ts';
+import { portMappingsSchema } from '../model/port-mapping.ts';
 import { profileSchema } from '../model/profile.ts';
 import { rateLimitsChange } from '../model/rate-limits.ts';
 import {
@@ -266,6 +267,9 @@ export const endpointSet = exactObject({
     .max(256, 'at most 256 of them')
     .optional()
     .meta({ description: 'What it may send from besides its addresses' }),
+  portMappings: portMappingsSchema
+    .optional()
+    .meta({ description: 'Ports of the host that lead to it; all of them' }),
   rateLimits: rateLimitsChange
     .nullable()
     .optional()

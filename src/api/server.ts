@@ -35,6 +35,7 @@ import { Metrics } from './metrics.ts';
 import { nodeVerbRoutes } from './node-verbs.ts';
 import { nodeRoutes } from './nodes.ts';
 import { poolRoutes } from './pools.ts';
+import { portReservationRoutes } from './port-reservations.ts';
 import { profileRoutes } from './profiles.ts';
 import { reservationRoutes } from './reservations.ts';
 import { errorBody } from './schemas.ts';
@@ -111,6 +112,7 @@ export function buildApi(deps: ApiDeps, metrics = new Metrics(deps)): FastifyIns
       keepAnswers(repeatable, deps);
       for (const routes of [
         reservationRoutes,
+        portReservationRoutes,
         allocationRoutes,
         batchRoutes,
         conflictRoutes,

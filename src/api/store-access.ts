@@ -8,6 +8,7 @@
 import { randomUUID } from 'node:crypto';
 import { isDeepStrictEqual } from 'node:util';
 import { ZodError, type z } from 'zod';
+import type { Step } from '../ipam/draft.ts';
 import { refuseChanged } from '../ipam/fenced.ts';
 import { NetctlError } from '../lib/errors.ts';
 import { connectionFlushKey, type Key, type KeyKind, keyPrefix, parseKey } from '../model/keys.ts';
@@ -98,6 +99,8 @@ export interface Rewrite<T> {
   readonly compares?: readonly Compare[];
   /** What else is written with it. */
   readonly writes?: readonly Write[];
+  /** Both, where they come of the change: asked after each. */
+  readonly more?: () => Step;
   readonly missing: () => NetctlError;
   readonly ifMatch: Revision | undefined;
   /** False for a change that means what it means only on the value that the caller saw (positions in a list). */
@@ -118,9 +121,10 @@ export async function rewrite<T>(
     const json = request.serialise(value);
     if (isDeepStrictEqual(json, entry.value)) return { value, revision: entry.modified };
     const unchanged: Compare = { kind: 'modified', key, revision: entry.modified };
+    const more = request.more?.();
     const result = await store.transact(
-      [unchanged, ...(request.compares ?? [])],
-      [{ kind: 'put', key, value: json }, ...(request.writes ?? [])],
+      [unchanged, ...(request.compares ?? []), ...(more?.compares ?? [])],
+      [{ kind: 'put', key, value: json }, ...(request.writes ?? []), ...(more?.writes ?? [])],
     );
     if (result.committed) return { value, revision: result.revision };
     if (request.retry === false) break;

@@ -14,6 +14,7 @@ import type { Change, ChangeSet, Json, Revision, Store, Watch } from '../store/s
 export const watchedKinds = [
   'address',
   'reservation',
+  'port-reservation',
   'endpoint',
   'block',
   'pool',

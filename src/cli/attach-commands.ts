@@ -5,6 +5,7 @@
  */
 import type { AttachmentAdd, AttachmentItem, DetachedItem } from '../api/attachment-schemas.ts';
 import type { Command } from './command.ts';
+import { mappingsOf } from './endpoint-commands.ts';
 
 export const attachCommands: readonly Command[] = [
   {
@@ -12,6 +13,11 @@ export const attachCommands: readonly Command[] = [
     options: {
       profile: { type: 'list', value: 'NAME', help: 'its profiles, instead of those of the network' },
       ip: { type: 'list', value: 'ADDRESS', help: 'exactly this address' },
+      publish: {
+        type: 'list',
+        value: '[ADDRESS:]PORT:PORT[/PROTOCOL]',
+        help: 'a port of the host that leads to it: 8080:80/tcp',
+      },
     },
     help: 'Add an interface on a network (by the name in its CNI configuration) to a running container: a process id, a path or a name below /run/netns.',
     async run({ args, api, output }) {
@@ -22,6 +28,7 @@ export const attachCommands: readonly Command[] = [
         ...(name === undefined ? {} : { interface: name }),
         profiles: args.list('profile') ?? [],
         addresses: args.list('ip') ?? [],
+        portMappings: mappingsOf(args.list('publish')) ?? [],
       };
       const made = await api().send<AttachmentItem>('POST', '/v1/attachments', body);
       const sentence = `${made.interface} on ${made.network}: ${made.addresses.join(', ')}`;

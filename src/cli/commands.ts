@@ -14,6 +14,7 @@ import { ipamCommands } from './ipam-commands.ts';
 import { labCommands } from './lab-commands.ts';
 import { nodeCommands } from './node-commands.ts';
 import { poolCommands } from './pool-commands.ts';
+import { portCommands } from './port-commands.ts';
 import { profileCommands } from './profile-commands.ts';
 import { tenantCommands } from './tenant-commands.ts';
 import { topCommands } from './top-command.ts';
@@ -24,6 +25,7 @@ export const commands: readonly Command[] = [
   ...profileCommands,
   ...poolCommands,
   ...ipamCommands,
+  ...portCommands,
   ...transferCommands,
   ...tenantCommands,
   ...endpointCommands,

@@ -7,6 +7,7 @@
 import type { CounterItem, CounterList } from '../api/counter-schemas.ts';
 import type { EnforcementList } from '../api/enforcement-schemas.ts';
 import type { EndpointItem, EndpointProfiles, EndpointSet } from '../api/schemas.ts';
+import { mappingText, type PortMapping, parsePortMapping } from '../model/port-mapping.ts';
 import { parseRate, rateText } from '../model/rate-limits.ts';
 import { type Changed, printChange } from './change.ts';
 import { type Client, segment } from './client.ts';
@@ -34,6 +35,7 @@ const endpointView = (counters: Counted): View<EndpointItem> => ({
     { header: 'HOST-INTERFACE', value: ({ hostInterface }) => hostInterface, wide: true },
     { header: 'MAC', value: ({ mac }) => mac, wide: true },
     { header: 'MTU', value: ({ mtuBytes }) => mtuBytes, wide: true, alignRight: true },
+    { header: 'PORTS', value: ({ portMappings }) => joined(portMappings.map(mappingText)), wide: true },
     { header: 'LIMITS', value: limitsText, wide: true },
     {
       header: 'IN-BYTES',
@@ -94,6 +96,11 @@ export const endpointCommands: readonly Command[] = [
     words: 'endpoint set ENDPOINT',
     options: {
       label: { type: 'list', value: 'KEY=VALUE', help: 'the new labels, all of them; `none` empties them' },
+      publish: {
+        type: 'list',
+        value: '[ADDRESS:]PORT:PORT[/PROTOCOL]',
+        help: 'ports of the host that lead to it (8080:80/tcp), all of them; `none` for none',
+      },
       'extra-source': {
         type: 'list',
         value: 'CIDR',
@@ -101,14 +108,15 @@ export const endpointCommands: readonly Command[] = [
       },
       node: { type: 'text', value: 'NODE', help: 'the node that it is on' },
     },
-    help: 'Change the labels or the extra sources of an endpoint; what is not named stays.',
+    help: 'Change the labels, the published ports or the extra sources of an endpoint; what is not named stays.',
     async run({ args, api, output }) {
       const body: EndpointSet = {
         labels: labelsOf(given(args.list('label'))),
         extraSources: given(args.list('extra-source')),
+        portMappings: mappingsOf(given(args.list('publish'))),
       };
-      if (body.labels === undefined && body.extraSources === undefined)
-        throw new UsageError('say what to change: --label or --extra-source');
+      if (Object.values(body).every((value) => value === undefined))
+        throw new UsageError('say what to change: --label, --publish or --extra-source');
       const node = args.optionalText('node');
       const query = node === undefined ? '' : `?node=${encodeURIComponent(node)}`;
       const path = `/v1/endpoints/${segment(args.text('ENDPOINT'))}${query}`;
@@ -173,6 +181,14 @@ function given(list: string[] | undefined): string[] | undefined {
   return list?.length === 1 && list[0] === 'none' ? [] : list;
 }
 
+export function mappingsOf(texts: readonly string[] | undefined): PortMapping[] | undefined {
+  try {
+    return texts?.map((text) => parsePortMapping(text, '--publish'));
+  } catch (error) {
+    throw new UsageError((error as Error).message);
+  }
+}
+
 function labelsOf(pairs: readonly string[] | undefined): Record<string, string> | undefined {
   if (pairs === undefined) return undefined;
   const entries = pairs.map((pair): [string, string] => {
@@ -217,6 +233,7 @@ async function showDetailed(
       ['Addresses', joined(endpoint.addresses, ', ')],
       ['Profiles', joined(endpoint.profiles, ', ')],
       ['Extra sources', joined(endpoint.extraSources, ', ')],
+      ['Published ports', joined(endpoint.portMappings.map(mappingText), ', ')],
       ['Rate limits', limitsText(endpoint)],
       ...counterLines(counters.get(endpoint.id)),
       ['Enforcement', enforcement.get(endpoint.id) ?? 'its own node knows'],

@@ -20,6 +20,7 @@ import { type Command, type Context, UsageError } from './command.ts';
 import { exitCodes } from './exit.ts';
 import { showCommand } from './ipam-show.ts';
 import type { View } from './output.ts';
+import { ownerOf } from './owner-text.ts';
 import { joined } from './table.ts';
 
 type Checked = FindingItem & { readonly outcome?: string };
@@ -131,13 +132,6 @@ function reservation({ args }: Context): ReserveBody {
     node: args.optionalText('node'),
     ttlSeconds: args.number('ttl'),
   };
-}
-
-function ownerOf(text: string): { tenant: string; app: string; instance: string } {
-  const [tenant, app, instance, ...rest] = text.split('/');
-  if (!tenant || !app || !instance || rest.length > 0)
-    throw new UsageError(`--owner: "${text}" is not valid: expected TENANT/APP/INSTANCE`);
-  return { tenant, app, instance };
 }
 
 async function releaseAddress({ args, api, output }: Context, ip: string): Promise<void> {

@@ -8,6 +8,7 @@ import { closeSync, fstatSync, openSync, statSync } from 'node:fs';
 import { invalid, NetctlError } from '../lib/errors.ts';
 import type { Attacher, Attachment, AttachmentId } from '../model/attachment.ts';
 import { parseInterfaceName } from '../model/names.ts';
+import type { PortMapping } from '../model/port-mapping.ts';
 import { networkConfig } from './networks.ts';
 import { parseCall } from './request.ts';
 
@@ -32,6 +33,7 @@ export interface HandAttach {
   readonly interface: string | null;
   readonly profiles: readonly string[];
   readonly addresses: readonly string[];
+  readonly portMappings: readonly PortMapping[];
 }
 
 export class ByHand {
@@ -57,7 +59,12 @@ export class ByHand {
         ['NETCTL_ATTACHED_BY', 'operator'],
       ]);
       // A second interface takes the default route only where its network says so.
-      const stdin = JSON.stringify({ ...(others.length > 0 ? { defaultRoute: false } : {}), ...config });
+      const runtimeConfig = { portMappings: request.portMappings };
+      const stdin = JSON.stringify({
+        ...(others.length > 0 ? { defaultRoute: false } : {}),
+        ...config,
+        runtimeConfig,
+      });
       const call = parseCall({ pid: process.pid, netnsFd: fd, env, stdin });
       if (call.command !== 'ADD') throw new NetctlError('BUG', `an ADD was read as ${call.command}`);
       return await this.#parts.attacher.attach(call.attach);

@@ -32,6 +32,7 @@ const configSchema = z.object({
   macvlanMode: z.string().nullish(),
   hostAccess: z.string().nullish(),
   duplicateDetection: z.string().nullish(),
+  gatewayCheck: z.string().nullish(),
   defaultRoute: z.boolean().nullish(),
   profiles: texts,
   pools: texts,
@@ -57,7 +58,16 @@ const configSchema = z.object({
           egressBurst: z.number().nullish(),
         })
         .nullish(),
-      portMappings: z.array(z.unknown()).nullish(),
+      portMappings: z
+        .array(
+          z.object({
+            hostPort: z.int().nullish(),
+            containerPort: z.int().nullish(),
+            protocol: z.string().nullish(),
+            hostIP: z.string().nullish(),
+          }),
+        )
+        .nullish(),
       ipRanges: z.array(z.unknown()).nullish(),
       deviceID: z.string().nullish(),
       infinibandGUID: z.string().nullish(),
@@ -96,6 +106,9 @@ const knownKeys = [
   'prevResult',
   'runtimeConfig',
   'portMappings',
+  'hostPort',
+  'containerPort',
+  'hostIP',
   'ipRanges',
   'deviceID',
   'infinibandGUID',
@@ -110,6 +123,7 @@ const knownKeys = [
   'macvlanMode',
   'hostAccess',
   'duplicateDetection',
+  'gatewayCheck',
   'defaultRoute',
 ];
 const foldedKeys = new Map(knownKeys.map((key) => [key.toLowerCase(), key]));

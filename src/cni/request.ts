@@ -13,14 +13,8 @@ import type { Delegate } from '../model/delegate.ts';
 import { labelsSchema } from '../model/host-endpoint.ts';
 import { type Address, parseAddress, parseAddressOrCidr } from '../model/ip.ts';
 import { parseMac } from '../model/mac.ts';
-import {
-  duplicateDetections,
-  hostAccesses,
-  type MacvlanAttachment,
-  macvlanModes,
-  parseWord,
-} from '../model/macvlan.ts';
 import { parseInterfaceName, parseName } from '../model/names.ts';
+import { checkHostAddress, type PortMapping, portMappingsSchema } from '../model/port-mapping.ts';
 import { orNone, type RateLimits, rateLimitsSchema } from '../model/rate-limits.ts';
 import {
   longestTtlSeconds,
@@ -34,6 +28,7 @@ import { commaList, labelsTold, toldByAnnotations, toldByMesos } from './convent
 import { allocate, type DelegateCall } from './delegate.ts';
 import { CniError } from './errors.ts';
 import type { Request } from './frame.ts';
+import { macvlanOf } from './macvlan.ts';
 import { type LinkBefore, linkBefore, previousResult } from './previous.ts';
 import type { AnswerForm, CniVersion, Dns } from './result.ts';
 
@@ -168,6 +163,7 @@ function attachRequest(request: Request, config: Config, delegate: Delegate | nu
     extraSources: (cni?.netctl?.extraSources ?? []).map((net) => parseAddressOrCidr(net, 'extraSources')),
     labels: parseLabels(labelsTold(config, args)),
     rateLimits: bandwidthOf(config),
+    portMappings: portMappingsOf(config),
     attachedBy: request.env.get('NETCTL_ATTACHED_BY') === 'operator' ? 'operator' : 'runtime',
     macvlan: before === null && !isIpamOnly(request) ? macvlanOf(config) : null,
     foreignLink: isIpamOnly(request)
@@ -209,28 +205,6 @@ function answerForm(request: Request, config: Config): AnswerForm {
   };
 }
 
-function macvlanOf(config: Config): MacvlanAttachment | null {
-  const { parent, vlan, macvlanMode, hostAccess, duplicateDetection, defaultRoute } = config;
-  if (config.mode !== 'macvlan') {
-    const stray = Object.entries({ parent, macvlanMode, hostAccess, duplicateDetection }).find(
-      ([, value]) => value,
-    );
-    if (stray !== undefined)
-      throw new CniError(7, `invalid network config: ${stray[0]}: only with mode macvlan`);
-    return null;
-  }
-  if (!parent)
-    throw new CniError(7, 'invalid network config: parent: mode macvlan needs the interface to sit on');
-  return {
-    parent: parseInterfaceName(parent, 'parent'),
-    vlan: vlan || null,
-    mode: parseWord(macvlanModes, macvlanMode, 'macvlanMode', 'bridge'),
-    hostAccess: parseWord(hostAccesses, hostAccess, 'hostAccess', 'none'),
-    duplicateDetection: parseWord(duplicateDetections, duplicateDetection, 'duplicateDetection', 'off'),
-    defaultRoute: defaultRoute ?? true,
-  };
-}
-
 /** @throws INVALID naming the label */
 function parseLabels(labels: Record<string, string>): Record<string, string> {
   const parsed = labelsSchema.safeParse(labels);
@@ -242,9 +216,6 @@ function parseLabels(labels: Record<string, string>): Record<string, string> {
 function refuseUnsupported(config: Config): void {
   for (const field of ['ipRanges', 'deviceID', 'infinibandGUID'] as const)
     if (config.runtimeConfig?.[field]?.length) throw unsupported(`runtimeConfig.${field}`, 'not empty');
-  if (config.runtimeConfig?.portMappings?.length)
-    throw unsupported('runtimeConfig.portMappings', 'not empty');
-  if (config.hostAccess === 'shim') throw unsupported('hostAccess', 'shim');
 }
 
 /** CNI convention `bandwidth`: bits, `ingress` is what the container receives; no rate or 0 is no limit. */
@@ -257,6 +228,19 @@ function bandwidthOf({ runtimeConfig }: Config): RateLimits | null {
     outBurstBytes: burstBytes(egressBurst),
   };
   return orNone(checkJson(rateLimitsSchema, limits, 'runtimeConfig.bandwidth'));
+}
+
+/** CNI convention `portMappings`: without a port of the host, a port is not published. */
+function portMappingsOf({ runtimeConfig }: Config): PortMapping[] {
+  const mappings = (runtimeConfig?.portMappings ?? [])
+    .filter(({ hostPort }) => hostPort)
+    .map(({ hostPort, containerPort, protocol, hostIP }) => ({
+      protocol: protocol?.toLowerCase() || 'tcp',
+      hostPort,
+      containerPort,
+      hostIP: hostIP ? checkHostAddress(hostIP, 'runtimeConfig.portMappings.hostIP') : null,
+    }));
+  return checkJson(portMappingsSchema, mappings, 'runtimeConfig.portMappings');
 }
 
 /** Runtimes that have no burst to say give the largest number that they have, which no bucket is meant to hold. */

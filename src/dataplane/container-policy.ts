@@ -13,9 +13,11 @@ import { NetctlError } from '../lib/errors.ts';
 import type { Logger } from '../lib/logger.ts';
 import type { IpSetMember, Linux, Netns } from '../linux/ports.ts';
 import { insideRules, insideSet } from '../macvlan/frame-rules.ts';
-import { type Address, type Family, familyOf, hostCidr } from '../model/ip.ts';
+import { wayBackOf } from '../macvlan/plan.ts';
+import { shimMac } from '../macvlan/shim-plan.ts';
+import { type Address, type Cidr, type Family, familyOf, hostCidr } from '../model/ip.ts';
 import type { Endpoint } from '../model/records.ts';
-import { type Chain, setsOfChain } from '../policy/chain.ts';
+import { type Chain, type Mark, setsOfChain } from '../policy/chain.ts';
 import {
   type ContainerEnds,
   compileContainer,
@@ -29,6 +31,7 @@ import { setMembers } from '../policy/set-members.ts';
 import { ToldChains } from '../policy/told-chains.ts';
 import { frameHook, nameFor, tellFrames } from './frame-table.ts';
 import { insideName } from './host-pair.ts';
+import { parentName } from './macvlan-parents.ts';
 import { macvlanOf } from './macvlan-wiring.ts';
 import { NetnsNftables } from './netns-nftables.ts';
 import { NftBackend } from './nft-backend.ts';
@@ -54,6 +57,8 @@ export interface SetReader {
 export interface ContainerPolicyParts {
   readonly linux: Linux;
   readonly told: ToldPolicy;
+  /** Name of this host. */
+  readonly node: string;
   /** By which containers know the host. */
   readonly hostAddresses: readonly Address[];
   /** Whether the kernel judges frames that leave. */
@@ -231,17 +236,28 @@ export class ContainerPolicy implements SetReader {
   }
 
   get #ends(): ContainerEnds {
-    const { hostAccess } = macvlanOf(this.#endpoint);
+    const macvlan = macvlanOf(this.#endpoint);
+    const { hostAccess } = macvlan;
+    const { node, hostAddresses } = this.#parts;
     return {
       wire: this.#endpoint.interface,
-      hostPair: hostAccess === 'veth' ? insideName(this.#endpoint) : null,
-      hostOnWire: hostAccess === 'shim' ? this.#parts.hostAddresses.map(hostCidr) : [],
+      hostPair: hostAccess === 'veth' ? { name: insideName(this.#endpoint), mark: this.#pairMark } : null,
+      hostOnWire:
+        hostAccess === 'shim'
+          ? { nets: hostAddresses.map(hostCidr), mac: shimMac(node, parentName(macvlan)) }
+          : null,
     };
   }
 
+  get #pairMark(): Mark {
+    const { mark: value, mask } = wayBackOf(this.#endpoint.hostInterface);
+    return { value, mask };
+  }
+
   #endsOf(family: Family): ContainerEnds {
-    const ends = this.#ends;
-    return { ...ends, hostOnWire: ends.hostOnWire.filter((net) => familyOf(net) === family) };
+    const { hostOnWire, ...ends } = this.#ends;
+    const isOfFamily = (net: Cidr): boolean => familyOf(net) === family;
+    return { ...ends, hostOnWire: hostOnWire && { ...hostOnWire, nets: hostOnWire.nets.filter(isOfFamily) } };
   }
 }
 

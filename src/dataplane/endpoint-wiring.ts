@@ -17,6 +17,7 @@ import {
   type RoutingRequest,
 } from '../linux/ports.ts';
 import { announcedProtocol, routeProtocol } from '../linux/route-protocols.ts';
+import { shimPrefix } from '../macvlan/shim-plan.ts';
 import { hostInterfacePrefix } from '../model/attachment.ts';
 import {
   type Address,
@@ -267,9 +268,11 @@ export class EndpointWiring implements Wiring {
       changed.push(`block route ${block}`);
     }
     this.#host.batch(requests);
+    const shims = (await this.#host.links()).filter(({ name }) => name.startsWith(shimPrefix));
+    const isOfShim = (index: number | null): boolean => shims.some((shim) => shim.index === index);
     // Read again: a route that was put right replaced the wrong one.
     for (const route of changed.length > 0 ? await this.#ownRoutes() : actual) {
-      if (wanted.has(textOf(route))) continue;
+      if (wanted.has(textOf(route)) || isOfShim(route.linkIndex)) continue;
       this.#deleteRoute(route);
       changed.push(`removed route ${route.destination}`);
     }

@@ -44,6 +44,7 @@ export class MacvlanPolicy implements PolicyOutput {
     linux: Linux,
     options: {
       readonly bootId: string;
+      readonly node: string;
       readonly hostAddresses: readonly Address[];
       readonly macvlanPrivileged: PrivilegedChoice;
     },
@@ -55,6 +56,7 @@ export class MacvlanPolicy implements PolicyOutput {
     this.#logger = logger;
     this.#containers = new ContainerPolicies({
       linux,
+      node: options.node,
       hostAddresses: options.hostAddresses,
       hasEgress: () => hasEgress(linux.nftables),
       logger,

@@ -10,14 +10,17 @@ import type { Clock } from '../lib/clock.ts';
 import { NetctlError } from '../lib/errors.ts';
 import type { Logger } from '../lib/logger.ts';
 import { KernelError, type LinkInfo, type Linux, type Netns, type Routing } from '../linux/ports.ts';
-import { announcement, etherTypes, probe, readClaim } from '../macvlan/frames.ts';
+import { announcement, etherTypes } from '../macvlan/frames.ts';
 import { type MacvlanSpec, planContainer, planLink, planUp } from '../macvlan/plan.ts';
 import { type Address, familyOf } from '../model/ip.ts';
-import type { DuplicateDetection, MacvlanRecord } from '../model/macvlan.ts';
+import type { MacvlanRecord } from '../model/macvlan.ts';
 import type { Endpoint } from '../model/records.ts';
 import { HostPair } from './host-pair.ts';
+import { HostShim, type ShimHost } from './host-shim.ts';
 import { twoIndexes } from './indexes.ts';
+import { MacvlanParents, parentName, type Wire } from './macvlan-parents.ts';
 import { reopen } from './reopen.ts';
+import { WireQuestions } from './wire-questions.ts';
 import type { Wiring } from './wiring.ts';
 
 /** What must hold at each step of a link's life (macvlan-policy.ts). */
@@ -32,37 +35,28 @@ export interface LinkPolicy {
   remove(endpoint: Endpoint): Promise<void>;
 }
 
-type Wire = Pick<MacvlanRecord, 'parent' | 'vlan'>;
-
 /** Milliseconds after the first announcement: a frame may be lost, a neighbour busy. */
 const repeatedAnnouncements = [1000, 2000];
-/** Pauses after each probe, in milliseconds. The long ones are RFC 5227's PROBE_MIN to PROBE_MAX and ANNOUNCE_WAIT. */
-const probePauses: Readonly<Record<DuplicateDetection, readonly number[]>> = {
-  off: [],
-  fast: [100, 100],
-  rfc5227: [1500, 1500, 2000],
-};
-
 export class MacvlanWiring implements Wiring {
   readonly #linux: Linux;
   readonly #host: Routing;
   readonly #policy: LinkPolicy;
   readonly #pair: HostPair;
+  readonly #shim: HostShim;
+  readonly #parents: MacvlanParents;
+  readonly #questions: WireQuestions;
   readonly #clock: Clock;
   readonly #logger: Logger;
 
-  /** @param hostAddresses of this node, by which its containers know it */
-  constructor(
-    linux: Linux,
-    policy: LinkPolicy,
-    hostAddresses: readonly Address[],
-    clock: Clock,
-    logger: Logger,
-  ) {
+  /** @param own this node, and its addresses by which its containers know it */
+  constructor(linux: Linux, policy: LinkPolicy, own: ShimHost, clock: Clock, logger: Logger) {
     this.#policy = policy;
     this.#linux = linux;
     this.#host = linux.openRouting();
-    this.#pair = new HostPair(linux, this.#host, hostAddresses);
+    this.#pair = new HostPair(linux, this.#host, own.addresses);
+    this.#shim = new HostShim(linux, this.#host, own);
+    this.#parents = new MacvlanParents(this.#host);
+    this.#questions = new WireQuestions(linux, clock);
     this.#clock = clock;
     this.#logger = logger;
   }
@@ -72,7 +66,8 @@ export class MacvlanWiring implements Wiring {
     await this.#policy.bring(endpoint, netns);
     await this.#finish(spec, endpoint, netns);
     await this.#policy.settle(endpoint);
-    if (hasPair(endpoint)) this.#pair.make(endpoint, netns);
+    if (hasPair(endpoint)) await this.#pair.make(endpoint, netns);
+    if (hasShim(endpoint)) await this.#shim.make(endpoint, this.#parents.ready(macvlanOf(endpoint)), netns);
   }
 
   /**
@@ -80,7 +75,7 @@ export class MacvlanWiring implements Wiring {
    * @throws LINK naming what is wrong with the parent, INTERFACE_EXISTS; nothing is left behind
    */
   async #begin(endpoint: Endpoint, netns: Netns): Promise<MacvlanSpec> {
-    const parent = this.#parent(macvlanOf(endpoint));
+    const parent = this.#parents.ready(macvlanOf(endpoint));
     if (endpoint.mtuBytes > parent.mtuBytes)
       throw new NetctlError(
         'LINK',
@@ -117,7 +112,11 @@ export class MacvlanWiring implements Wiring {
     try {
       if (duplicateDetection !== 'off') {
         container.batch(planUp(spec));
-        await this.#refuseDuplicates(spec, duplicateDetection, netns);
+        const { index, mac, addresses } = spec;
+        await this.#questions.refuseDuplicates(
+          { linkIndex: index, netns, mac, addresses },
+          duplicateDetection,
+        );
       }
       container.batch(planContainer(spec));
     } catch (error) {
@@ -165,26 +164,22 @@ export class MacvlanWiring implements Wiring {
 
   /** MTU of the parent, which an endpoint gets that asks for none. @throws LINK */
   mtuOf(wire: Wire): number {
-    return this.#parent(wire).mtuBytes;
+    return this.#parents.mtuOf(wire);
   }
 
   /** Resolves when the link is gone, or was not there; so is it when its namespace is gone. */
   async unmake(endpoint: Endpoint): Promise<void> {
     await this.#policy.close(endpoint);
-    if (hasPair(endpoint)) await this.#pair.unmake(endpoint);
-    await this.#removeLink(endpoint);
-    await this.#policy.remove(endpoint);
-  }
-
-  async #removeLink(endpoint: Endpoint): Promise<void> {
     const netns = reopen(this.#linux, endpoint);
-    if (netns === null) return;
     try {
-      const link = this.#own(endpoint, netns);
-      if (link !== null) await this.#linux.deleteLink(link.index, netns);
+      if (hasPair(endpoint)) await this.#pair.unmake(endpoint, netns);
+      if (hasShim(endpoint)) await this.#shim.unmake(endpoint, parentName(macvlanOf(endpoint)));
+      const link = netns && this.#own(endpoint, netns);
+      if (link) await this.#linux.deleteLink(link.index, netns!);
     } finally {
-      netns.close();
+      netns?.close();
     }
+    await this.#policy.remove(endpoint);
   }
 
   /** Whether the endpoint's link stands in the given namespace, on its parent. */
@@ -192,15 +187,57 @@ export class MacvlanWiring implements Wiring {
     const { device, inode } = netns.identity;
     if (endpoint.netns.device !== device || endpoint.netns.inode !== inode) return false;
     const link = this.#own(endpoint, netns);
-    const parent = this.#host.link({ name: parentName(macvlanOf(endpoint)) });
+    const parent = this.#parents.find(macvlanOf(endpoint));
     const isPairRight = !hasPair(endpoint) || this.#pair.stands(endpoint);
     return link !== null && link.parentIndex === parent?.index && isPairRight;
+  }
+
+  /** Puts the way between host and container right, beside the link. Returns what was wrong, in words. @throws KernelError, LINK */
+  async mend(endpoint: Endpoint, netns: Netns): Promise<readonly string[]> {
+    if (hasPair(endpoint)) return this.#pair.mend(endpoint, netns);
+    if (!hasShim(endpoint)) return [];
+    const parent = this.#parents.ready(macvlanOf(endpoint));
+    const container = this.#linux.openRouting(netns);
+    try {
+      const wrong = await this.#shim.inspect(endpoint, parent, container);
+      if (wrong.length > 0) await this.#shim.make(endpoint, parent, netns);
+      return wrong;
+    } finally {
+      container.close();
+    }
+  }
+
+  /** Removes what no endpoint has: the host's own interfaces on parents, VLANs. Returns what, in words. @throws KernelError */
+  async tidy(endpoints: Iterable<Endpoint>): Promise<string[]> {
+    const all = [...endpoints].filter(({ kind }) => kind === 'macvlan');
+    const users = all.filter(hasShim);
+    return [
+      ...(await this.#shim.tidy(users.map((endpoint) => [endpoint, parentName(macvlanOf(endpoint))]))),
+      ...(await this.#parents.tidy(all.map(macvlanOf))).map((name) => `VLAN ${name}`),
+    ];
+  }
+
+  /** As the network asks: nothing, a warning, or an error when a gateway of the wire does not answer. @throws GATEWAY_UNREACHABLE */
+  async checkGateway(endpoint: Endpoint, netns: Netns): Promise<void> {
+    const { gatewayCheck, subnets } = macvlanOf(endpoint);
+    const gateways = [...new Set(subnets.flatMap(({ gateway }) => gateway ?? []))];
+    const link = this.#own(endpoint, netns);
+    if (gatewayCheck === 'off' || gateways.length === 0 || link === null) return;
+    const { mac, addresses } = endpoint;
+    const asker = { linkIndex: link.index, netns, mac, addresses: addresses as Address[] };
+    const silent = await this.#questions.silentOf(asker, gateways);
+    if (silent.length === 0) return;
+    const parent = parentName(macvlanOf(endpoint));
+    const text = `gateway ${silent.join(', ')} does not answer on ${parent}`;
+    if (gatewayCheck === 'require')
+      throw new NetctlError('GATEWAY_UNREACHABLE', text, { gateways: silent, parent });
+    this.#logger.warn({ containerId: endpoint.containerId, gateways: silent, parent }, text);
   }
 
   /** What is missing or wrong of the endpoint in the kernel, in words; empty when all is right. */
   async inspect(endpoint: Endpoint, netns: Netns): Promise<string[]> {
     const record = macvlanOf(endpoint);
-    const parent = this.#host.link({ name: parentName(record) });
+    const parent = this.#parents.find(record);
     const link = this.#own(endpoint, netns);
     if (parent === null) return [`parent ${parentName(record)} is missing`];
     if (link === null)
@@ -211,7 +248,8 @@ export class MacvlanWiring implements Wiring {
       const routes = await container.routes();
       const gateways = record.defaultRoute ? record.subnets.flatMap(({ gateway }) => gateway ?? []) : [];
       return [
-        ...(hasPair(endpoint) ? this.#pair.inspect(endpoint) : []),
+        ...(hasPair(endpoint) ? await this.#pair.inspect(endpoint, container) : []),
+        ...(hasShim(endpoint) ? await this.#shim.inspect(endpoint, parent, container) : []),
         ...(parent.up ? [] : [`parent ${parent.name} is down`]),
         ...(link.up ? [] : [`interface ${endpoint.interface} is down in the container`]),
         ...(link.parentIndex === parent.index
@@ -233,22 +271,6 @@ export class MacvlanWiring implements Wiring {
     this.#host.close();
   }
 
-  #parent(record: Wire): LinkInfo {
-    const name = parentName(record);
-    const refuse = (why: string): NetctlError =>
-      new NetctlError('LINK', `parent ${name} ${why}`, { parent: name });
-    const link = this.#host.link({ name });
-    if (link === null)
-      throw refuse(
-        record.vlan === null
-          ? 'does not exist on this host'
-          : `does not exist: make VLAN ${record.vlan} on it first`,
-      );
-    if (!link.up) throw refuse('is down');
-    if (link.masterIndex !== null) throw refuse('is a port of a bridge or bond: take that one as the parent');
-    return link;
-  }
-
   /** The endpoint's own link: by name and MAC, since a container may have an interface of that name from elsewhere. */
   #own(endpoint: Endpoint, netns: Netns): LinkInfo | null {
     const link = this.#inside(netns, (container) => container.link({ name: endpoint.interface }));
@@ -263,40 +285,6 @@ export class MacvlanWiring implements Wiring {
     } finally {
       container.close();
     }
-  }
-
-  async #refuseDuplicates(spec: MacvlanSpec, detection: DuplicateDetection, netns: Netns): Promise<void> {
-    const { promise: conflict, reject } = Promise.withResolvers<never>();
-    conflict.catch(() => undefined);
-    const hear = (frame: Buffer): void => {
-      const claim = readClaim(frame);
-      if (claim === null || claim.mac === spec.mac || !spec.addresses.includes(claim.address)) return;
-      const { address, mac } = claim;
-      reject(
-        new NetctlError('DUPLICATE_ADDRESS', `address ${address} is in use by ${mac} on the wire`, {
-          address,
-          mac,
-        }),
-      );
-    };
-    const sockets = new Map(
-      [...new Set(spec.addresses.map(familyOf))].map((family) => [
-        family,
-        this.#linux.openPackets(spec.index, etherTypes[family], hear, netns),
-      ]),
-    );
-    try {
-      for (const pause of probePauses[detection]) {
-        for (const address of spec.addresses) sockets.get(familyOf(address))?.send(probe(address, spec.mac));
-        await Promise.race([conflict, this.#pause(pause)]);
-      }
-    } finally {
-      for (const socket of sockets.values()) socket.close();
-    }
-  }
-
-  #pause(milliseconds: number): Promise<void> {
-    return new Promise((resolve) => void this.#clock.setTimer(milliseconds, resolve));
   }
 
   #enableIpv6(name: string, netns: Netns): void {
@@ -314,9 +302,8 @@ function hasPair(endpoint: Endpoint): boolean {
   return macvlanOf(endpoint).hostAccess === 'veth';
 }
 
-/** A VLAN of a parent is a link of its own, named as everybody names it. */
-export function parentName({ parent, vlan }: Wire): string {
-  return vlan === null ? parent : `${parent}.${vlan}`;
+function hasShim(endpoint: Endpoint): boolean {
+  return macvlanOf(endpoint).hostAccess === 'shim';
 }
 
 function specOf(endpoint: Endpoint, parentIndex: number, netns: Netns): MacvlanSpec {

@@ -13,7 +13,8 @@ import { allTypes, readClaim } from '../macvlan/frames.ts';
 import type { Address } from '../model/ip.ts';
 import type { Mac } from '../model/mac.ts';
 import type { Endpoint } from '../model/records.ts';
-import { type MacvlanWiring, macvlanOf, parentName } from './macvlan-wiring.ts';
+import { parentName } from './macvlan-parents.ts';
+import { type MacvlanWiring, macvlanOf } from './macvlan-wiring.ts';
 import { reopen } from './reopen.ts';
 
 export interface WireWatchParts {

@@ -24,17 +24,17 @@ import type { Revision } from '../store/store.ts';
 import { blockOf } from './blocks.ts';
 import { AddressCounts } from './counts.ts';
 import { IndexBy } from './index-by.ts';
+import type { Known } from './known.ts';
 import { PoolView } from './pool-view.ts';
+import { PortBook } from './port-book.ts';
 
-export interface Known<T> {
-  readonly value: T;
-  readonly modified: Revision;
-}
+export type { Known };
 
 const defaults: Settings = settingsSchema.parse({});
 
 export class AddressBook {
   readonly counts = new AddressCounts();
+  readonly ports = new PortBook();
   readonly #views = new Map<string, PoolView>();
   #sorted: readonly PoolView[] | null = null;
   readonly #blocks = new Map<Cidr, Known<Block>>();

@@ -50,6 +50,12 @@ export class Draft {
     );
   }
 
+  /** What this transaction is to leave under the key so far. */
+  written(key: string): unknown {
+    const write = this.#writes.get(key);
+    return write?.kind === 'put' ? write.value : undefined;
+  }
+
   setAddress(address: Address, before: Known<AddressRecord> | undefined, next: AddressRecord): this {
     const key = addressKey(address);
     this.compareTo(key, before).put(key, next);

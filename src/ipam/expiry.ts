@@ -1,5 +1,5 @@
 /**
- * What ends by itself: cooldowns, reservations, retentions for a limited time.
+ * What ends by itself: cooldowns, reservations (of addresses and of ports), retentions for a limited time, records of ports that nobody has.
  *
  * In: the address book, which times are over. Out: one bounded transaction at a time. Never: an end by a clock that jumped (Deadlines);
  * all nodes at once for one record: the node that had the address is first, the others follow one after the other.
@@ -8,6 +8,7 @@ import { createHash } from 'node:crypto';
 import type { AddressRecord } from '../model/records.ts';
 import type { AddressBook } from './address-book.ts';
 import { Draft, type Step } from './draft.ts';
+import { dropPortReservation, planForgetPorts } from './ports.ts';
 import { cool, defaultRetainSeconds } from './release.ts';
 import { dropReservation } from './reserve.ts';
 import { defaultHoldSeconds } from './transfer.ts';
@@ -28,7 +29,9 @@ export function planExpiry(
   return (
     cooledDown(book, node, judge, limit) ??
     endedReservation(book, node, judge) ??
-    endedRetention(book, node, judge, now, limit)
+    endedRetention(book, node, judge, now, limit) ??
+    endedPorts(book, node, judge) ??
+    planForgetPorts(book.ports, node, limit)
   );
 }
 
@@ -76,6 +79,17 @@ function endedRetention(
     if (draft.size >= limit) break;
   }
   return draft.size > 0 ? draft.step() : null;
+}
+
+function endedPorts(book: AddressBook, node: string, judge: Judge): Step | null {
+  for (const { node: holder, id, known } of book.ports.reservations()) {
+    const { expiresAt, ttlSeconds } = known.value;
+    if (expiresAt === null || ttlSeconds === null) continue;
+    const end = postponed(book, node, holder, `${holder}/${id}`, expiresAt);
+    if (judge.isOver(`${holder}/${id} ${end}`, end, ttlSeconds * 1000))
+      return dropPortReservation(book.ports, holder, id, known);
+  }
+  return null;
 }
 
 const intervalOf = ({ onRelease, ttlSeconds }: AddressRecord): number =>

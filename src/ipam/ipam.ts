@@ -8,6 +8,7 @@ import type { Clock } from '../lib/clock.ts';
 import { asNetctlError, NetctlError } from '../lib/errors.ts';
 import { KeyedQueue } from '../lib/keyed-queue.ts';
 import type { Cidr } from '../model/ip.ts';
+import type { NodePorts, PortReservation } from '../model/port-records.ts';
 import type { AddressRecord, NodeState, Owner } from '../model/records.ts';
 import type { Revision, Store } from '../store/store.ts';
 import type { AddressBook } from './address-book.ts';
@@ -33,6 +34,13 @@ import {
   type Verb,
 } from './operations.ts';
 import { Places } from './places.ts';
+import {
+  type PortReservationCall,
+  planExtendPorts,
+  planReleasePorts,
+  planReservePorts,
+  type ReservePortsRequest,
+} from './ports.ts';
 import { type ConflictReport, planQuarantine } from './quarantine.ts';
 
 export interface IpamParts {
@@ -188,6 +196,19 @@ export class Ipam {
 
   releaseOwner(request: RequestOf<'release-owner'>): Promise<ResultOf<'release-owner'>> {
     return this.perform({ verb: 'release-owner', request });
+  }
+
+  reservePorts(request: Asked<ReservePortsRequest>): Promise<PortReservation> {
+    return this.#run((now) => planReservePorts(this.book, { ...request, now }));
+  }
+
+  extendPorts(request: PortReservationCall & { ttlSeconds: number | null }): Promise<PortReservation> {
+    return this.#run((now) => planExtendPorts(this.book, { ...request, now }));
+  }
+
+  /** null: there was nothing (any more). */
+  releasePorts(request: PortReservationCall): Promise<readonly NodePorts[] | null> {
+    return this.#run(() => planReleasePorts(this.book, request));
   }
 
   claim(request: Asked<ClaimRequest>): Promise<Cidr> {

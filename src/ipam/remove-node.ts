@@ -9,7 +9,7 @@
  */
 import { NetctlError } from '../lib/errors.ts';
 import type { Address, Cidr } from '../model/ip.ts';
-import { blockKey, endpointKey, nodeKey, nodeStateKey } from '../model/keys.ts';
+import { blockKey, endpointKey, nodeKey, nodeStateKey, portKey, portReservationKey } from '../model/keys.ts';
 import type { AddressRecord, Block } from '../model/records.ts';
 import type { Store } from '../store/store.ts';
 import type { Known } from './address-book.ts';
@@ -106,13 +106,16 @@ export function planNodeRemoval(
     retained: addresses.filter(isRetained).length,
     reservations: reservations.length,
   };
+  const ports = keys.filter((key) =>
+    [portKey(node, ''), portReservationKey(node, '')].some((prefix) => key.startsWith(prefix)),
+  );
   const changes: ((draft: Draft) => void)[][] = [
     blocks.map(
       ([cidr, known]) =>
         (draft) =>
           leaveBlock(draft, occupied.has(cidr), cidr, known, self),
     ),
-    endpoints.map((key) => (draft) => draft.delete(key)),
+    [...endpoints, ...ports].map((key) => (draft) => draft.delete(key)),
     addresses.map(
       ([address, known]) =>
         (draft) =>

@@ -13,6 +13,8 @@ export function describeRouting(request: RoutingRequest): string {
       return `add veth ${request.host.name} with peer ${request.peer.name}`;
     case 'macvlan-add':
       return `add macvlan ${request.link.name} on link ${request.parentIndex}`;
+    case 'vlan-add':
+      return `add VLAN ${request.id} on link ${request.parentIndex}`;
     case 'ifb-add':
       return `add ifb ${request.link.name}`;
     case 'link-set':
@@ -35,6 +37,10 @@ export function describeRouting(request: RoutingRequest): string {
       return `set neighbour ${request.address} of link ${request.index}`;
     case 'source-rule-add':
       return `add rule: from ${request.source} by table ${request.table}`;
+    case 'mark-rule-add':
+      return `add rule: mark ${request.mark} by table ${request.table}`;
+    case 'mark-rule-delete':
+      return `delete rule: mark ${request.mark} by table ${request.table}`;
     case 'route-add':
     case 'route-replace':
     case 'route-delete':

@@ -76,7 +76,8 @@ export type NftRequest = NftPlace &
 /** Makes a chain a base chain, with policy accept. Those of the link layer are on a device, which must be there. */
 export type NftHook =
   | {
-      readonly type: 'filter' | 'nat';
+      /** `route`, at the hook output: what changes the packet's mark finds its way anew. */
+      readonly type: 'filter' | 'nat' | 'route';
       readonly hook: 'prerouting' | 'input' | 'forward' | 'output' | 'postrouting';
       readonly priority: number;
     }
@@ -105,6 +106,10 @@ export type NftExpression =
       readonly to: number;
     }
   | { readonly kind: 'mark-set'; readonly from: number }
+  | { readonly kind: 'connection-mark'; readonly to: number }
+  | { readonly kind: 'connection-mark-set'; readonly from: number }
+  /** Loads what the destination is to this host, a number of 4 bytes in its order: RTN_LOCAL is 2 (linux/rtnetlink.h). */
+  | { readonly kind: 'destination-type'; readonly to: number }
   | {
       readonly kind: 'payload';
       readonly base: 'link' | 'network' | 'transport';
@@ -114,7 +119,13 @@ export type NftExpression =
     }
   /** Goes on if the connection is in one of the states. */
   | { readonly kind: 'ct-state'; readonly states: readonly NftConnectionState[] }
-  | { readonly kind: 'mask'; readonly register: number; readonly mask: Uint8Array }
+  /** Keeps the bits of the mask, then turns round those of `flip`. */
+  | {
+      readonly kind: 'mask';
+      readonly register: number;
+      readonly mask: Uint8Array;
+      readonly flip?: Uint8Array;
+    }
   /** A value shorter than what was loaded is compared with its beginning. */
   | { readonly kind: 'compare'; readonly from: number; readonly negated: boolean; readonly value: Uint8Array }
   /** Ranges of two-byte numbers, both ends included, neither overlapping nor touching, ascending. */
@@ -134,11 +145,15 @@ export type NftExpression =
   | { readonly kind: 'log'; readonly prefix: string }
   /** Only below a base chain of type nat. */
   | { readonly kind: 'masquerade' }
+  /** The same: the connection goes on to the address in one register, and the port in another. */
+  | { readonly kind: 'dnat'; readonly family: Family; readonly address: number; readonly port: number }
+  /** Loads a constant. */
+  | { readonly kind: 'immediate'; readonly to: number; readonly value: Uint8Array }
   /** The kernel tells which rules the packet meets from here on. */
   | { readonly kind: 'trace' }
   | { readonly kind: 'verdict'; readonly verdict: NftVerdict };
 
-export type NftConnectionState = 'invalid' | 'established' | 'related';
+export type NftConnectionState = 'invalid' | 'established' | 'related' | 'new';
 
 export type NftVerdict =
   | { readonly kind: 'accept' | 'drop' | 'return' }

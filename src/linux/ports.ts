@@ -100,9 +100,13 @@ export interface Routing {
   links(): Promise<LinkInfo[]>;
   /** Addresses of all links, or of one. */
   addresses(linkIndex?: number): Promise<AddressInfo[]>;
-  /** Routes of the main table that carry the protocol number (all protocols if absent). */
-  /** Of the main table. @param filter `everyTable`: of all but the local one */
-  routes(filter?: { protocol?: number; everyTable?: boolean }): Promise<RouteInfo[]>;
+  /**
+   * Of the main table, with the protocol number (all protocols if absent). @param filter `table`: of another one; `everyTable`: of all but
+   * the local one
+   */
+  routes(filter?: { protocol?: number; everyTable?: boolean; table?: number }): Promise<RouteInfo[]>;
+  /** Those that ask for a mark. */
+  markRules(): Promise<MarkRule[]>;
   neighbours(linkIndex?: number): Promise<NeighbourInfo[]>;
   /** Queueing disciplines of all links, or of one. */
   qdiscs(linkIndex?: number): Promise<QdiscInfo[]>;
@@ -119,13 +123,15 @@ export type RoutingRequest =
       host: LinkSpec;
       peer: LinkSpec & { readonly netnsFd: number };
     }
-  /** A macvlan on a link of this namespace, born in the other one under its final name. It is not up. */
+  /** A macvlan on a link of this namespace, born in the other one (if one is named) under its final name. It is not up. */
   | {
       kind: 'macvlan-add';
       parentIndex: number;
       mode: MacvlanMode;
-      link: LinkSpec & { readonly netnsFd: number };
+      link: LinkSpec & { readonly netnsFd?: number };
     }
+  /** An 802.1Q VLAN of a link, of this namespace. Not up. EOPNOTSUPP where the kernel has none. */
+  | { kind: 'vlan-add'; parentIndex: number; id: number; link: Omit<LinkSpec, 'mac'>; alias: string }
   /** A link that hands on what is sent to it, so that what arrived elsewhere can be queued (`redirect-ingress`). Not up. */
   | { kind: 'ifb-add'; link: Omit<LinkSpec, 'mac'> }
   | {
@@ -143,6 +149,8 @@ export type RoutingRequest =
   | { kind: 'route-delete'; route: RouteSpec }
   /** What is sent from the address finds its way in the table first. EEXIST where the rule is there. */
   | { kind: 'source-rule-add'; source: Address; table: number }
+  /** What carries the mark finds its way in the table first. EEXIST where the rule is there. */
+  | { kind: 'mark-rule-add' | 'mark-rule-delete'; family: Family; mark: number; mask: number; table: number }
   | { kind: 'address-delete'; index: number; address: Address; prefixLength: number }
   | { kind: 'neighbour-replace'; index: number; address: Address; mac: Mac }
   /** What leaves by the link goes through a token bucket: made, or changed where there is one. */
@@ -197,6 +205,8 @@ export interface LinkInfo {
   /** The bridge or bond that the link is a port of. */
   readonly masterIndex: number | null;
   readonly macvlanMode: MacvlanMode | null;
+  /** What somebody has noted on it (`ip link set … alias`). */
+  readonly alias: string | null;
 }
 
 export interface AddressInfo {
@@ -212,6 +222,13 @@ export interface RouteInfo {
   readonly linkIndex: number | null;
   readonly gateway: Address | null;
   readonly protocol: number;
+}
+
+export interface MarkRule {
+  readonly family: Family;
+  readonly mark: number;
+  readonly mask: number;
+  readonly table: number;
 }
 
 export interface NeighbourInfo {

@@ -21,6 +21,7 @@ const ICMPV6 = 58;
 const NEIGHBOUR_SOLICITATION = 135;
 const NEIGHBOUR_ADVERTISEMENT = 136;
 const OVERRIDE = 0x20000000;
+const SOURCE_LINK_ADDRESS = 1;
 const TARGET_LINK_ADDRESS = 2;
 const ALL_NODES = addressBytes('ff02::1' as Address);
 const NOBODY = { 4: new Uint8Array(4), 6: new Uint8Array(16) };
@@ -53,6 +54,20 @@ export function probe(address: Address, mac: Mac): Buffer {
   body.writeUInt8(NEIGHBOUR_SOLICITATION, 0);
   body.set(bytes, 8);
   return icmpv6(mac, NOBODY[6], solicitedNode(bytes), body);
+}
+
+/** Asks who has the address, as one of the wire: others learn where the asker is, which they know. */
+export function question(target: Address, source: Address, mac: Mac): Buffer {
+  const bytes = addressBytes(target);
+  const own = addressBytes(source);
+  if (familyOf(target) === 4) return arp(ARP_REQUEST, mac, own, NOBODY[4], bytes);
+  const body = Buffer.alloc(32);
+  body.writeUInt8(NEIGHBOUR_SOLICITATION, 0);
+  body.set(bytes, 8);
+  body.writeUInt8(SOURCE_LINK_ADDRESS, 24);
+  body.writeUInt8(1, 25);
+  body.set(macBytes(mac), 26);
+  return icmpv6(mac, own, solicitedNode(bytes), body);
 }
 
 export interface Claim {

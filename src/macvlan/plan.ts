@@ -7,6 +7,7 @@
  */
 import type { RoutingRequest } from '../linux/ports.ts';
 import { routeProtocol } from '../linux/route-protocols.ts';
+import { ownTable } from '../model/attachment.ts';
 import { type Address, type Cidr, type Family, familyOf, hostCidr } from '../model/ip.ts';
 import type { Mac } from '../model/mac.ts';
 import type { MacvlanMode, MacvlanRecord } from '../model/macvlan.ts';
@@ -122,30 +123,60 @@ export function planHostPair(spec: HostPairSpec): RoutingRequest[] {
   ];
 }
 
+/** What leads back by the host: connections that came by it carry the mark, and those that do find their way in the table. */
+export interface WayBack {
+  readonly mark: number;
+  readonly mask: number;
+  readonly table: number;
+}
+
+/** The upper half of the mark is ours: two endpoints of one container differ in it, what else is used of marks is in the lower half. */
+export function wayBackOf(hostInterface: string): WayBack {
+  const table = ownTable(hostInterface);
+  return { mark: ((table & 0xffff || 1) << 16) >>> 0, mask: 0xffff0000, table };
+}
+
+/** Each in a batch of its own, since one that is there already is refused (EEXIST). */
+export function planWayBackRules(hostInterface: string, sources: readonly Address[]): RoutingRequest[] {
+  const { mark, mask, table } = wayBackOf(hostInterface);
+  const families = [...new Set(sources.map(familyOf))];
+  return families.map((family) => ({ kind: 'mark-rule-add', family, mark, mask, table }));
+}
+
 /**
- * The container's end: the host's addresses by way of it, and nothing else. @param gateways stand for the host on the link, as for
- * routed endpoints @param sources what the container sends from to the host
+ * The container's end: the host's addresses by way of it, and in a table of its own everything. @param gateways stand for the host on the
+ * link, as for routed endpoints @param sources what the container sends from to the host
  */
 export function planWayToHost(
-  spec: HostPairSpec,
+  spec: Pick<HostPairSpec, 'hostInterface' | 'hostMac' | 'containerIndex'>,
   hostAddresses: readonly Address[],
   gateways: Readonly<Record<Family, Address>>,
   sources: readonly Address[],
 ): RoutingRequest[] {
   const index = spec.containerIndex;
   const reachable = hostAddresses.filter((host) => sources.some((own) => familyOf(own) === familyOf(host)));
-  const families = [...new Set(reachable.map(familyOf))];
+  const families = [...new Set(sources.map(familyOf))];
+  const { table } = wayBackOf(spec.hostInterface);
   return [
     { kind: 'link-set', index, ipv6AddressGeneration: 'none' },
     { kind: 'link-set', index, up: true },
-    ...families.map(
-      (family): RoutingRequest => ({
-        kind: 'neighbour-replace',
-        index,
-        address: gateways[family],
-        mac: spec.hostMac,
-      }),
-    ),
+    ...families.flatMap((family): RoutingRequest[] => {
+      const gateway = gateways[family];
+      const destination = (family === 4 ? '0.0.0.0/0' : '::/0') as Cidr;
+      const back = {
+        destination,
+        type: 'unicast',
+        linkIndex: index,
+        gateway,
+        onlink: true,
+        protocol: routeProtocol,
+        table,
+      } as const;
+      return [
+        { kind: 'neighbour-replace', index, address: gateway, mac: spec.hostMac },
+        { kind: 'route-replace', route: back },
+      ];
+    }),
     ...reachable.map((host): RoutingRequest => {
       const family = familyOf(host);
       const source = sources.find((own) => familyOf(own) === family);

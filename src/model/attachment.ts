@@ -10,6 +10,7 @@ import type { Delegate } from './delegate.ts';
 import type { Address, Cidr, Family } from './ip.ts';
 import type { Mac } from './mac.ts';
 import type { MacvlanAttachment } from './macvlan.ts';
+import type { PortMapping } from './port-mapping.ts';
 import type { RateLimits } from './rate-limits.ts';
 import type { Owner, Pool, ReleasePolicy } from './records.ts';
 
@@ -45,6 +46,8 @@ export interface AttachRequest extends AttachmentId {
   /** What it may send from besides its addresses. */
   readonly extraSources: readonly Cidr[];
   readonly rateLimits: RateLimits | null;
+  /** Ports of the host that lead to it. Default: none. */
+  readonly portMappings?: readonly PortMapping[];
   /** Who asked: what an operator attached is no runtime's to collect. */
   readonly attachedBy: 'runtime' | 'operator';
   /** Sits directly on this wire; null: routed. */
@@ -135,6 +138,11 @@ export const queueInterfacePrefix = `${hostInterfacePrefix}-`;
 /** Beside the host interface of an endpoint. */
 export function queueInterfaceName(hostInterface: string): string {
   return `${queueInterfacePrefix}${hostInterface.slice(hostInterfacePrefix.length).slice(0, 10)}`;
+}
+
+/** A routing table of the endpoint's own in its container, the same when its interface is made anew. */
+export function ownTable(hostInterface: string): number {
+  return Number.parseInt(hostInterface.slice(-7), 16);
 }
 
 /** 15 characters, the most that the kernel takes. */

@@ -29,6 +29,9 @@ export type Key =
   /** Written with a change of policy whose denials are to cut connections that are there; its value only has to differ. */
   | { readonly kind: 'connection-flush' }
   | { readonly kind: 'reservation'; readonly reservation: string }
+  /** `port`: `tcp-8080`. */
+  | { readonly kind: 'port'; readonly node: string; readonly port: string }
+  | { readonly kind: 'port-reservation'; readonly node: string; readonly reservation: string }
   | { readonly kind: 'tenant'; readonly tenant: string }
   | { readonly kind: 'tenant-use'; readonly tenant: string }
   | { readonly kind: 'node-state'; readonly node: string }
@@ -53,6 +56,8 @@ export const keyPrefix: Readonly<Record<KeyKind, string>> = {
   settings: 'settings',
   'connection-flush': 'connection-flush',
   reservation: 'reservations/',
+  port: 'ports/',
+  'port-reservation': 'port-reservations/',
   tenant: 'tenants/',
   'tenant-use': 'tenant-use/',
   'node-state': 'node-states/',
@@ -74,6 +79,9 @@ export const bgpFilterKey = (filter: string): string => `bgp/filters/${filter}`;
 export const settingsKey = 'settings';
 export const connectionFlushKey = 'connection-flush';
 export const reservationKey = (id: string): string => `reservations/${id}`;
+/** @param port of portName */
+export const portKey = (node: string, port: string): string => `ports/${node}/${port}`;
+export const portReservationKey = (node: string, id: string): string => `port-reservations/${node}/${id}`;
 export const tenantKey = (tenant: string): string => `tenants/${tenant}`;
 export const tenantUseKey = (tenant: string): string => `tenant-use/${tenant}`;
 /** What a node says of itself while its agent lives; `name`: agent. */
@@ -110,6 +118,9 @@ export function parseKey(path: string): Key | null {
     if (path === settingsKey) return { kind: 'settings' };
     if (path === connectionFlushKey) return { kind: 'connection-flush' };
     if (kind === 'reservations' && a && parts.length === 1) return { kind: 'reservation', reservation: a };
+    if (kind === 'ports' && a && b && parts.length === 2) return { kind: 'port', node: a, port: b };
+    if (kind === 'port-reservations' && a && b && parts.length === 2)
+      return { kind: 'port-reservation', node: a, reservation: b };
     if (kind === 'tenants' && a && parts.length === 1) return { kind: 'tenant', tenant: a };
     if (kind === 'tenant-use' && a && parts.length === 1) return { kind: 'tenant-use', tenant: a };
     if (kind === 'node-states' && a && parts.length === 1) return { kind: 'node-state', node: a };

@@ -23,6 +23,10 @@ export type HostAccess = (typeof hostAccesses)[number];
 export const duplicateDetections = ['off', 'fast', 'rfc5227'] as const;
 export type DuplicateDetection = (typeof duplicateDetections)[number];
 
+/** Whether the gateway is asked, by ARP or neighbour solicitation, before an ADD answers; `warn` only logs that it is silent. */
+export const gatewayChecks = ['off', 'warn', 'require'] as const;
+export type GatewayCheck = (typeof gatewayChecks)[number];
+
 export interface MacvlanAttachment {
   readonly parent: string;
   /** An 802.1Q id on the parent. */
@@ -30,6 +34,7 @@ export interface MacvlanAttachment {
   readonly mode: MacvlanMode;
   readonly hostAccess: HostAccess;
   readonly duplicateDetection: DuplicateDetection;
+  readonly gatewayCheck: GatewayCheck;
   /** Whether the pool's gateway becomes the container's default route. */
   readonly defaultRoute: boolean;
 }
@@ -60,6 +65,7 @@ export const macvlanSchema = z.strictObject({
   mode: z.enum(macvlanModes),
   hostAccess: z.enum(hostAccesses),
   duplicateDetection: z.enum(duplicateDetections),
+  gatewayCheck: z.enum(gatewayChecks).default('off'),
   defaultRoute: z.boolean(),
   /** Of each address, in their order: the subnet on the wire, and its gateway if the pool has one. */
   subnets: z.array(z.strictObject({ prefixLength: z.int().min(0).max(128), gateway })),

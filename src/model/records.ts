@@ -21,6 +21,7 @@ import {
 import { type Mac, parseMac } from './mac.ts';
 import { macvlanSchema } from './macvlan.ts';
 import { parseInterfaceName, parseName, parseNodeName } from './names.ts';
+import { mostPortMappings, portMappingSchema } from './port-mapping.ts';
 import { rateLimitsSchema } from './rate-limits.ts';
 import { parseSelector } from './selector.ts';
 
@@ -229,6 +230,8 @@ export const endpointSchema = z.strictObject({
   labels: z.record(z.string(), z.string()).default({}),
   extraSources: z.array(cidr).default([]),
   rateLimits: rateLimitsSchema.nullable().default(null),
+  /** Ports of the host that lead to it. */
+  portMappings: z.array(portMappingSchema).max(mostPortMappings).default([]),
   /** What an operator attached is not collected with what a runtime has no more. */
   attachedBy: z.enum(['runtime', 'operator']).default('runtime'),
   netns: z.strictObject({ path, device: z.int(), inode: z.int() }),

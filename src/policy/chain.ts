@@ -2,12 +2,13 @@
  * Chains as values: what policy is compiled to, before any program's syntax.
  *
  * What leads into them are the `jumps` of compile.ts: each is to be in place exactly while the chain that it leads to is told.
- * Chains of the table `nat` (only there while a pool asks for it) see the first packet of a connection that leaves the host.
+ * Chains of the table `nat` (only there while a pool or a published port asks for it) see the first packet of a connection.
  *
  * In: built by compile.ts. Out: read by the renderer. Never: a verdict by falling through: every chain of ours ends in a rule
  * without conditions, or leaves traffic alone that is not ours.
  */
-import type { Cidr, Family } from '../model/ip.ts';
+import type { Address, Cidr, Family } from '../model/ip.ts';
+import type { Mac } from '../model/mac.ts';
 import type { PortRange } from '../model/port-range.ts';
 import type { Side } from '../model/rule.ts';
 
@@ -46,6 +47,10 @@ export type Verdict =
   | { readonly kind: 'goto'; readonly chain: string }
   /** Gives the packet the address of the interface that it leaves by. Only in table nat. */
   | { readonly kind: 'masquerade' }
+  /** Leads the connection elsewhere. Only in table nat. */
+  | { readonly kind: 'dnat'; readonly address: Address; readonly port: number }
+  /** Marks the connection, or the packet; what lies outside the mask stays. Goes on with the next rule. */
+  | { readonly kind: 'mark-connection' | 'mark-packet'; readonly mark: Mark }
   /** Goes on with the next rule. */
   | { readonly kind: 'log'; readonly prefix: string };
 
@@ -54,12 +59,16 @@ export type Condition =
   | { readonly kind: 'interface'; readonly side: Side; readonly pattern: string; readonly negated: boolean }
   | { readonly kind: 'protocol'; readonly protocol: number; readonly negated: boolean }
   | { readonly kind: 'net'; readonly side: Side; readonly net: Cidr; readonly negated: boolean }
-  /** `withInterface`: the set holds pairs of address and interface. Members of any set may be prefixes of any length but 0. */
+  /**
+   * `withInterface`: the set holds pairs of address and interface, of the same side unless `interfaceSide` is another. Members of any set
+   * may be prefixes of any length but 0.
+   */
   | {
       readonly kind: 'set';
       readonly set: string;
       readonly side: Side;
       readonly withInterface: boolean;
+      readonly interfaceSide?: Side;
       readonly negated: boolean;
     }
   /** At most 15 slots; a range takes two. */
@@ -76,7 +85,21 @@ export type Condition =
       readonly code: number | null;
       readonly negated: boolean;
     }
-  | { readonly kind: 'connection'; readonly states: readonly ('RELATED' | 'ESTABLISHED' | 'INVALID')[] };
+  | {
+      readonly kind: 'connection';
+      readonly states: readonly ('NEW' | 'RELATED' | 'ESTABLISHED' | 'INVALID')[];
+    }
+  | { readonly kind: 'connection-mark'; readonly mark: Mark }
+  /** The frame that it came in is from there. */
+  | { readonly kind: 'source-mac'; readonly mac: Mac }
+  /** The destination is an address of this host. */
+  | { readonly kind: 'to-this-host' };
+
+/** Bits of a 32-bit mark: those of the mask are as in the value, which has no others. */
+export interface Mark {
+  readonly value: number;
+  readonly mask: number;
+}
 
 export const ACCEPT: Verdict = { kind: 'accept' };
 export const DROP: Verdict = { kind: 'drop' };

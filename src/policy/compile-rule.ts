@@ -27,10 +27,13 @@ export function compileRule(rule: Rule, family: Family, verdict: Verdict, commen
 const COST: Readonly<Record<Condition['kind'], number>> = {
   interface: 0,
   connection: 0,
+  'connection-mark': 0,
   protocol: 0,
   icmp: 1,
   ports: 1,
   net: 1,
+  'source-mac': 1,
+  'to-this-host': 2,
   set: 2,
 };
 

@@ -8,6 +8,7 @@
  *     FORWARD, INPUT ─► nctl-foreign, nctl-foreign-in ─► as above    (foreign-interfaces.ts; only while there is one)
  *     INPUT, OUTPUT ─► nctl-host-in, nctl-host-out                   (host-endpoints.ts; only while there is a host endpoint)
  *     POSTROUTING ─► nctl-nat                                        (only while a pool asks for NAT)
+ *     PREROUTING, OUTPUT, POSTROUTING, INPUT ─► nctl-published…      (published-ports.ts; only while an endpoint publishes a port)
  *
  * Verdicts travel by goto: no packet mark is used, and RETURN anywhere below leads to the built-in chain. Outbound rules stand
  * twice, for FORWARD and for INPUT, because no match tells for sure in which of the two a packet is (addrtype calls an IPv6
@@ -16,7 +17,7 @@
  * In: the lists in use. Out: chains for one family. Never: a packet of an endpoint that is accepted without a
  * rule that says so; a foreign packet that is touched.
  */
-import type { Family } from '../model/ip.ts';
+import type { Cidr, Family } from '../model/ip.ts';
 import { ICMPV6 } from '../model/protocol.ts';
 import type { Side } from '../model/rule.ts';
 import { ACCEPT, type Chain, type ChainRule, type Condition, DROP, goto, lazyChain, rule } from './chain.ts';
@@ -32,10 +33,12 @@ import {
   poolSet,
 } from './names.ts';
 
+export const loopbackNet = '127.0.0.0/8' as Cidr;
+
 /** What leads from the kernel's own chains to ours. */
 export interface Jump {
   readonly table: 'filter' | 'nat';
-  readonly builtin: 'FORWARD' | 'INPUT' | 'OUTPUT' | 'POSTROUTING';
+  readonly builtin: 'FORWARD' | 'INPUT' | 'OUTPUT' | 'PREROUTING' | 'POSTROUTING';
   /** It is in place exactly while this chain is. */
   readonly chain: string;
   readonly rule: ChainRule;
@@ -50,10 +53,14 @@ export const jumps: readonly Jump[] = [
   jump('filter', 'FORWARD', chains.forward, [fromEndpoint()], 'from endpoints'),
   // Of those from endpoints none gets here: what it leads to decides all of them.
   jump('filter', 'FORWARD', chains.forwardTo, [interfaceIs('dst', false)], 'to endpoints'),
+  jump('filter', 'INPUT', chains.publishedIn, [fromEndpoint(), toLoopback()], 'published ports'),
   jump('filter', 'INPUT', chains.foreignIn, [], 'interfaces of other plugins'),
   jump('filter', 'INPUT', chains.input, [fromEndpoint()], 'policy of endpoints'),
   jump('filter', 'INPUT', chains.hostIn, [interfaceIs('src', true)], 'policy of host interfaces'),
   jump('filter', 'OUTPUT', chains.hostOut, [interfaceIs('dst', true)], 'policy of host interfaces'),
+  jump('nat', 'PREROUTING', chains.published, [{ kind: 'to-this-host' }], 'published ports'),
+  jump('nat', 'OUTPUT', chains.published, [{ kind: 'to-this-host' }], 'published ports'),
+  jump('nat', 'POSTROUTING', chains.publishedBack, [], 'published ports'),
   jump('nat', 'POSTROUTING', chains.nat, [], 'pools with NAT'),
 ];
 
@@ -226,6 +233,10 @@ export function acceptIcmp6(type: number, comment: string): ChainRule {
     ACCEPT,
     comment,
   );
+}
+
+function toLoopback(): Condition {
+  return { kind: 'net', side: 'dst', net: loopbackNet, negated: false };
 }
 
 function fromEndpoint(): Condition {

@@ -3,21 +3,30 @@
  *
  *     prerouting ──from the wire─► nctl-wire-in  ─► nctl-in-<list>
  *     postrouting ─to the wire───► nctl-wire-out ─► nctl-out-<list> ─► nctl-allowed
- *                 ─to the host───► nctl-pair-out ─► nctl-host-<list>
+ *                 ─to the host───► nctl-pair-out    only its own sources: the host judges what comes to it
+ *     prerouting ──from the host─► nctl-pair-in     marks the connection: what answers goes back by the host
+ *     output ────────────────────► nctl-pair-back
  *
  * The lists' own chains are those of routed endpoints (compile-list.ts). The hooks lie between the wire and the container's own
- * address translation and forwarding: what is judged is what the host would see of a routed endpoint. What comes from the host by the
- * pair is not asked about: the host has judged it.
+ * address translation and forwarding: what is judged is what the host would see of a routed endpoint. What goes by the pair, the host
+ * judges, both ways: there it is traffic of an endpoint's host interface, as any.
  *
  * In: an endpoint's interfaces, its list. Out: chains, and what leads into them. Never: another interface of the container touched.
  */
 import type { Cidr, Family } from '../model/ip.ts';
-import { ACCEPT, type Chain, type ChainRule, type Condition, DROP, goto, rule } from './chain.ts';
+import type { Mac } from '../model/mac.ts';
+import { ACCEPT, type Chain, type ChainRule, type Condition, DROP, goto, type Mark, rule } from './chain.ts';
 import { acceptIcmp6, known, ofNoConnection } from './compile.ts';
 import { chains, listChains } from './names.ts';
 import type { NftJump } from './render-nftables.ts';
 
-const names = { wireIn: 'nctl-wire-in', wireOut: 'nctl-wire-out', pairOut: 'nctl-pair-out' } as const;
+const names = {
+  wireIn: 'nctl-wire-in',
+  wireOut: 'nctl-wire-out',
+  pairIn: 'nctl-pair-in',
+  pairOut: 'nctl-pair-out',
+  pairBack: 'nctl-pair-back',
+} as const;
 
 /** Members: the endpoint's addresses and extra sources. */
 export const ownSet = (family: Family): string => `nctl${family}-own`;
@@ -27,16 +36,17 @@ export const ownExtraSet = (family: Family): string => `nctl${family}-own-extra`
 export interface ContainerEnds {
   /** The macvlan's name. */
   readonly wire: string;
-  /** Of the pair to the host, where there is one. */
-  readonly hostPair: string | null;
-  /** By which the host is known on the wire, where it is reached there. */
-  readonly hostOnWire: readonly Cidr[];
+  /** Of the pair to the host, where there is one, and the mark of connections that came by it. */
+  readonly hostPair: { readonly name: string; readonly mark: Mark } | null;
+  /** By which the host is known on the wire, where it is reached there, and the MAC that it has there. */
+  readonly hostOnWire: { readonly nets: readonly Cidr[]; readonly mac: Mac } | null;
 }
 
 /** Between connection tracking and address translation, in both directions. */
 export function containerJumps({ wire, hostPair }: ContainerEnds): NftJump[] {
   const inbound = { type: 'filter', hook: 'prerouting', priority: -150 } as const;
   const outbound = { type: 'filter', hook: 'postrouting', priority: 300 } as const;
+  const local = { type: 'route', hook: 'output', priority: -150 } as const;
   const jump = (hook: NftJump['hook'], side: 'src' | 'dst', name: string, chain: string): NftJump => ({
     hook,
     chain,
@@ -45,7 +55,13 @@ export function containerJumps({ wire, hostPair }: ContainerEnds): NftJump[] {
   return [
     jump(inbound, 'src', wire, names.wireIn),
     jump(outbound, 'dst', wire, names.wireOut),
-    ...(hostPair === null ? [] : [jump(outbound, 'dst', hostPair, names.pairOut)]),
+    ...(hostPair === null
+      ? []
+      : [
+          jump(inbound, 'src', hostPair.name, names.pairIn),
+          jump(outbound, 'dst', hostPair.name, names.pairOut),
+          { hook: local, chain: names.pairBack, rule: rule([], goto(names.pairBack), names.pairBack) },
+        ]),
   ];
 }
 
@@ -59,12 +75,14 @@ export function compileContainer(
   { hostPair, hostOnWire }: ContainerEnds,
   hasExtraSources: boolean,
 ): Chain[] {
+  const hostRules = (ruleOf: (net: Cidr, mac: Mac) => ChainRule): ChainRule[] =>
+    hostOnWire === null ? [] : hostOnWire.nets.map((net) => ruleOf(net, hostOnWire.mac));
   const none = [rule([], DROP, 'no address of this family')];
   const inbound = (to: Chain['name']): ChainRule[] => [
     ...(family === 6 ? [acceptIcmp6(130, 'multicast listener query'), ...neighbours()] : []),
     known(),
     ofNoConnection(),
-    ...hostOnWire.map((net) => rule([is('src', net)], ACCEPT, 'from the host')),
+    ...hostRules((net, mac) => rule([is('src', net), { kind: 'source-mac', mac }], ACCEPT, 'from the host')),
     rule([], goto(to), 'from the wire'),
   ];
   const outbound = (to: Chain['name'], more: readonly ChainRule[] = []): ChainRule[] => [
@@ -82,20 +100,51 @@ export function compileContainer(
   const toHost =
     list === null
       ? []
-      : hostOnWire.map((net) => rule([is('dst', net)], goto(listChains.host(list)), 'to the host'));
+      : hostRules((net) => rule([is('dst', net)], goto(listChains.host(list)), 'to the host'));
   return [
     { name: names.wireIn, rules: list === null ? none : inbound(listChains.inbound(list)) },
     { name: names.wireOut, rules: list === null ? none : outbound(listChains.outbound(list), toHost) },
-    ...(hostPair === null
-      ? []
-      : [{ name: names.pairOut, rules: list === null ? none : outbound(listChains.host(list)) }]),
+    ...(hostPair === null ? [] : pairChains(family, hostPair.mark)),
     { name: chains.allowed, rules: [rule([], ACCEPT, 'allowed')] },
   ];
 }
 
+/**
+ * The mark is the connection's, since a packet's own ends with it. Only what begins by the pair is marked: what the container itself begins
+ * finds its way as ever.
+ */
+function pairChains(family: Family, mark: Mark): Chain[] {
+  const begins: Condition = { kind: 'connection', states: ['NEW'] };
+  const came: Condition = { kind: 'connection-mark', mark };
+  return [
+    {
+      name: names.pairIn,
+      rules: [
+        rule([begins], { kind: 'mark-connection', mark }, 'what answers goes back by the host'),
+        rule([], ACCEPT, 'judged by the host'),
+      ],
+    },
+    {
+      name: names.pairOut,
+      rules: [
+        ...(family === 6 ? unspecified() : []),
+        rule([{ ...inSet(ownSet(family)), negated: true }], DROP, 'spoofed source'),
+        rule([], ACCEPT, 'judged by the host'),
+      ],
+    },
+    {
+      name: names.pairBack,
+      rules: [
+        rule([came], { kind: 'mark-packet', mark }, 'came by the host'),
+        rule([], ACCEPT, 'finds its way by its mark'),
+      ],
+    },
+  ];
+}
+
 /** Where the list's own rules begin. */
-export function entriesOf(list: string, { hostPair, hostOnWire }: ContainerEnds): string[] {
-  const hasHost = hostPair !== null || hostOnWire.length > 0;
+export function entriesOf(list: string, { hostOnWire }: ContainerEnds): string[] {
+  const hasHost = (hostOnWire?.nets.length ?? 0) > 0;
   return [listChains.inbound(list), listChains.outbound(list), ...(hasHost ? [listChains.host(list)] : [])];
 }
 

@@ -4,7 +4,7 @@
  *     endpoint ─┬─ policies that pick it, profiles ─► ListTable     (chains and the list's set of endpoints)
  *               ├─ tags of its profiles ────────────► CountedSets   (members by reason)
  *               └─ labels ──────────────────────────► SelectorSets
- *     host endpoints ─► HostEndpoints      pools ─► NatPools
+ *     host endpoints ─► HostEndpoints      pools ─► NatPools      ports of endpoints ─► PublishedPorts
  *
  * In: the current state of one of them, null when gone; in any order, repeated, stale. Out: differences, to the
  * output. Never: a result that depends on the order of what came; work that grows with the number of endpoints when one
@@ -35,6 +35,7 @@ import { type List, ListTable } from './list-table.ts';
 import { addressSet, endpointSet, extraSourceSet, tagSet } from './names.ts';
 import { NatPools } from './nat-pools.ts';
 import type { PolicyOutput } from './output.ts';
+import { PublishedPorts, type Publishing } from './published-ports.ts';
 import { SelectorSets } from './selector-sets.ts';
 import { setMembers } from './set-members.ts';
 import { ToldChains } from './told-chains.ts';
@@ -66,6 +67,7 @@ export class PolicyEngine {
   readonly #chains: ToldChains;
   readonly #lists: ListTable;
   readonly #nat: NatPools;
+  readonly #published: PublishedPorts;
   readonly #hosts: HostEndpoints;
   readonly #profiles = new Map<string, ProfileState>();
   readonly #policies = new Map<string, Policy | BrokenPolicy>();
@@ -84,6 +86,7 @@ export class PolicyEngine {
     this.#chains = chains;
     this.#selectors = new SelectorSets(this.#sets);
     this.#nat = new NatPools(this.#sets, chains);
+    this.#published = new PublishedPorts(chains);
     this.#lists = new ListTable({
       sets: this.#sets,
       selectors: this.#selectors,
@@ -134,7 +137,8 @@ export class PolicyEngine {
     if ((before === undefined) !== (nets === null)) this.#lists.changed('address set', name);
   }
 
-  onEndpoint(id: string, endpoint: PolicyEndpoint | null): void {
+  onEndpoint(id: string, endpoint: (PolicyEndpoint & Publishing) | null): void {
+    this.#published.onEndpoint(id, endpoint?.local ? endpoint : null);
     const old = this.#endpoints.get(id);
     if (old === undefined && endpoint === null) return;
     if (old !== undefined && endpoint !== null && isSameEndpoint(old, endpoint)) return;

@@ -140,6 +140,9 @@ export class Explainer implements PolicyOutput {
           break;
         case 'jump':
         case 'masquerade':
+        case 'dnat':
+        case 'mark-connection':
+        case 'mark-packet':
           throw new Error(`${rule.verdict.kind} stands in no chain of table filter`);
       }
     }
@@ -151,11 +154,10 @@ export class Explainer implements PolicyOutput {
   }
 
   #holds(condition: Condition, packet: Packet): boolean {
-    if (condition.kind === 'connection') return false;
-    return this.#matches(condition, packet) !== condition.negated;
+    return 'negated' in condition && this.#matches(condition, packet) !== condition.negated;
   }
 
-  #matches(condition: Exclude<Condition, { kind: 'connection' }>, packet: Packet): boolean {
+  #matches(condition: Extract<Condition, { negated: boolean }>, packet: Packet): boolean {
     switch (condition.kind) {
       case 'interface': {
         const name = interfaceOf(packet, condition.side);

@@ -37,6 +37,11 @@ export const chains = {
   foreignIn: 'nctl-foreign-in',
   /** In table nat. */
   nat: 'nctl-nat',
+  /** In table nat: ports of the host that lead to endpoints; what gets another source for it. */
+  published: 'nctl-published',
+  publishedBack: 'nctl-published-back',
+  /** To the loopback of this host, from endpoints. */
+  publishedIn: 'nctl-published-in',
 } as const;
 
 /** Identifies an ordered list of profiles with the policies before it (sorted by name): `web-sYx8jD_2kQ`. */

@@ -4,10 +4,10 @@
  *
  * In: a rule of a chain, a family. Out: one line. Never: text from outside unquoted (names come checked from src/model).
  */
-import type { Family } from '../model/ip.ts';
+import { type Family, familyOf } from '../model/ip.ts';
 import type { PortRange } from '../model/port-range.ts';
 import type { Side } from '../model/rule.ts';
-import type { ChainRule, Condition, Verdict } from './chain.ts';
+import type { ChainRule, Condition, Mark, Verdict } from './chain.ts';
 
 export function ruleText({ conditions, verdict }: ChainRule, family: Family, isCounted: boolean): string {
   return [
@@ -31,8 +31,8 @@ function conditionText(condition: Condition, family: Family): string {
     case 'net':
       return `${addressText(condition.side, family)} ${not(condition)}${condition.net}`;
     case 'set': {
-      const { side, withInterface } = condition;
-      const field = withInterface ? pairText(side, family) : addressText(side, family);
+      const { side, withInterface, interfaceSide = side } = condition;
+      const field = withInterface ? pairText(side, family, interfaceSide) : addressText(side, family);
       return `${field} ${not(condition)}@${condition.set}`;
     }
     case 'ports':
@@ -41,6 +41,12 @@ function conditionText(condition: Condition, family: Family): string {
       return icmpText(condition);
     case 'connection':
       return `ct state ${condition.states.map((state) => state.toLowerCase()).join(',')}`;
+    case 'connection-mark':
+      return `ct mark & ${hex(condition.mark.mask)} == ${hex(condition.mark.value)}`;
+    case 'source-mac':
+      return `ether saddr ${condition.mac}`;
+    case 'to-this-host':
+      return 'fib daddr type local';
   }
 }
 
@@ -65,13 +71,29 @@ function verdictText(verdict: Verdict): string {
       return `${verdict.kind} ${verdict.chain}`;
     case 'log':
       return `limit rate 10/second burst 20 packets log prefix "${verdict.prefix}"`;
+    case 'dnat': {
+      const { address, port } = verdict;
+      return `dnat to ${familyOf(address) === 4 ? address : `[${address}]`}:${port}`;
+    }
+    case 'mark-connection':
+      return `ct mark set ${markedText('ct mark', verdict.mark)}`;
+    case 'mark-packet':
+      return `meta mark set ${markedText('meta mark', verdict.mark)}`;
     default:
       return verdict.kind;
   }
 }
 
-function pairText(side: Side, family: Family): string {
-  return `${interfaceText(side)} . ${addressText(side, family)}`;
+function markedText(what: string, { value, mask }: Mark): string {
+  return `${what} & ${hex(~mask >>> 0)} | ${hex(value)}`;
+}
+
+function hex(number: number): string {
+  return `0x${number.toString(16).padStart(8, '0')}`;
+}
+
+function pairText(side: Side, family: Family, interfaceSide = side): string {
+  return `${interfaceText(interfaceSide)} . ${addressText(side, family)}`;
 }
 
 function interfaceText(side: Side): string {

@@ -8,7 +8,7 @@ import { addressFrom, addressValue, type Cidr, cidrBase, cidrSize, familyOf } fr
 import { portText } from '../model/port-range.ts';
 import { ICMP, ICMPV6, protocolName } from '../model/protocol.ts';
 import type { Side } from '../model/rule.ts';
-import type { Chain, ChainRule, Condition, Verdict } from './chain.ts';
+import type { Chain, ChainRule, Condition, Mark, Verdict } from './chain.ts';
 import { chainHashes, ruleComment } from './rule-hash.ts';
 
 export interface RenderedChain {
@@ -49,7 +49,8 @@ function renderCondition(condition: Condition, rule: ChainRule): string {
     case 'net':
       return renderNet(condition, rule);
     case 'set': {
-      const fields = condition.withInterface ? `${condition.side},${condition.side}` : condition.side;
+      const { side, interfaceSide = side } = condition;
+      const fields = condition.withInterface ? `${side},${interfaceSide}` : side;
       return `-m set ${not(condition)}--match-set ${condition.set} ${fields}`;
     }
     case 'ports':
@@ -61,6 +62,12 @@ function renderCondition(condition: Condition, rule: ChainRule): string {
     }
     case 'connection':
       return `-m conntrack --ctstate ${condition.states.join(',')}`;
+    case 'connection-mark':
+      return `-m connmark --mark ${markText(condition.mark)}`;
+    case 'source-mac':
+      return `-m mac --mac-source ${condition.mac}`;
+    case 'to-this-host':
+      return '-m addrtype --dst-type LOCAL';
   }
 }
 
@@ -103,9 +110,21 @@ function renderVerdict(verdict: Verdict): string {
       return `-g ${verdict.chain}`;
     case 'masquerade':
       return '-j MASQUERADE';
+    case 'dnat': {
+      const { address, port } = verdict;
+      return `-j DNAT --to-destination ${familyOf(address) === 4 ? address : `[${address}]`}:${port}`;
+    }
+    case 'mark-connection':
+      return `-j CONNMARK --set-xmark ${markText(verdict.mark)}`;
+    case 'mark-packet':
+      return `-j MARK --set-xmark ${markText(verdict.mark)}`;
     case 'log':
       return `-m limit --limit 10/second --limit-burst 20 -j LOG --log-prefix "${logPrefix(verdict.prefix)}"`;
   }
+}
+
+function markText({ value, mask }: Mark): string {
+  return `0x${value.toString(16)}/0x${mask.toString(16)}`;
 }
 
 /** At most 29 characters; the space at the end stays. */

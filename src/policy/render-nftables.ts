@@ -8,10 +8,25 @@
  * and address, a second one the chain for the number. The number goes from one map to the other through the packet's mark, which
  * the same rule puts back: registers alone would do for the kernel, but nft 1.0.6 aborts when it is to list such a rule.
  */
-import type { NftExpression, NftHook, NftRule, NftVerdict } from '../linux/nftables-port.ts';
-import { addressBits, addressBytes, addressFrom, cidrBase, type Family, prefixLength } from '../model/ip.ts';
+import type {
+  NftConnectionState,
+  NftExpression,
+  NftHook,
+  NftRule,
+  NftVerdict,
+} from '../linux/nftables-port.ts';
+import {
+  addressBits,
+  addressBytes,
+  addressFrom,
+  cidrBase,
+  type Family,
+  familyOf,
+  prefixLength,
+} from '../model/ip.ts';
+import { macBytes } from '../model/mac.ts';
 import type { Side } from '../model/rule.ts';
-import type { Chain, ChainRule, Condition, Verdict } from './chain.ts';
+import type { Chain, ChainRule, Condition, Mark, Verdict } from './chain.ts';
 import { jumps } from './compile.ts';
 import { mergePorts } from './merge-ports.ts';
 import { isListSet } from './names.ts';
@@ -47,9 +62,19 @@ const ENCODING = 1;
 /** What nft takes: 127 characters. */
 const MAX_COMMENT = 127;
 const MAX_LOG_PREFIX = 127;
-const HOOKS = { FORWARD: 'forward', INPUT: 'input', OUTPUT: 'output', POSTROUTING: 'postrouting' } as const;
-/** Those that nft calls filter and srcnat. */
-const PRIORITIES = { filter: 0, nat: 100 } as const;
+const HOOKS = {
+  FORWARD: 'forward',
+  INPUT: 'input',
+  OUTPUT: 'output',
+  PREROUTING: 'prerouting',
+  POSTROUTING: 'postrouting',
+} as const;
+/** Those that nft calls filter, srcnat and dstnat. */
+const FILTER = 0;
+const SOURCE_NAT = 100;
+const DESTINATION_NAT = -100;
+/** RTN_LOCAL, as the kernel holds it. */
+const LOCAL_ADDRESS = Uint8Array.from([2, 0, 0, 0]);
 const SAVED_MARK = 3;
 
 /** What many rules load is one object each: it is encoded once. */
@@ -71,7 +96,11 @@ const LOAD_PORT: Readonly<Record<Side, NftExpression>> = {
 
 /** Those of the agent's namespace. */
 export const hostJumps: readonly NftJump[] = jumps.map(({ table, builtin, chain, rule }) => ({
-  hook: { type: table, hook: HOOKS[builtin], priority: PRIORITIES[table] },
+  hook: {
+    type: table,
+    hook: HOOKS[builtin],
+    priority: table === 'filter' ? FILTER : builtin === 'POSTROUTING' ? SOURCE_NAT : DESTINATION_NAT,
+  },
   chain,
   rule,
 }));
@@ -95,7 +124,7 @@ export function renderNftChain(family: Family, chain: Chain): RenderedNftChain {
   return { ...withHashes(chain.name, null, bodies), dispatch };
 }
 
-/** A chain for each hook, named like it. @param chainOf a chain of ours, if it is told */
+/** A chain for each hook and type, named like the hook. @param chainOf a chain of ours, if it is told */
 export function renderBaseChains(
   family: Family,
   chainOf: (chain: string) => Chain | undefined,
@@ -105,13 +134,18 @@ export function renderBaseChains(
   for (const jump of toChains) {
     const chain = chainOf(jump.chain);
     if (chain === undefined) continue;
-    const name = jump.hook.hook;
+    const name = baseChainName(jump.hook);
     places.set(name, [...(places.get(name) ?? []), [jump, chain]]);
   }
   return Array.from(places, ([name, entries]) => {
     const bodies = entries.flatMap(([jump, chain]) => renderEntry(jump, chain, family));
     return withHashes(name, entries[0]![0].hook, bodies);
   });
+}
+
+/** At the hook output there may be one of each type. */
+function baseChainName({ hook, type }: NftHook): string {
+  return type === 'filter' || hook !== 'output' ? hook : `${hook}-${type}`;
 }
 
 /** A chain of rules that are expressions already. */
@@ -177,7 +211,7 @@ function renderRule(written: ChainRule, family: Family, isCounted = countsPacket
 
 /** Not where every packet of every connection comes along, foreign ones included. */
 function countsPackets({ conditions, verdict, origin }: ChainRule): boolean {
-  if (verdict.kind === 'jump' || verdict.kind === 'log') return false;
+  if (verdict.kind === 'jump' || verdict.kind === 'log' || verdict.kind === 'mark-packet') return false;
   if (verdict.kind === 'return') return origin !== undefined;
   return !acceptsKnown({ conditions, verdict });
 }
@@ -224,9 +258,10 @@ function renderCondition(
     case 'net':
       return renderNet(condition, family);
     case 'set': {
-      const { side, withInterface } = condition;
-      const isLoaded = before?.kind === 'interface' && before.side === side;
-      const pair = isLoaded ? [loadAddress(side, family, 2)] : loadPair(side, family);
+      const { side, withInterface, interfaceSide = side } = condition;
+      const isLoaded = before?.kind === 'interface' && before.side === interfaceSide;
+      const address = loadAddress(side, family, 2);
+      const pair = isLoaded ? [address] : [loadInterface(interfaceSide), address];
       const load = withInterface ? pair : [loadAddress(side, family, 1)];
       return [...load, { kind: 'in-set', from: 1, negated: condition.negated, set: condition.set }];
     }
@@ -242,9 +277,24 @@ function renderCondition(
       return [loadsOf('transport', 0, value.length)[0]!, compare(condition, Buffer.from(value))];
     }
     case 'connection': {
-      const names = { RELATED: 'related', ESTABLISHED: 'established', INVALID: 'invalid' } as const;
-      return [{ kind: 'ct-state', states: condition.states.map((state) => names[state]) }];
+      const states = condition.states.map((state) => state.toLowerCase() as NftConnectionState);
+      return [{ kind: 'ct-state', states }];
     }
+    case 'connection-mark': {
+      const { value, mask } = condition.mark;
+      return [
+        { kind: 'connection-mark', to: 1 },
+        { kind: 'mask', register: 1, mask: markBytes(mask) },
+        compare({ negated: false }, markBytes(value)),
+      ];
+    }
+    case 'source-mac':
+      return [
+        { kind: 'payload', base: 'link', offsetBytes: 6, lengthBytes: 6, to: 1 },
+        compare({ negated: false }, macBytes(condition.mac)),
+      ];
+    case 'to-this-host':
+      return [{ kind: 'destination-type', to: 1 }, compare({ negated: false }, LOCAL_ADDRESS)];
   }
 }
 
@@ -269,9 +319,36 @@ function renderVerdict(verdict: Verdict): NftExpression[] {
       ];
     case 'masquerade':
       return [{ kind: 'masquerade' }];
+    case 'dnat': {
+      const { address, port } = verdict;
+      return [
+        { kind: 'immediate', to: 1, value: addressBytes(address) },
+        { kind: 'immediate', to: 2, value: Uint8Array.from([port >> 8, port & 0xff]) },
+        { kind: 'dnat', family: familyOf(address), address: 1, port: 2 },
+      ];
+    }
+    case 'mark-connection':
+      return [
+        { kind: 'connection-mark', to: 1 },
+        marked(verdict.mark),
+        { kind: 'connection-mark-set', from: 1 },
+      ];
+    case 'mark-packet':
+      return [{ kind: 'meta', key: 'mark', to: 1 }, marked(verdict.mark), { kind: 'mark-set', from: 1 }];
     default:
       return [{ kind: 'verdict', verdict: verdict satisfies NftVerdict }];
   }
+}
+
+function marked({ value, mask }: Mark): NftExpression {
+  return { kind: 'mask', register: 1, mask: markBytes(~mask >>> 0), flip: markBytes(value) };
+}
+
+/** In the host's order, as marks are. */
+function markBytes(number: number): Uint8Array {
+  const bytes = Buffer.alloc(4);
+  bytes.writeUInt32LE(number);
+  return bytes;
 }
 
 function loadPair(side: Side, family: Family): NftExpression[] {

@@ -8,6 +8,7 @@
  */
 import type { RoutingRequest } from '../linux/ports.ts';
 import { announcedProtocol, routeProtocol } from '../linux/route-protocols.ts';
+import { ownTable } from '../model/attachment.ts';
 import { type Address, type Cidr, type Family, familyOf, hostCidr } from '../model/ip.ts';
 import type { Mac } from '../model/mac.ts';
 
@@ -112,8 +113,7 @@ export function planContainer(spec: VethSpec): RoutingRequest[] {
  * the host drops it anywhere else.
  */
 export function planBeside(spec: VethSpec): RoutingRequest[] {
-  // Of its own, and the same when the interface is made anew.
-  const table = Number.parseInt(spec.hostInterface.slice(-7), 16);
+  const table = ownTable(spec.hostInterface);
   const families = [...new Set(spec.addresses.map(familyOf))];
   return [
     ...families

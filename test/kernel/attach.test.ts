@@ -14,6 +14,11 @@ const wire: Conflist = {
   name: 'wire',
   plugins: [{ type: 'netctl', mode: 'macvlan', parent: 'eth0', profiles: ['web'] }],
 };
+const led: Conflist = {
+  cniVersion: '1.1.0',
+  name: 'led',
+  plugins: [{ type: 'netctl', mode: 'macvlan', parent: 'eth0', profiles: ['web'], hostAccess: 'veth' }],
+};
 const chained: Conflist = {
   cniVersion: '1.1.0',
   name: 'chained',
@@ -27,7 +32,7 @@ describe('attach by hand', () => {
   let sleeper: ChildProcess;
 
   before(async () => {
-    for (const network of [edge, wire, chained])
+    for (const network of [edge, wire, led, chained])
       writeFileSync(join(directory, `10-${network.name}.conflist`), JSON.stringify(network));
     writeFileSync(join(directory, '00-broken.conflist'), '{');
     host = await Host.create({ name: `at${process.pid}`, address: '192.0.2.1' });
@@ -47,6 +52,18 @@ describe('attach by hand', () => {
     await container?.close();
     await host?.close();
     rmSync(directory, { recursive: true });
+  });
+
+  test('with ports of the host, where the network leads to it by the host', async () => {
+    const publish = (network: string) =>
+      host.netctl(['attach', container.netns, network, 'net9', '--publish', '192.0.2.1:8081:80/udp']);
+    const refused = await publish('wire');
+    assert.equal(refused.code, 1);
+    assert.match(refused.stderr, /set hostAccess to veth/);
+    assert.equal((await publish('led')).code, 0);
+    assert.match(await host.mustNetctl(['ipam', 'port', 'show']), /8081 +udp +192\.0\.2\.1 +container runs-/);
+    await host.mustNetctl(['detach', container.netns, 'net9']);
+    assert.doesNotMatch(await host.mustNetctl(['ipam', 'port', 'show']), /8081/);
   });
 
   test('a macvlan beside the routed eth0, by process id; the default route stays; detach leaves eth0 alone', async () => {

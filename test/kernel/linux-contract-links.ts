@@ -69,12 +69,39 @@ export function linkContract({ linux, host, netns, number }: Surroundings): void
       parentIndex,
       masterIndex: null,
       macvlanMode: 'bridge',
+      alias: null,
     };
     assert.deepEqual(container.link({ name: 'eth0' }), made);
     container.batch([{ kind: 'link-set', index: 900, up: true }]);
     assert.equal(container.link({ name: 'eth0' })?.up, true);
     container.batch([{ kind: 'link-delete', index: 900 }]);
     assert.equal(container.link({ name: 'eth0' }), null);
+    container.close();
+  });
+
+  test('a macvlan without another namespace is born in this one', () => {
+    const parentIndex = addParent();
+    const { netnsFd: _, ...own } = macvlan(parentIndex).link;
+    host().batch([{ ...macvlan(parentIndex), link: { ...own, name: 'ncts0' } }]);
+    const made = host().link({ name: 'ncts0' });
+    assert.deepEqual([made?.type, made?.parentIndex, made?.macvlanMode], ['macvlan', parentIndex, 'bridge']);
+    host().batch([{ kind: 'link-delete', index: made!.index }]);
+  });
+
+  test('rules by mark: added once, read, deleted, in both families', async () => {
+    const container = linux().openRouting(netns());
+    const rule = { mark: 0x12340000, mask: 0xffff0000, table: 0x1231234 };
+    for (const family of [4, 6] as const) {
+      container.batch([{ kind: 'mark-rule-add', family, ...rule }]);
+      refused('EEXIST', () => container.batch([{ kind: 'mark-rule-add', family, ...rule }]));
+    }
+    assert.deepEqual(await container.markRules(), [
+      { family: 4, ...rule },
+      { family: 6, ...rule },
+    ]);
+    container.batch([{ kind: 'mark-rule-delete', family: 4, ...rule }]);
+    assert.deepEqual(await container.markRules(), [{ family: 6, ...rule }]);
+    refused('ENOENT', () => container.batch([{ kind: 'mark-rule-delete', family: 4, ...rule }]));
     container.close();
   });
 

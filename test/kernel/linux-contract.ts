@@ -104,6 +104,7 @@ export function linuxContract(name: string, createAdapter: () => Promise<Adapter
         parentIndex: null,
         masterIndex: null,
         macvlanMode: null,
+        alias: null,
       });
       const containerEnd = container.link({ index: spec.containerIndex });
       assert.equal(containerEnd?.name, 'eth0');

@@ -44,6 +44,16 @@ export function addIfb(netns: FakeNetns, spec: Omit<LinkSpec, 'mac'>): void {
   place('ifb', { ...spec, mac: '02:00:00:00:00:00' as LinkSpec['mac'] }, netns);
 }
 
+/** @throws Refusal as the kernel does */
+export function addVlan(parent: FakeLink, spec: Omit<LinkSpec, 'mac'>, alias: string): void {
+  const { netns } = parent;
+  if (netns.linkNamed(spec.name) !== null || netns.links.has(spec.index)) throw new Refusal('EEXIST');
+  checkMtu(spec.mtuBytes);
+  const vlan = place('vlan', { ...spec, mac: parent.spec.mac }, netns, parent);
+  vlan.alias = alias;
+  parent.children.push(vlan);
+}
+
 /** A plain device, as a test finds one on a host: another link's parent. */
 export function addDevice(netns: FakeNetns, spec: LinkSpec): void {
   place(null, spec, netns);
@@ -82,7 +92,7 @@ export function qdiscsOf({ spec, up, bucket, redirectedTo }: FakeLink): QdiscInf
   return qdiscs;
 }
 
-export function linkInfo({ spec, type, mtuBytes, up, peer, parent, mode }: FakeLink): LinkInfo {
+export function linkInfo({ spec, type, mtuBytes, up, peer, parent, mode, alias }: FakeLink): LinkInfo {
   return {
     index: spec.index,
     name: spec.name,
@@ -95,6 +105,7 @@ export function linkInfo({ spec, type, mtuBytes, up, peer, parent, mode }: FakeL
     parentIndex: parent?.spec.index ?? null,
     masterIndex: null,
     macvlanMode: mode,
+    alias,
   };
 }
 
@@ -117,6 +128,7 @@ function place(
     peer: null,
     bucket: null,
     redirectedTo: null,
+    alias: null,
     children: [],
   };
   netns.links.set(spec.index, link);

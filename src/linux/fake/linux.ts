@@ -7,7 +7,7 @@
 import { NetctlError } from '../../lib/errors.ts';
 import { type Address, families, familyOf } from '../../model/ip.ts';
 import { describeRouting } from '../describe.ts';
-import { checkIfb, checkIndex, checkMacvlan, checkVeth } from '../netlink/link.ts';
+import { checkIfb, checkIndex, checkMacvlan, checkVeth, checkVlan } from '../netlink/link.ts';
 import { checkRoute } from '../netlink/route.ts';
 import { checkBucket } from '../netlink/traffic-control.ts';
 import type { OpenNftables, TraceStep } from '../nftables-port.ts';
@@ -30,6 +30,7 @@ import {
   addIfb,
   addMacvlan,
   addVeth,
+  addVlan,
   endRedirect,
   endShape,
   linkInfo,
@@ -180,7 +181,8 @@ export class FakeLinux implements Linux {
       },
       links: async () => [...here.links.values()].map(linkInfo),
       addresses: async (index) => here.addresses(index),
-      routes: async ({ protocol, everyTable } = {}) => here.routes(protocol, everyTable),
+      routes: async ({ protocol, everyTable, table } = {}) => here.routes(protocol, everyTable, table),
+      markRules: async () => [...here.markRules],
       neighbours: async (index) => here.neighbours(index),
       qdiscs: async (index) =>
         [...here.links.values()].flatMap((link) =>
@@ -262,11 +264,15 @@ export class FakeLinux implements Linux {
         break;
       }
       case 'macvlan-add': {
-        const container = this.#netnsByFd.get(request.link.netnsFd);
+        const { netnsFd } = request.link;
+        const container = netnsFd === undefined ? here : this.#netnsByFd.get(netnsFd);
         if (container === undefined) throw new Refusal('EBADF');
         addMacvlan(here.link(request.parentIndex), request.mode, request.link, container);
         break;
       }
+      case 'vlan-add':
+        addVlan(here.link(request.parentIndex), request.link, request.alias);
+        break;
       case 'ifb-add':
         addIfb(here, request.link);
         break;
@@ -305,6 +311,10 @@ export class FakeLinux implements Linux {
         break;
       case 'source-rule-add':
         here.addSourceRule(request.source, request.table);
+        break;
+      case 'mark-rule-add':
+      case 'mark-rule-delete':
+        here.changeMarkRule(request, request.kind === 'mark-rule-add');
         break;
       case 'route-add':
       case 'route-replace':
@@ -347,6 +357,7 @@ const noTraffic = { inPackets: 0, inBytes: 0, outPackets: 0, outBytes: 0, inDrop
 function check(request: RoutingRequest): void {
   if (request.kind === 'veth-add') checkVeth(request);
   else if (request.kind === 'macvlan-add') checkMacvlan(request);
+  else if (request.kind === 'vlan-add') checkVlan(request);
   else if (request.kind === 'ifb-add') checkIfb(request);
   else if (request.kind === 'shape') checkBucket(request.bucket);
   else if ('route' in request) checkRoute(request.route);

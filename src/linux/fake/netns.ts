@@ -16,13 +16,13 @@ import {
 import type { Mac } from '../../model/mac.ts';
 import type { MacvlanMode } from '../../model/macvlan.ts';
 import type { TokenBucket } from '../link-kinds.ts';
-import type { AddressInfo, LinkSpec, NeighbourInfo, RouteInfo, RouteSpec } from '../ports.ts';
+import type { AddressInfo, LinkSpec, MarkRule, NeighbourInfo, RouteInfo, RouteSpec } from '../ports.ts';
 import { FakeNftables } from './nftables.ts';
 import { type Failures, Refusal } from './refusal.ts';
 
 export interface FakeLink {
   readonly spec: LinkSpec;
-  readonly type: 'veth' | 'macvlan' | 'ifb' | null;
+  readonly type: 'veth' | 'macvlan' | 'vlan' | 'ifb' | null;
   readonly netns: FakeNetns;
   readonly parent: FakeLink | null;
   readonly mode: MacvlanMode | null;
@@ -32,7 +32,8 @@ export interface FakeLink {
   peer: FakeLink | null;
   bucket: TokenBucket | null;
   redirectedTo: number | null;
-  /** Macvlans made on it, also those that are gone by now. */
+  alias: string | null;
+  /** Macvlans and VLANs made on it, also those that are gone by now. */
   readonly children: FakeLink[];
 }
 
@@ -49,6 +50,7 @@ export class FakeNetns {
   #addresses: AddressInfo[] = [];
   #routes: RouteSpec[] = [];
   readonly #sourceRules = new Set<string>();
+  #markRules: MarkRule[] = [];
   #neighbours: NeighbourInfo[] = [];
 
   constructor(path: string | null, inode: number, failures: Failures) {
@@ -128,6 +130,19 @@ export class FakeNetns {
     this.#sourceRules.add(rule);
   }
 
+  changeMarkRule({ family, mark, mask, table }: MarkRule, isAdded: boolean): void {
+    const others = this.#markRules.filter(
+      (each) => each.family !== family || each.mark !== mark || each.mask !== mask || each.table !== table,
+    );
+    const isThere = others.length < this.#markRules.length;
+    if (isThere === isAdded) throw new Refusal(isAdded ? 'EEXIST' : 'ENOENT');
+    this.#markRules = isAdded ? [...others, { family, mark, mask, table }] : others;
+  }
+
+  get markRules(): readonly MarkRule[] {
+    return this.#markRules;
+  }
+
   deleteRoute(route: RouteSpec): void {
     const at = this.#routes.findIndex(
       (known) =>
@@ -165,9 +180,9 @@ export class FakeNetns {
   }
 
   /** The main table: what was asked for, and what the kernel makes by itself for prefixes on links. */
-  routes(protocol?: number, everyTable = false): RouteInfo[] {
+  routes(protocol?: number, everyTable = false, table?: number): RouteInfo[] {
     const made = this.#routes.flatMap((route): RouteInfo[] => {
-      if (route.type === 'local' || (route.table !== undefined && !everyTable)) return [];
+      if (route.type === 'local' || (route.table !== table && !everyTable)) return [];
       return [
         {
           destination: route.destination,
@@ -178,7 +193,7 @@ export class FakeNetns {
         },
       ];
     });
-    return [...made, ...this.#connected()].filter(
+    return [...made, ...(table === undefined ? this.#connected() : [])].filter(
       (route) => protocol === undefined || route.protocol === protocol,
     );
   }
@@ -265,7 +280,7 @@ export function childrenOf(parent: FakeLink): FakeLink[] {
 /** @throws Refusal when a sibling or the parent has the MAC already and is up */
 function checkUp(link: FakeLink): void {
   const { parent } = link;
-  if (parent === null || link.mode === 'passthru') return;
+  if (parent === null || link.type === 'vlan' || link.mode === 'passthru') return;
   const taken = childrenOf(parent).some(
     (sibling) => sibling !== link && sibling.up && sibling.spec.mac === link.spec.mac,
   );

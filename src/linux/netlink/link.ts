@@ -1,5 +1,5 @@
 /**
- * rtnetlink links: veth pairs, macvlans, ifbs, changes, deletion, and what the kernel tells of a link (linux/if_link.h).
+ * rtnetlink links: veth pairs, macvlans, VLANs, ifbs, changes, deletion, and what the kernel tells of a link (linux/if_link.h).
  *
  * In: the values of ports.ts. Out: messages in a batch; LinkInfo. Never: an end of a veth that is up at creation (the kernel
  * answers ENOTCONN and takes 14–35 ms to roll back), a name that the kernel only refuses late.
@@ -35,6 +35,8 @@ const IFLA_INFO_KIND = 1;
 const IFLA_INFO_DATA = 2;
 const VETH_INFO_PEER = 1;
 const IFLA_MACVLAN_MODE = 1;
+const IFLA_VLAN_ID = 1;
+const IFLA_IFALIAS = 20;
 const MACVLAN_MODES = { private: 1, vepa: 2, bridge: 4, passthru: 8 } as const;
 const IFLA_INET6_ADDR_GEN_MODE = 8;
 const ADDRESS_GENERATION = { eui64: 0, none: 1 };
@@ -48,6 +50,7 @@ const MAX_INDEX = 2 ** 31 - 1;
 type VethAdd = Extract<RoutingRequest, { kind: 'veth-add' }>;
 type MacvlanAdd = Extract<RoutingRequest, { kind: 'macvlan-add' }>;
 type IfbAdd = Extract<RoutingRequest, { kind: 'ifb-add' }>;
+type VlanAdd = Extract<RoutingRequest, { kind: 'vlan-add' }>;
 type LinkSet = Extract<RoutingRequest, { kind: 'link-set' }>;
 
 /** Everything that the kernel would refuse late, or that would go wrong silently. @throws INVALID */
@@ -72,6 +75,14 @@ export function checkMacvlan({ parentIndex, link }: MacvlanAdd): void {
 export function checkIfb({ link }: IfbAdd): void {
   parseInterfaceName(link.name, 'link.name');
   checkIndex(link.index, 'link.index');
+}
+
+/** @throws INVALID */
+export function checkVlan({ link, parentIndex, id }: VlanAdd): void {
+  parseInterfaceName(link.name, 'link.name');
+  checkIndex(link.index, 'link.index');
+  checkIndex(parentIndex, 'parentIndex');
+  if (!Number.isInteger(id) || id < 1 || id > 4094) throw invalid('id', id, 'a VLAN id from 1 to 4094');
 }
 
 export function checkIndex(index: number, field: string): void {
@@ -105,12 +116,30 @@ export function writeMacvlanAdd(batch: MessageBatch, request: MacvlanAdd): void 
     writeHeader(writer, link.index);
     writeSpec(writer, link);
     writer.attributeU32(IFLA_LINK, parentIndex);
-    writer.attributeU32(IFLA_NET_NS_FD, link.netnsFd);
+    if (link.netnsFd !== undefined) writer.attributeU32(IFLA_NET_NS_FD, link.netnsFd);
     writer.nested(IFLA_LINKINFO | NLA_F_NESTED, () => {
       writer.attributeText(IFLA_INFO_KIND, 'macvlan');
       writer.nested(IFLA_INFO_DATA | NLA_F_NESTED, () => {
         writer.attributeU32(IFLA_MACVLAN_MODE, MACVLAN_MODES[mode]);
       });
+    });
+  });
+}
+
+export function writeVlanAdd(batch: MessageBatch, request: VlanAdd): void {
+  checkVlan(request);
+  const { link, parentIndex, id, alias } = request;
+  batch.add(RTM_NEWLINK, NLM_F_CREATE | NLM_F_EXCL, (writer) => {
+    writeHeader(writer, link.index);
+    writer.attributeText(IFLA_IFNAME, link.name);
+    writer.attributeU32(IFLA_MTU, link.mtuBytes);
+    writer.attributeU32(IFLA_LINK, parentIndex);
+    writer.attributeText(IFLA_IFALIAS, alias);
+    writer.nested(IFLA_LINKINFO | NLA_F_NESTED, () => {
+      writer.attributeText(IFLA_INFO_KIND, 'vlan');
+      writer.nested(IFLA_INFO_DATA | NLA_F_NESTED, () =>
+        writer.attribute(IFLA_VLAN_ID, Uint8Array.from([id & 0xff, id >> 8])),
+      );
     });
   });
 }
@@ -222,6 +251,7 @@ export function readLink(message: Message): LinkInfo | null {
     peerIndex: type === 'veth' ? below : null,
     parentIndex: type === 'veth' ? null : below,
     masterIndex: readU32(attributes.get(IFLA_MASTER)),
+    alias: readText(attributes.get(IFLA_IFALIAS)),
     macvlanMode: type === 'macvlan' ? readMode(linkInfo.get(IFLA_INFO_DATA)) : null,
   };
 }

@@ -5,6 +5,7 @@
  * `nft list` shows what was meant. Never: a choice of what a rule does.
  */
 import type { NftExpression, NftVerdict } from '../nftables-port.ts';
+import { AF } from './address.ts';
 import { type ByteWriter, NLA_F_NESTED } from './attribute.ts';
 
 /** What the rule looks up in a set of its own: the set is made in the message before. */
@@ -21,7 +22,11 @@ const VERDICT_REGISTER = 0;
 const META_KEYS = { protocol: 1, iifname: 6, oifname: 7, l4proto: 16, mark: 3, trace: 12 } as const;
 const PAYLOAD_BASES = { link: 0, network: 1, transport: 2 } as const;
 const CT_KEY_STATE = 0;
-const CT_STATES = { invalid: 1, established: 2, related: 4 } as const;
+const CT_KEY_MARK = 3;
+const CT_STATES = { invalid: 1, established: 2, related: 4, new: 8 } as const;
+const FIB_RESULT_TYPE = 3;
+const FIB_OF_DESTINATION = 2;
+const NAT_DESTINATION = 1;
 const COMPARE = { equal: 0, notEqual: 1, atMost: 3, atLeast: 5 } as const;
 const LOOKUP_INVERTED = 1;
 const VERDICT_CODES = { drop: 0, accept: 1, jump: -3, goto: -4, return: -5 } as const;
@@ -45,6 +50,17 @@ export function writeExpression(writer: ByteWriter, expression: NftExpression, s
     case 'mark-set':
       write(writer, 'meta', () => numbers(writer, [2, META_KEYS.mark], [3, expression.from]));
       break;
+    case 'connection-mark':
+      write(writer, 'ct', () => numbers(writer, [1, expression.to], [2, CT_KEY_MARK]));
+      break;
+    case 'connection-mark-set':
+      write(writer, 'ct', () => numbers(writer, [2, CT_KEY_MARK], [4, expression.from]));
+      break;
+    case 'destination-type':
+      write(writer, 'fib', () =>
+        numbers(writer, [1, expression.to], [2, FIB_RESULT_TYPE], [3, FIB_OF_DESTINATION]),
+      );
+      break;
     case 'payload': {
       const { base, offsetBytes, lengthBytes, to } = expression;
       write(writer, 'payload', () =>
@@ -61,7 +77,7 @@ export function writeExpression(writer: ByteWriter, expression: NftExpression, s
       break;
     }
     case 'mask':
-      mask(writer, expression.register, expression.mask);
+      mask(writer, expression.register, expression.mask, expression.flip);
       break;
     case 'compare':
       compare(writer, expression.from, comparison(expression), expression.value);
@@ -96,6 +112,23 @@ export function writeExpression(writer: ByteWriter, expression: NftExpression, s
       break;
     case 'masquerade':
       write(writer, 'masq', () => {});
+      break;
+    case 'dnat':
+      write(writer, 'nat', () =>
+        numbers(
+          writer,
+          [1, NAT_DESTINATION],
+          [2, AF[expression.family]],
+          [3, expression.address],
+          [5, expression.port],
+        ),
+      );
+      break;
+    case 'immediate':
+      write(writer, 'immediate', () => {
+        numbers(writer, [1, expression.to]);
+        data(writer, 2, expression.value);
+      });
       break;
     case 'trace':
       write(writer, 'immediate', () => {
@@ -167,11 +200,16 @@ function lookup(
   });
 }
 
-function mask(writer: ByteWriter, register: number, bits: Uint8Array): void {
+function mask(
+  writer: ByteWriter,
+  register: number,
+  bits: Uint8Array,
+  flip: Uint8Array = new Uint8Array(bits.length),
+): void {
   write(writer, 'bitwise', () => {
     numbers(writer, [1, register], [2, register], [3, bits.length]);
     data(writer, 4, bits);
-    data(writer, 5, new Uint8Array(bits.length));
+    data(writer, 5, flip);
   });
 }
 

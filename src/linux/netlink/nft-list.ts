@@ -132,7 +132,7 @@ function isDrop({ kind, data }: { kind: string | null; data: Buffer | undefined 
 function hookOf(place: Attributes, chain: Attributes): NftHook | undefined {
   const [hook] = Object.entries(HOOKS).find(([, number]) => number === numberIn(place.get(1))) ?? [];
   const type = readText(chain.get(7));
-  if (hook === undefined || (type !== 'filter' && type !== 'nat')) return undefined;
+  if (hook === undefined || (type !== 'filter' && type !== 'nat' && type !== 'route')) return undefined;
   if (numberIn(chain.get(5)) !== POLICY_ACCEPT) return undefined;
   return { type, hook: hook as keyof typeof HOOKS, priority: numberIn(place.get(2)) | 0 };
 }

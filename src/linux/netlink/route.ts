@@ -110,26 +110,30 @@ export function checkRoute(route: RouteSpec): void {
   }
 }
 
+/** Of one table, or of all but the local one. */
+export type RouteTables = number | 'all';
+export const mainTable = RT_TABLE_MAIN;
+
 /** @param protocol only those of one protocol (the kernel filters; 0 for all) */
-export function routeDump(family: Family, protocol: number, everyTable: boolean): Buffer {
+export function routeDump(family: Family, protocol: number, tables: RouteTables): Buffer {
   return dumpRequest(RTM_GETROUTE, (writer) => {
     writer.u8(AF[family]);
     writer.zeros(3);
-    writer.u8(everyTable ? RT_TABLE_UNSPECIFIED : RT_TABLE_MAIN);
+    writer.u8(tables === RT_TABLE_MAIN ? RT_TABLE_MAIN : RT_TABLE_UNSPECIFIED);
     writer.u8(protocol);
     writer.zeros(2);
     writer.u32(0);
-    if (!everyTable) writer.attributeU32(RTA_TABLE, RT_TABLE_MAIN);
+    if (tables !== 'all') writer.attributeU32(RTA_TABLE, tables);
   });
 }
 
 /** Reads RTM_NEWROUTE; null for the local and (unless asked for) other tables, other families and cached entries. */
-export function readRoute({ payload }: Message, everyTable = false): RouteInfo | null {
+export function readRoute({ payload }: Message, tables: RouteTables = RT_TABLE_MAIN): RouteInfo | null {
   const family = payload[0] === AF[4] ? 4 : payload[0] === AF[6] ? 6 : null;
   if (family === null || payload.length < 12) return null;
   const attributes = readAttributes(payload.subarray(12));
   const table = readU32(attributes.get(RTA_TABLE)) ?? payload.readUInt8(4);
-  if (everyTable ? table === RT_TABLE_LOCAL : table !== RT_TABLE_MAIN) return null;
+  if (tables === 'all' ? table === RT_TABLE_LOCAL : table !== tables) return null;
   if ((payload.readUInt32LE(8) & RTM_F_CLONED) !== 0) return null;
   const base = attributes.get(RTA_DST);
   const gateway = attributes.get(RTA_GATEWAY);

@@ -26,11 +26,12 @@ import {
   writeLinkSet,
   writeMacvlanAdd,
   writeVethAdd,
+  writeVlanAdd,
 } from '../netlink/link.ts';
 import type { Message, MessageBatch } from '../netlink/message.ts';
 import { neighbourDump, RTM_NEWNEIGH, readNeighbour, writeNeighbourReplace } from '../netlink/neighbour.ts';
-import { RTM_NEWROUTE, readRoute, routeDump, writeRoute } from '../netlink/route.ts';
-import { writeSourceRule } from '../netlink/rule.ts';
+import { mainTable, RTM_NEWROUTE, readRoute, routeDump, writeRoute } from '../netlink/route.ts';
+import { RTM_NEWRULE, readMarkRule, ruleDump, writeMarkRule, writeSourceRule } from '../netlink/rule.ts';
 import {
   qdiscDump,
   RTM_NEWQDISC,
@@ -87,19 +88,26 @@ export function openRouting(netns?: Netns): Routing {
     },
     links: () => list('list links', linkDump(), RTM_NEWLINK, readLink, null),
     addresses: (index = 0) => list('list addresses', addressDump(index), RTM_NEWADDR, readAddress, 'ENODEV'),
-    async routes({ protocol = 0, everyTable = false } = {}) {
+    async routes({ protocol = 0, everyTable = false, table = mainTable } = {}) {
+      const tables = everyTable ? 'all' : table;
       // A namespace without any route yet has no main table.
       const lists = families.map((family) =>
         list(
           'list routes',
-          routeDump(family, protocol, everyTable),
+          routeDump(family, protocol, tables),
           RTM_NEWROUTE,
-          (message) => readRoute(message, everyTable),
+          (message) => readRoute(message, tables),
           'ENOENT',
         ),
       );
       const routes = (await Promise.all(lists)).flat();
       return protocol === 0 ? routes : routes.filter((route) => route.protocol === protocol);
+    },
+    async markRules() {
+      const lists = families.map((family) =>
+        list('list policy rules', ruleDump(family), RTM_NEWRULE, readMarkRule, 'EAFNOSUPPORT'),
+      );
+      return (await Promise.all(lists)).flat();
     },
     async neighbours(index = 0) {
       const neighbours = await list(
@@ -130,6 +138,9 @@ function writeRequest(batch: MessageBatch, request: RoutingRequest): void {
       break;
     case 'macvlan-add':
       writeMacvlanAdd(batch, request);
+      break;
+    case 'vlan-add':
+      writeVlanAdd(batch, request);
       break;
     case 'ifb-add':
       writeIfbAdd(batch, request);
@@ -163,6 +174,12 @@ function writeRequest(batch: MessageBatch, request: RoutingRequest): void {
       break;
     case 'source-rule-add':
       writeSourceRule(batch, request);
+      break;
+    case 'mark-rule-add':
+      writeMarkRule(batch, request, 'add');
+      break;
+    case 'mark-rule-delete':
+      writeMarkRule(batch, request, 'delete');
       break;
     case 'route-add':
     case 'route-replace':

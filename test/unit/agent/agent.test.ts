@@ -310,6 +310,7 @@ describe('restart', () => {
       mode: 'bridge',
       hostAccess: 'none',
       duplicateDetection: 'off',
+      gatewayCheck: 'off',
       defaultRoute: true,
     } as const;
     const owner = { tenant: 'shop', app: 'db', instance: '0' };

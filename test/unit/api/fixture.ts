@@ -160,6 +160,7 @@ export function endpoint(overrides: Record<string, Json> = {}): Json {
     labels: {},
     extraSources: [],
     rateLimits: null,
+    portMappings: [],
     attachedBy: 'runtime',
     netns: { path: '/run/netns/a', device: 4, inode: 77 },
     bootId: 'b',

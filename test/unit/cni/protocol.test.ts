@@ -109,6 +109,7 @@ describe('calls', () => {
       macvlan: null,
       foreignLink: null,
       rateLimits: null,
+      portMappings: [],
       attachedBy: 'runtime',
       foreignIpam: null,
     });
@@ -119,6 +120,7 @@ describe('calls', () => {
       macvlanMode: 'vepa',
       hostAccess: 'veth',
       duplicateDetection: 'fast',
+      gatewayCheck: 'require',
       defaultRoute: false,
     };
     assert.deepEqual(attach({ mode: 'macvlan', parent: 'eth1', vlan: 7, ...words }).macvlan, {
@@ -127,6 +129,7 @@ describe('calls', () => {
       mode: 'vepa',
       hostAccess: 'veth',
       duplicateDetection: 'fast',
+      gatewayCheck: 'require',
       defaultRoute: false,
     });
     assert.deepEqual(attach({ MODE: 'macvlan', Parent: 'eth1' }).macvlan, {
@@ -135,6 +138,7 @@ describe('calls', () => {
       mode: 'bridge',
       hostAccess: 'none',
       duplicateDetection: 'off',
+      gatewayCheck: 'off',
       defaultRoute: true,
     });
   });
@@ -198,6 +202,18 @@ describe('calls', () => {
     assert.deepEqual([folded.addresses, folded.mtuBytes], [['10.0.0.9'], 1400]);
   });
 
+  test('published ports: their protocol in any case, none without a port of the host', () => {
+    const portMappings = [
+      { HostPort: 8080, ContainerPort: 80, Protocol: 'TCP', HostIP: '' },
+      { hostPort: 53, containerPort: 5353, protocol: 'udp', hostIP: '192.0.2.1' },
+      { hostPort: 0, containerPort: 81, protocol: 'tcp' },
+    ];
+    assert.deepEqual(attach({ runtimeConfig: { portMappings } }).portMappings, [
+      { protocol: 'tcp', hostPort: 8080, containerPort: 80, hostIP: null },
+      { protocol: 'udp', hostPort: 53, containerPort: 5353, hostIP: '192.0.2.1' },
+    ]);
+  });
+
   test('DEL needs nothing but names, and takes what was queued with its time', () => {
     const parsed = parseCall(
       decodeRequest(
@@ -240,11 +256,11 @@ describe('calls', () => {
       /macvlanMode: "hairpin" is not valid: expected bridge, private, vepa, passthru/,
     ],
     [
-      'a shim',
-      { mode: 'macvlan', parent: 'eth1', hostAccess: 'shim' },
+      'a shim for containers that reach nobody on their parent',
+      { mode: 'macvlan', parent: 'eth1', hostAccess: 'shim', macvlanMode: 'private' },
       {},
-      2,
-      /unsupported field hostAccess: "shim"/,
+      7,
+      /hostAccess: shim reaches nobody with macvlanMode private/,
     ],
     ['a DHCP client', { ipam: { type: 'dhcp' } }, {}, 2, /unsupported field ipam.type: "dhcp"/],
     ['a path as IPAM plugin', { ipam: { type: '../x' } }, {}, 7, /ipam.type: "..\/x" is not a name/],
@@ -256,11 +272,25 @@ describe('calls', () => {
       /eth0 has no end on the host/,
     ],
     [
-      'port mappings',
+      'a published port that leads nowhere',
       { runtimeConfig: { portMappings: [{ hostPort: 80 }] } },
       {},
-      2,
-      /runtimeConfig.portMappings/,
+      7,
+      /runtimeConfig.portMappings\[0\].containerPort: undefined is not valid: expected a port from 1 to 65535/,
+    ],
+    [
+      'a port published twice',
+      {
+        runtimeConfig: {
+          portMappings: [
+            { hostPort: 80, containerPort: 80 },
+            { hostPort: 80, containerPort: 81, hostIP: '192.0.2.1' },
+          ],
+        },
+      },
+      {},
+      7,
+      /port 192.0.2.1:80:81\/tcp of the host is named twice/,
     ],
     [
       'a rate below any packet',

@@ -60,7 +60,6 @@ describe('recorded calls', () => {
       ipRanges: [[{ subnet: '10.0.0.0/8' }]],
       deviceID: '0000:00:1f.6',
       infinibandGUID: 'c2:11:22:33:44:55:66:77',
-      portMappings: [{ HostPort: 1 }],
     }))
       assert.throws(
         () => add({ runtimeConfig: { [key]: value } }),

@@ -7,7 +7,7 @@ import assert from 'node:assert/strict';
 import { describe, test } from 'node:test';
 import { writeAddressAdd } from '../../../src/linux/netlink/address.ts';
 import { splitIpSetRequests, writeIpSet } from '../../../src/linux/netlink/ipset.ts';
-import { writeLinkSet } from '../../../src/linux/netlink/link.ts';
+import { writeLinkSet, writeVlanAdd } from '../../../src/linux/netlink/link.ts';
 import { MessageBatch } from '../../../src/linux/netlink/message.ts';
 import { writeNeighbourReplace } from '../../../src/linux/netlink/neighbour.ts';
 import { writeRoute } from '../../../src/linux/netlink/route.ts';
@@ -63,6 +63,22 @@ describe('byte for byte what the tools send', () => {
                 00 00 00 00 00 00 00 00  00 00 00 00 00 00 00 00  14 00 05 00 fe 80 00 00  00 00 00 00 00 00 00 00
                 00 00 00 01 08 00 04 00  e8 03 00 00`),
     );
+  });
+
+  test('ip link add link d0 name d0.100 mtu 1400 type vlan id 100: what makes it a VLAN', () => {
+    const link = { name: 'd0.100', index: 1001, mtuBytes: 1400 };
+    const bytes = hex(
+      (batch) => writeVlanAdd(batch, { kind: 'vlan-add', parentIndex: 3, id: 100, link, alias: 'x' }),
+      1,
+    );
+    for (const attribute of [
+      '08 00 04 00 78 05 00 00',
+      '08 00 05 00 03 00 00 00',
+      '0b 00 03 00 64 30 2e 31 30 30 00',
+      '0c 00 02 80 06 00 01 00 64 00 00 00',
+    ])
+      assert.ok(bytes.includes(recorded(attribute)), `${attribute} in ${bytes}`);
+    assert.ok(bytes.includes(Buffer.from('vlan').toString('hex')));
   });
 
   test('ip addr add fd00::2/128 dev va nodad', () => {

@@ -32,6 +32,7 @@ import { readLink, writeLinkDelete, writeLinkSet, writeVethAdd } from '../../../
 import { type Message, MessageBatch, readAnswer, readMessages } from '../../../src/linux/netlink/message.ts';
 import { readNeighbour, writeNeighbourReplace } from '../../../src/linux/netlink/neighbour.ts';
 import { readRoute, writeRoute } from '../../../src/linux/netlink/route.ts';
+import { readMarkRule, writeMarkRule } from '../../../src/linux/netlink/rule.ts';
 import {
   type Address,
   addressBits,
@@ -109,6 +110,16 @@ describe('what is written is read back', () => {
           assert.deepEqual(readRoute(message), expected);
         },
       ),
+    );
+  });
+
+  test('rules by mark', () => {
+    const u32 = fc.integer({ min: 1, max: 0xffffffff });
+    fc.assert(
+      fc.property(family, u32, u32, u32, (of, mark, mask, table) => {
+        const rule = { family: of, mark, mask, table };
+        assert.deepEqual(readMarkRule(written((batch) => writeMarkRule(batch, rule, 'add'))), rule);
+      }),
     );
   });
 
@@ -204,6 +215,7 @@ describe('what is written is read back', () => {
           readLink,
           readAddress,
           readRoute,
+          readMarkRule,
           readNeighbour,
           readSetPart,
           readConnection,
