@@ -23,13 +23,15 @@ const open: Readonly<Record<string, readonly number[]>> = {
   'db app': [],
 };
 
-for (const [what, words] of [
-  ['by way of the router on the wire', {}],
-  ['with a pair to the host', { hostAccess: 'veth' }],
+for (const [what, words, isHostOnWire] of [
+  ['by way of the router on the wire', {}, false],
+  ['with a pair to the host', { hostAccess: 'veth' }, false],
+  ['with a pair to the host, which has an address on the wire, too', { hostAccess: 'veth' }, true],
 ] as const)
   test(`web → app → db, macvlan and routed on two hosts, ${what}`, { timeout: 240_000 }, async (t) => {
     const wired = await WiredHosts.create('mm', 2);
     try {
+      if (isHostOnWire) await wired.putHostsOnWire();
       await wired.addExamples();
       const members: (WiredMember & { readonly role: string })[] = [];
       for (const [i, host] of wired.hosts.entries())

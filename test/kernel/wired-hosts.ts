@@ -102,6 +102,14 @@ export class WiredHosts {
     await this.everywhere('the pools', ['pool', 'show'], 'routed6');
   }
 
+  /** As where the parent is the host's own way into its network. */
+  async putHostsOnWire(): Promise<void> {
+    for (const [i, host] of this.hosts.entries()) {
+      await host.mustExec(['ip', 'address', 'add', `10.66.0.${201 + i}/24`, 'dev', 'eth1']);
+      await host.mustExec(['ip', 'address', 'add', `fd66::${201 + i}/64`, 'dev', 'eth1', 'nodad']);
+    }
+  }
+
   /** Waits until every host's `netctl WORDS` names it. */
   async everywhere(what: string, words: readonly string[], name: string): Promise<void> {
     for (const host of this.hosts)
