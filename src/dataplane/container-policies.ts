@@ -68,7 +68,7 @@ export class ContainerPolicies implements PolicyOutput, ToldPolicy {
     const key = `${family} ${name}`;
     if (chain === null) this.#chains.delete(key);
     else this.#chains.set(key, chain);
-    for (const policy of this.#policies.values()) if (policy.usesChain(family, name)) policy.refresh();
+    for (const policy of this.#policies.values()) if (policy.needsChain(family, name)) policy.refresh();
   }
 
   listOf(hostInterface: string, family: Family): string | null {

@@ -69,6 +69,8 @@ export class ContainerPolicy implements SetReader {
   readonly #frames: ReadonlyMap<Family, NftReconciler>;
   readonly #chains: ToldChains;
   readonly #sets = new Set<string>();
+  /** By family: the chains of lists that it needs, those not told yet, too. */
+  readonly #needed = new Map<Family, ReadonlySet<string>>();
   readonly #own = new Map<string, Set<IpSetMember>>();
   #endpoint: Endpoint;
   #isUp = false;
@@ -117,8 +119,8 @@ export class ContainerPolicy implements SetReader {
     for (const family of this.#parts.linux.families) this.#refresh(family);
   }
 
-  usesChain(family: Family, name: string): boolean {
-    return [...this.#chains.of(family)].some((chain) => chain.name === name);
+  needsChain(family: Family, name: string): boolean {
+    return this.#needed.get(family)?.has(name) ?? false;
   }
 
   member(set: string, member: IpSetMember, present: boolean): void {
@@ -180,7 +182,9 @@ export class ContainerPolicy implements SetReader {
     const around = compileContainer(family, list, ends, extra.length > 0);
     const isAround = (name: string): boolean => around.some((chain) => chain.name === name);
     const find = (name: string) => (isAround(name) ? undefined : told.chainOf(family, name));
-    const chains = [...around, ...(list === null ? [] : closure(entriesOf(list, ends), find))];
+    const behind = list === null ? new Map<string, undefined>() : closure(entriesOf(list, ends), find);
+    this.#needed.set(family, new Set(behind.keys()));
+    const chains = [...around, ...[...behind.values()].filter((chain) => chain !== undefined)];
     const own = this.#endpoint.addresses.filter((address) => familyOf(address) === family).map(hostCidr);
     const extraMembers = extra.map(({ member }) => member);
     this.#tellOwn(ownSet(family), family, [...own, ...extraMembers]);
@@ -256,17 +260,20 @@ function tableOf({ interface: name }: Endpoint): string {
   return `netctl-${nameFor(name)}`;
 }
 
-/** The chains by these names, and those that they lead to. */
-function closure(names: readonly string[], find: (name: string) => Chain | undefined): Chain[] {
-  const found = new Map<string, Chain>();
+/** The chains by these names, and those that they lead to; undefined for one that `find` does not know. */
+function closure(
+  names: readonly string[],
+  find: (name: string) => Chain | undefined,
+): Map<string, Chain | undefined> {
+  const found = new Map<string, Chain | undefined>();
   const visit = (name: string): void => {
-    const chain = found.has(name) ? undefined : find(name);
-    if (chain === undefined) return;
+    if (found.has(name)) return;
+    const chain = find(name);
     found.set(name, chain);
-    for (const { verdict } of chain.rules) if (verdict.kind === 'goto') visit(verdict.chain);
+    for (const { verdict } of chain?.rules ?? []) if (verdict.kind === 'goto') visit(verdict.chain);
   };
   for (const name of names) visit(name);
-  return [...found.values()];
+  return found;
 }
 
 /** Each ADD would else tell that policy is in the kernel. */
