@@ -12,7 +12,7 @@ import { isDeepStrictEqual } from 'node:util';
 import { NetctlError } from '../lib/errors.ts';
 import type { Logger } from '../lib/logger.ts';
 import type { IpSetMember, Linux, Netns } from '../linux/ports.ts';
-import { insideRules, insideSet } from '../macvlan/frame-rules.ts';
+import { insideRules, insideSetSpecs, insideSets } from '../macvlan/frame-rules.ts';
 import { type Address, type Family, familyOf, hostCidr } from '../model/ip.ts';
 import type { Endpoint } from '../model/records.ts';
 import { type Chain, setsOfChain } from '../policy/chain.ts';
@@ -32,6 +32,7 @@ import { insideName } from './host-pair.ts';
 import { macvlanOf } from './macvlan-wiring.ts';
 import { NetnsNftables } from './netns-nftables.ts';
 import { NftBackend } from './nft-backend.ts';
+import { NftMembers } from './nft-members.ts';
 import { NftReconciler } from './nft-reconciler.ts';
 import { PolicyDataplane, type PolicyStatus } from './policy-dataplane.ts';
 
@@ -66,7 +67,7 @@ export class ContainerPolicy implements SetReader {
   readonly #nftables: NetnsNftables;
   readonly #backend: NftBackend;
   readonly #dataplane: PolicyDataplane;
-  readonly #frames: ReadonlyMap<Family, NftReconciler>;
+  readonly #frames: ReadonlyMap<Family, FrameTable>;
   readonly #chains: ToldChains;
   readonly #sets = new Set<string>();
   /** By family: the chains of lists that it needs, those not told yet, too. */
@@ -82,15 +83,12 @@ export class ContainerPolicy implements SetReader {
     const table = tableOf(endpoint);
     this.#nftables = new NetnsNftables(linux, endpoint);
     this.#frames = new Map(
-      (hasEgress() ? linux.families : []).map((family) => [
-        family,
-        new NftReconciler({ family, table: `${table}-${family}`, layer: 'link' }),
-      ]),
+      (hasEgress() ? linux.families : []).map((family) => [family, frameTable(family, `${table}-${family}`)]),
     );
     this.#backend = new NftBackend(
       { families: linux.families, nftables: this.#nftables },
       { table, jumps: containerJumps(this.#ends), dispatches: false },
-      [...this.#frames.values()],
+      Array.from(this.#frames.values(), ({ kernel }) => kernel),
     );
     this.#chains = new ToldChains(this.#backend);
     this.#dataplane = new PolicyDataplane({ backend: this.#backend, other: null }, about(endpoint, logger));
@@ -223,12 +221,20 @@ export class ContainerPolicy implements SetReader {
   }
 
   #tellFrames(): void {
-    const { interface: device, mac, addresses } = this.#endpoint;
+    const { interface: device, mac, addresses, extraSources } = this.#endpoint;
     const isPassthru = macvlanOf(this.#endpoint).mode === 'passthru';
-    for (const [family, kernel] of this.#frames) {
-      kernel.set(insideSet, { key: 'address', prefixes: false, data: null });
-      for (const address of addresses)
-        if (familyOf(address) === family) kernel.element(insideSet, address, null);
+    for (const [family, { kernel, sources, members }] of this.#frames) {
+      const own = addresses.filter((address) => familyOf(address) === family);
+      const extra = setMembers(extraSources).filter((each) => each.family === family);
+      const now = new Set([...own.map(hostCidr), ...extra.map(({ member }) => member)]);
+      for (const net of now) if (!members.has(net)) sources.add(net, null);
+      for (const net of members) if (!now.has(net)) sources.remove(net, null);
+      members.clear();
+      for (const net of now) members.add(net);
+      const specs = insideSetSpecs(sources.hasPrefixes);
+      for (const set of ['own', 'sources'] as const) kernel.set(insideSets[set], specs[set]);
+      sources.settle();
+      for (const address of own) kernel.element(insideSets.own, address, null);
       const rules = insideRules(family, isPassthru ? null : mac);
       tellFrames(kernel, { name: 'egress', rules }, frameHook('egress', device));
     }
@@ -247,6 +253,20 @@ export class ContainerPolicy implements SetReader {
     const ends = this.#ends;
     return { ...ends, hostOnWire: ends.hostOnWire.filter((net) => familyOf(net) === family) };
   }
+}
+
+/** A table of the link layer, with what its set of sources holds. */
+interface FrameTable {
+  readonly kernel: NftReconciler;
+  readonly sources: NftMembers;
+  readonly members: Set<IpSetMember>;
+}
+
+function frameTable(family: Family, table: string): FrameTable {
+  const kernel = new NftReconciler({ family, table, layer: 'link' });
+  const sources = new NftMembers(family, (key, data) => kernel.element(insideSets.sources, key, data));
+  for (const set of ['own', 'sources'] as const) kernel.set(insideSets[set], insideSetSpecs(false)[set]);
+  return { kernel, sources, members: new Set() };
 }
 
 /** What differs in it makes other tables. */

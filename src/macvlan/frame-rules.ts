@@ -4,7 +4,8 @@
  *     guard, on the parent's device in the host      frames from and to MACs that are ours: each with an address of its endpoint;
  *                                                    nobody else claims such an address; nothing of endpoints that are closed
  *     inside, on the macvlan's device                what leaves has the endpoint's MAC; ARP and neighbour advertisements tell of its
- *                                                    own addresses (of siblings' broadcasts, the parent's device sees nothing)
+ *                                                    own addresses; what goes to many comes from one of them (of siblings' broadcasts,
+ *                                                    the parent's device sees nothing)
  *
  * In: a family, an endpoint's MAC. Out: rules as expressions, named. Never: a frame of the parent's own or of somebody else's macvlan
  * judged; a connection asked about (the kernel has none there).
@@ -46,8 +47,14 @@ export function guardSetSpecs(hasPrefixes: boolean): Readonly<Record<keyof typeo
   };
 }
 
-/** In the container: the endpoint's addresses. */
-export const insideSet = 'own';
+/** In the container: the endpoint's addresses, and what it may send from (its extra sources, too). */
+export const insideSets = { own: 'own', sources: 'sources' } as const;
+
+/** @param hasPrefixes of the extra sources, some are prefixes */
+export function insideSetSpecs(hasPrefixes: boolean): Readonly<Record<keyof typeof insideSets, NftSetSpec>> {
+  const own: NftSetSpec = { key: 'address', prefixes: false, data: null };
+  return { own, sources: { ...own, prefixes: hasPrefixes } };
+}
 
 const ETHERNET = { destination: 0, source: 6 } as const;
 const ARP = { senderMac: 8, senderAddress: 14, targetAddress: 24 } as const;
@@ -187,12 +194,25 @@ export function insideRules(family: Family, mac: Mac | null): FrameRule[] {
   const macRules = (what: string, before: readonly NftExpression[], base: 'link' | 'network', at: number) =>
     mac === null ? [] : [frame(`${what} is not ${mac}`, [...before, ...isNot(base, at, foreign)], drop)];
   const source = macRules('source MAC', [], 'link', ETHERNET.source);
+  const toMany = frame(
+    'goes to many from an address that is not its own',
+    [
+      ...isProtocol(family),
+      ...isToMany(),
+      load('network', sourceOf(family), addressBits(family) / 8),
+      inSet(insideSets.sources, 1, true),
+      // Nobody's: who asks whether an address is free, or joins a multicast group before it has one.
+      compare(new Array(addressBits(family) / 8).fill(0), true),
+    ],
+    drop,
+  );
   if (family === 6)
     return [
       ...source,
+      toMany,
       frame(
         'advertises an address that is not its own',
-        [...isAdvertisement(), load('network', IP6.target, 16), inSet(insideSet, 1, true)],
+        [...isAdvertisement(), load('network', IP6.target, 16), inSet(insideSets.own, 1, true)],
         drop,
       ),
     ];
@@ -206,13 +226,14 @@ export function insideRules(family: Family, mac: Mac | null): FrameRule[] {
       ],
       drop,
     ),
+    toMany,
     ...macRules('ARP sender', isProtocol('arp'), 'network', ARP.senderMac),
     frame(
       'ARP claims an address that is not its own',
       [
         ...isProtocol('arp'),
         load('network', ARP.senderAddress, 4),
-        inSet(insideSet, 1, true),
+        inSet(insideSets.own, 1, true),
         compare([0, 0, 0, 0], true),
       ],
       drop,
@@ -244,6 +265,15 @@ function isAdvertisement(): NftExpression[] {
     compare([ICMPV6]),
     load('network', IP6.type, 1),
     compare([NEIGHBOUR_ADVERTISEMENT]),
+  ];
+}
+
+/** Multicast and broadcast, by the first bit of the destination's MAC that goes over the wire (IEEE 802.3). */
+function isToMany(): NftExpression[] {
+  return [
+    load('link', ETHERNET.destination, 1),
+    { kind: 'mask', register: 1, mask: Uint8Array.of(1) },
+    compare([1]),
   ];
 }
 
