@@ -169,6 +169,22 @@ static napi_value leave_group(napi_env env, napi_callback_info info) {
   return change_group(env, info, NETLINK_DROP_MEMBERSHIP);
 }
 
+/*
+ * listenEverywhere(socket): it hears the groups that it joins in each namespace, too, that its own has an id for (RTM_NEWNSID); onReadable
+ * tells the id. None of them is kept alive by that.
+ */
+static napi_value listen_everywhere(napi_env env, napi_callback_info info) {
+  napi_value argument;
+  if (!get_arguments(env, info, 1, &argument)) return NULL;
+  struct netlink_socket *sock = get_socket(env, argument);
+  if (sock == NULL) return NULL;
+  const int on = 1;
+  if (setsockopt(sock->fd, SOL_NETLINK, NETLINK_LISTEN_ALL_NSID, &on, sizeof on) != 0) {
+    return throw_system_error(env, "listen in other namespaces", errno);
+  }
+  return NULL;
+}
+
 /* attachFilter(socket, bytes): a classic BPF program, struct sock_filter after struct sock_filter. */
 static napi_value attach_filter(napi_env env, napi_callback_info info) {
   napi_value arguments[2];
@@ -207,6 +223,7 @@ napi_status define_netlink(napi_env env, napi_value exports) {
       FUNCTION("close", close_netlink),
       FUNCTION("joinGroup", join_group),
       FUNCTION("leaveGroup", leave_group),
+      FUNCTION("listenEverywhere", listen_everywhere),
       FUNCTION("attachFilter", attach_filter),
       FUNCTION("netnsOf", netns_of),
       FUNCTION("send", send_now),

@@ -228,6 +228,7 @@ export class Agent {
     this.#periodic.stop();
     this.#stopWatchingLinks();
     this.#guard.stop();
+    this.#macvlan.stop();
     this.#upkeep?.stop();
     await this.#attachments?.idle();
     await this.#bgp.stop();

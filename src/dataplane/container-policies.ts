@@ -124,14 +124,35 @@ export class ContainerPolicies implements PolicyOutput, ToldPolicy {
     return this.#each((policy) => policy.resync());
   }
 
+  /**
+   * The same where policy stands already. @param inode of one namespace; null: of all
+   * @returns whether something had to be put right @throws as flush
+   */
+  async repair(inode: number | null): Promise<boolean> {
+    const before = this.#repairs(inode);
+    await this.#each(async (policy) => {
+      if (policy.status !== null) await policy.resync();
+    }, inode);
+    return this.#repairs(inode) > before;
+  }
+
   /** Null before it is in the kernel. */
   statusOf(hostInterface: string): PolicyStatus | null {
     return this.#policies.get(hostInterface)?.status ?? null;
   }
 
-  async #each(work: (policy: ContainerPolicy) => Promise<void>): Promise<void> {
-    const results = await Promise.allSettled([...this.#policies.values()].map(work));
+  async #each(work: (policy: ContainerPolicy) => Promise<void>, inode: number | null = null): Promise<void> {
+    const results = await Promise.allSettled(this.#in(inode).map(work));
     for (const result of results) if (result.status === 'rejected') throw result.reason;
+  }
+
+  #repairs(inode: number | null): number {
+    return this.#in(inode).reduce((sum, { status }) => sum + (status?.writes['repairs'] ?? 0), 0);
+  }
+
+  #in(inode: number | null): ContainerPolicy[] {
+    const all = [...this.#policies.values()];
+    return inode === null ? all : all.filter(({ endpoint }) => endpoint.netns.inode === inode);
   }
 
   #renew(endpoint: Endpoint): ContainerPolicy {

@@ -57,11 +57,22 @@ export interface Linux {
    */
   watchForeignRules(ownTable: string, onChange: () => void): () => void;
   /**
+   * Tells when others have changed rules of nftables in the namespaces that are given to it, without keeping those alive.
+   * @param onChange hears the namespace's inode; null when notifications were lost
+   */
+  watchRulesIn(onChange: (inode: number | null) => void): RuleWatch;
+  /**
    * Deletes a link of the agent's namespace, or of another, which stays open until then (with a veth, its peer too). Resolves when
    * the kernel announced that it is gone, or never was; does not wait for the kernel's own RCU grace period (16–25 ms). Many at
    * once in the agent's own namespace go in groups.
    */
   deleteLink(index: number, netns?: Netns): Promise<void>;
+}
+
+export interface RuleWatch {
+  /** From now on until it ends. @throws KernelError */
+  add(netns: Netns): void;
+  close(): void;
 }
 
 export interface Packets {

@@ -9,6 +9,7 @@ import { IptablesBackend } from '../../src/dataplane/iptables-backend.ts';
 import { MacvlanPolicy } from '../../src/dataplane/macvlan-policy.ts';
 import { NftBackend } from '../../src/dataplane/nft-backend.ts';
 import { PolicyDataplane } from '../../src/dataplane/policy-dataplane.ts';
+import { systemClock } from '../../src/lib/clock.ts';
 import type { Logger } from '../../src/lib/logger.ts';
 import { MessageBatch, readAnswer, readMessages } from '../../src/linux/netlink/message.ts';
 import { createLinux } from '../../src/linux/real/linux.ts';
@@ -69,7 +70,7 @@ function onHost(): Policy {
 }
 
 function inContainers(): Policy {
-  const options = { bootId, hostAddresses: [], macvlanPrivileged: 'flag' } as const;
+  const options = { bootId, hostAddresses: [], macvlanPrivileged: 'flag', clock: systemClock } as const;
   const all = new MacvlanPolicy(linux, options, logger);
   for (const [i, name] of containers.entries()) {
     const words = {

@@ -21,6 +21,7 @@ import {
   type Packets,
   type Routing,
   type RoutingRequest,
+  type RuleWatch,
   type TrackedConnection,
 } from '../ports.ts';
 import { FakeIpSets } from './ipsets.ts';
@@ -65,6 +66,7 @@ export class FakeLinux implements Linux {
   readonly #netnsByFd = new Map<number, FakeNetns>();
   readonly #watchers = new Set<(event: LinkEvent) => void>();
   readonly #ruleWatchers = new Set<() => void>();
+  readonly #containerWatchers = new Map<(inode: number | null) => void, Set<number>>();
   #nextInode = FIRST_INODE + 1;
   #nextFd = 1000;
 
@@ -231,6 +233,21 @@ export class FakeLinux implements Linux {
   /** Others have changed rules. */
   tellForeignRules(): void {
     for (const onChange of this.#ruleWatchers) onChange();
+  }
+
+  watchRulesIn(onChange: (inode: number | null) => void): RuleWatch {
+    const inodes = new Set<number>();
+    this.#containerWatchers.set(onChange, inodes);
+    return {
+      add: ({ identity }) => void inodes.add(identity.inode),
+      close: () => void this.#containerWatchers.delete(onChange),
+    };
+  }
+
+  /** Somebody has changed rules in the namespace; null: notifications were lost. */
+  tellContainerRules(inode: number | null): void {
+    for (const [onChange, inodes] of this.#containerWatchers)
+      if (inode === null || inodes.has(inode)) onChange(inode);
   }
 
   watchLinks(onEvent: (event: LinkEvent) => void): () => void {
