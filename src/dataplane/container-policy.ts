@@ -160,6 +160,14 @@ export class ContainerPolicy implements SetReader {
     await this.#dataplane.start();
   }
 
+  /** How often each rule of the profile or policy applied here. @throws KernelError */
+  countsOf(part: Parameters<PolicyDataplane['countsOf']>[0]): ReturnType<PolicyDataplane['countsOf']> {
+    const chains = this.#parts.linux.families.flatMap((family) =>
+      Array.from(this.#chains.of(family), (chain) => ({ key: `${family} ${chain.name}`, chain })),
+    );
+    return this.#dataplane.countsOf(part, chains);
+  }
+
   /** Takes it out of a namespace that lives on. @throws KernelError */
   async remove(): Promise<void> {
     this.#isUp = false;

@@ -171,6 +171,11 @@ export class MacvlanPolicy implements PolicyOutput {
     }
   }
 
+  /** How often each rule of the profile or policy applied in containers. @throws KernelError */
+  countsOf(part: Parameters<ContainerPolicies['countsOf']>[0]): ReturnType<ContainerPolicies['countsOf']> {
+    return this.#containers.countsOf(part);
+  }
+
   /** Of all endpoints of this host. @param inSync whether the host's own rules are what they should be */
   enforcement(
     endpoints: Iterable<readonly [id: string, { readonly value: Endpoint }]>,

@@ -35,8 +35,11 @@ export interface Linux {
   /** Reads and writes below /proc/sys (`net/ipv4/ip_forward`), in the namespace. */
   readSysctl(path: string, netns?: Netns): string;
   writeSysctl(path: string, value: string, netns?: Netns): void;
-  /** Sends an IP packet from the namespace, and tells which rules of nftables (iptables-nft's too) it meets here, in order. @throws KernelError */
-  tracePacket(packet: Uint8Array, netns?: Netns): Promise<TraceStep[]>;
+  /**
+   * Sends an IP packet from the namespace, and tells which rules of nftables (iptables-nft's too) it meets, in order: here, or `inside` that
+   * namespace. @throws KernelError
+   */
+  tracePacket(packet: Uint8Array, netns?: Netns, where?: 'here' | 'inside'): Promise<TraceStep[]>;
   readonly ipsets: IpSets;
   readonly iptables: Iptables;
   /** Of the agent's namespace. */
@@ -44,6 +47,11 @@ export interface Linux {
   /** Of another one, which may be closed afterwards. */
   openNftables(netns: Netns): OpenNftables;
   readonly conntrack: Conntrack;
+  /**
+   * Of another namespace, which stays open until each call has settled. Its connections are told as the wire sees them: with their source
+   * translated, their destination not.
+   */
+  conntrackIn(netns: Netns): Pick<Conntrack, 'flushWhere'>;
   /** One process of each other namespace that has CAP_NET_ADMIN, by the namespace's inode. */
   networkAdmins(): Promise<ReadonlyMap<number, number>>;
   /**

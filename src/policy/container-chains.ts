@@ -17,7 +17,12 @@ import { acceptIcmp6, known, ofNoConnection } from './compile.ts';
 import { chains, listChains } from './names.ts';
 import type { NftJump } from './render-nftables.ts';
 
-const names = { wireIn: 'nctl-wire-in', wireOut: 'nctl-wire-out', pairOut: 'nctl-pair-out' } as const;
+/** Where packets enter: from the wire, to the wire, to the host by the pair. */
+export const containerEntries = {
+  wireIn: 'nctl-wire-in',
+  wireOut: 'nctl-wire-out',
+  pairOut: 'nctl-pair-out',
+} as const;
 
 /** Members: the endpoint's addresses and extra sources. */
 export const ownSet = (family: Family): string => `nctl${family}-own`;
@@ -43,9 +48,9 @@ export function containerJumps({ wire, hostPair }: ContainerEnds): NftJump[] {
     rule: rule([{ kind: 'interface', side, pattern: name, negated: false }], goto(chain), chain),
   });
   return [
-    jump(inbound, 'src', wire, names.wireIn),
-    jump(outbound, 'dst', wire, names.wireOut),
-    ...(hostPair === null ? [] : [jump(outbound, 'dst', hostPair, names.pairOut)]),
+    jump(inbound, 'src', wire, containerEntries.wireIn),
+    jump(outbound, 'dst', wire, containerEntries.wireOut),
+    ...(hostPair === null ? [] : [jump(outbound, 'dst', hostPair, containerEntries.pairOut)]),
   ];
 }
 
@@ -84,11 +89,14 @@ export function compileContainer(
       ? []
       : hostOnWire.map((net) => rule([is('dst', net)], goto(listChains.host(list)), 'to the host'));
   return [
-    { name: names.wireIn, rules: list === null ? none : inbound(listChains.inbound(list)) },
-    { name: names.wireOut, rules: list === null ? none : outbound(listChains.outbound(list), toHost) },
+    { name: containerEntries.wireIn, rules: list === null ? none : inbound(listChains.inbound(list)) },
+    {
+      name: containerEntries.wireOut,
+      rules: list === null ? none : outbound(listChains.outbound(list), toHost),
+    },
     ...(hostPair === null
       ? []
-      : [{ name: names.pairOut, rules: list === null ? none : outbound(listChains.host(list)) }]),
+      : [{ name: containerEntries.pairOut, rules: list === null ? none : outbound(listChains.host(list)) }]),
     { name: chains.allowed, rules: [rule([], ACCEPT, 'allowed')] },
   ];
 }

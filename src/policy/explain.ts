@@ -86,6 +86,13 @@ export class Explainer implements PolicyOutput {
     return { verdict: 'left', steps };
   }
 
+  /** @param chain where the kernel takes it */
+  judgeFrom(chain: string, packet: Packet): Explanation {
+    const steps: Step[] = [];
+    const verdict = this.#walk(chain, packet, steps);
+    return { verdict, steps };
+  }
+
   /**
    * All that decides about an endpoint behind a dispatching chain: the rules of its list, up to the chain `end`, and the members of
    * the sets that they name. Equal texts decide alike.

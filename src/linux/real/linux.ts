@@ -6,7 +6,7 @@
 import { existsSync } from 'node:fs';
 import { families } from '../../model/ip.ts';
 import type { Iptables, Linux, Netns } from '../ports.ts';
-import { createConntrack } from './conntrack.ts';
+import { conntrackIn, createConntrack } from './conntrack.ts';
 import { ContainerRules } from './container-rules.ts';
 import { ForeignRules } from './foreign-rules.ts';
 import { openIpSets } from './ipsets.ts';
@@ -46,13 +46,15 @@ export async function createLinux(options: LinuxOptions): Promise<Linux & { clos
     watchLinks: (onEvent) => watchLinks(onEvent),
     deleteLink: (index, netns) => (netns === undefined ? reaper.remove(index) : deleteLinkIn(netns, index)),
     ipsets,
-    tracePacket: (packet, netns) => tracePacket(nftables, packet, netns?.fd ?? null),
+    tracePacket: (packet, netns, where = 'here') =>
+      tracePacket(packet, { from: netns?.fd ?? OWN_NETNS, inside: where === 'inside' }),
     watchForeignRules: (ownTable, onChange) => programs.watch(ownTable, onChange),
     watchRulesIn: (onChange) => inContainers.watch(onChange),
     iptables: createIptables(backend, (pid) => programs.ours(pid)),
     nftables,
     openNftables: (netns) => openNftables(netns.fd),
     conntrack: createConntrack(),
+    conntrackIn: (netns) => conntrackIn(netns.fd),
     networkAdmins,
     close() {
       reaper.close();
