@@ -243,7 +243,7 @@ export class ContainerPolicy implements SetReader {
       for (const set of ['own', 'sources'] as const) kernel.set(insideSets[set], specs[set]);
       sources.settle();
       for (const address of own) kernel.element(insideSets.own, address, null);
-      const rules = insideRules(family, isPassthru ? null : mac);
+      const rules = insideRules(family, isPassthru ? null : mac, this.#parts.linux.families);
       tellFrames(kernel, { name: 'egress', rules }, frameHook('egress', device));
     }
   }

@@ -67,21 +67,28 @@ const protocols = { 4: [0x08, 0x00], 6: [0x86, 0xdd], arp: [0x08, 0x06] } as con
 const PAIR = 8;
 const ADDRESS_OF_PAIR = 10;
 
-/** Chains of the guard; `ingress` and `egress` are what each device's base chain goes to. */
-export function guardChains(family: Family): FrameChain[] {
+/**
+ * Chains of the guard; `ingress` and `egress` are what each device's base chain goes to.
+ * @param families that have a table: a frame is judged in one of them @param hasClosed some endpoint is closed
+ */
+export function guardChains(family: Family, families: readonly Family[], hasClosed: boolean): FrameChain[] {
+  const others = ofOtherTable(family, families);
   const isFrom = [load('link', ETHERNET.source, 6), inSet(guardSets.macs)];
   const isTo = [load('link', ETHERNET.destination, 6), inSet(guardSets.macs)];
   const isClosed = (at: number): NftExpression[] => [load('link', at, 6), inSet(guardSets.closed)];
   const jump = (chain: string): NftVerdict => ({ kind: 'jump', chain });
-  const fromClosed = frame('from a closed endpoint', isClosed(ETHERNET.source), drop);
+  const closed = (what: string, at: number): FrameRule[] =>
+    hasClosed ? [frame(`${what} a closed endpoint`, isClosed(at), drop)] : [];
+  const fromClosed = closed('from', ETHERNET.source);
   return [
     { name: 'from', rules: fromRules(family) },
     { name: 'to', rules: toRules(family) },
     {
       name: 'ingress',
       rules: [
-        fromClosed,
-        frame('to a closed endpoint', isClosed(ETHERNET.destination), drop),
+        ...others,
+        ...fromClosed,
+        ...closed('to', ETHERNET.destination),
         frame('from an endpoint', isFrom, jump('from')),
         frame('to an endpoint', isTo, jump('to')),
         forgedClaim(family),
@@ -89,7 +96,7 @@ export function guardChains(family: Family): FrameChain[] {
     },
     {
       name: 'egress',
-      rules: [fromClosed, frame('from an endpoint', isFrom, jump('from')), forgedClaim(family)],
+      rules: [...others, ...fromClosed, frame('from an endpoint', isFrom, jump('from')), forgedClaim(family)],
     },
   ];
 }
@@ -188,8 +195,12 @@ function forgedClaim(family: Family): FrameRule {
   );
 }
 
-/** What leaves by the macvlan's device, in the container. @param mac null where the device has the parent's (passthru) */
-export function insideRules(family: Family, mac: Mac | null): FrameRule[] {
+/**
+ * What leaves by the macvlan's device, in the container.
+ * @param mac null where the device has the parent's (passthru) @param families as of guardChains
+ */
+export function insideRules(family: Family, mac: Mac | null, families: readonly Family[]): FrameRule[] {
+  const others = ofOtherTable(family, families);
   const foreign = mac === null ? [] : [...macBytes(mac)];
   const macRules = (what: string, before: readonly NftExpression[], base: 'link' | 'network', at: number) =>
     mac === null ? [] : [frame(`${what} is not ${mac}`, [...before, ...isNot(base, at, foreign)], drop)];
@@ -208,6 +219,7 @@ export function insideRules(family: Family, mac: Mac | null): FrameRule[] {
   );
   if (family === 6)
     return [
+      ...others,
       ...source,
       toMany,
       frame(
@@ -217,6 +229,7 @@ export function insideRules(family: Family, mac: Mac | null): FrameRule[] {
       ),
     ];
   return [
+    ...others,
     ...source,
     frame(
       'neither IPv4 nor IPv6 nor ARP',
@@ -239,6 +252,16 @@ export function insideRules(family: Family, mac: Mac | null): FrameRule[] {
       drop,
     ),
   ];
+}
+
+/** The table of IPv6 judges its frames and no others, that of IPv4 all others. */
+function ofOtherTable(family: Family, families: readonly Family[]): FrameRule[] {
+  if (families.length === 1) return [];
+  const isOther: NftExpression[] = [
+    { kind: 'meta', key: 'protocol', to: 1 },
+    compare([...protocols[6]], family === 6),
+  ];
+  return [frame(family === 6 ? 'is not IPv6' : 'is IPv6', isOther, back)];
 }
 
 const drop: NftVerdict = { kind: 'drop' };
