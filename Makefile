@@ -79,9 +79,10 @@ dist/bench/%: bench/%.c
 	@mkdir -p $(@D)
 	gcc $(warnings) -O2 -o $@ $<
 
-bench: build dist/bench/spawn-time dist/bench/route-limit bench-policy
+bench: build dist/bench/spawn-time dist/bench/route-limit dist/bench/tcp-cost bench-policy
 	@scripts/setup containernetworking-plugins
 	@scripts/sandbox node_modules/.bin/node bench/cni.ts
+	@scripts/sandbox node_modules/.bin/node bench/macvlan.ts
 	@scripts/setup etcd-server bird2 iputils-ping
 	@scripts/sandbox node_modules/.bin/node bench/ipam.ts
 	@scripts/sandbox node_modules/.bin/node bench/bgp.ts

@@ -1,8 +1,9 @@
 /**
- * `make bench`: how long ADD and DEL take, netctl next to `ptp` + `host-local` of Debian's containernetworking-plugins.
+ * `make bench`: how long ADD and DEL take, netctl next to `ptp` + `host-local` of Debian's containernetworking-plugins, and on a wire
+ * next to `macvlan` + `host-local`.
  *
- * In: a finished build; runs in scripts/sandbox. Out: median and 99th percentile of both, and their ratio. Both are executed
- * the same way, in turns (every run starts with the other one), so that what else the machine does falls on both. A
+ * In: a finished build; runs in scripts/sandbox. Out: median and 99th percentile of each, and their ratios. All are executed
+ * the same way, in turns (every run starts with another one), so that what else the machine does falls on both. A
  * program that does nothing is measured along, to tell how fast the machine starts any.
  * Never: a run counted that failed.
  */
@@ -33,19 +34,44 @@ try {
   await host.start();
   const added = await host.netctl(['pool', 'add', '10.65.0.0/16', '--cooldown', '1']);
   if (added.code !== 0) throw new Error(added.stderr);
-  const netctl = await contestant('netctl', host.programs.cni, {
-    type: 'netctl',
-    socket: host.cniSocket,
-  });
-  const ipam = {
+  await host.mustNetctl([
+    'pool',
+    'add',
+    '10.67.0.0/16',
+    '--kind',
+    'macvlan',
+    '--name',
+    'lan',
+    '--cooldown',
+    '1',
+  ]);
+  const hostLocal = (subnet: string) => ({
     type: 'host-local',
-    subnet: '10.66.0.0/16',
+    subnet,
     dataDir: mkdtempSync(join(tmpdir(), 'host-local-')),
-  };
-  const ptp = await contestant('ptp + host-local', '/usr/lib/cni/ptp', { type: 'ptp', ipam });
+  });
+  const ours = { type: 'netctl', socket: host.cniSocket };
+  const [netctl, ptp, wired, macvlan] = await Promise.all([
+    contestant('netctl', host.programs.cni, ours),
+    contestant('ptp + host-local', '/usr/lib/cni/ptp', { type: 'ptp', ipam: hostLocal('10.66.0.0/16') }),
+    contestant('netctl, macvlan', host.programs.cni, {
+      ...ours,
+      mode: 'macvlan',
+      parent: 'eth0',
+      pools: ['lan'],
+    }),
+    contestant('macvlan + host-local', '/usr/lib/cni/macvlan', {
+      type: 'macvlan',
+      master: 'eth0',
+      ipam: hostLocal('10.68.0.0/16'),
+    }),
+  ]);
+  const all = [netctl, ptp, wired, macvlan];
+  // The first macvlan endpoint of a host costs some 20 ms more, in which the kernel rewrites its own code to ask for rules at more places.
+  await call(wired, 'ADD', 'standing', 'net1');
   const nothing: number[] = [];
   for (let run = -warmUps; run < runs; run++) {
-    const order = run % 2 === 0 ? [netctl, ptp] : [ptp, netctl];
+    const order = all.map((_, at) => all[(at + run + warmUps) % all.length]!);
     for (const command of ['ADD', 'DEL'] as const) {
       for (const one of order) {
         const took = await call(one, command, `bench-${run + warmUps}`);
@@ -54,8 +80,13 @@ try {
     }
     nothing.push(await timed('/bin/true', {}, ''));
   }
-  report('ADD', netctl, ptp, ({ add }) => add);
-  report('DEL', netctl, ptp, ({ del }) => del);
+  for (const [ours, theirs] of [
+    [netctl, ptp],
+    [wired, macvlan],
+  ] as const) {
+    report('ADD', ours, theirs, ({ add }) => add);
+    report('DEL', ours, theirs, ({ del }) => del);
+  }
   console.log(`for scale: to start and end /bin/true takes ${quantile(nothing, 0.5).toFixed(2)} ms (median)`);
 } finally {
   await host.close();
@@ -66,24 +97,29 @@ async function contestant(
   program: string,
   plugin: Record<string, unknown>,
 ): Promise<Contestant> {
-  const netns = `bench-${plugin['type']}`;
+  const netns = `bench-${name.replace(/\W+/g, '-')}`;
   await mustRun(['ip', 'netns', 'add', netns]);
   return {
     name,
     program,
-    config: { cniVersion: '1.0.0', name: 'bench', ...plugin },
+    config: { cniVersion: '1.0.0', name: `bench-${plugin['mode'] ?? plugin['type']}`, ...plugin },
     netns,
     add: [],
     del: [],
   };
 }
 
-function call(one: Contestant, command: 'ADD' | 'DEL', containerId: string): Promise<number> {
+function call(
+  one: Contestant,
+  command: 'ADD' | 'DEL',
+  containerId: string,
+  interfaceName = 'eth0',
+): Promise<number> {
   const env = {
     CNI_COMMAND: command,
     CNI_CONTAINERID: containerId,
     CNI_NETNS: `/run/netns/${one.netns}`,
-    CNI_IFNAME: 'eth0',
+    CNI_IFNAME: interfaceName,
     CNI_PATH: '/usr/lib/cni',
   };
   return timed(one.program, env, JSON.stringify(one.config));
@@ -103,7 +139,7 @@ function report(
   times: (one: Contestant) => number[],
 ): void {
   const line = (one: Contestant) =>
-    `  ${one.name.padEnd(18)} median ${quantile(times(one), 0.5).toFixed(2).padStart(6)} ms   p99 ${quantile(times(one), 0.99).toFixed(2).padStart(6)} ms`;
+    `  ${one.name.padEnd(20)} median ${quantile(times(one), 0.5).toFixed(2).padStart(6)} ms   p99 ${quantile(times(one), 0.99).toFixed(2).padStart(6)} ms`;
   const medians = quantile(times(ours), 0.5) / quantile(times(peer), 0.5);
   console.log(
     `${what}, ${times(ours).length} runs each, in turns, after ${warmUps} to warm up\n${line(ours)}\n${line(peer)}`,

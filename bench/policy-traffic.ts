@@ -101,7 +101,7 @@ const aims: readonly (readonly [Path, Path, number, number])[] = [
 export async function benchTraffic(): Promise<void> {
   const args: string[] = [];
   for (const [i, path] of paths.entries()) args.push(await prepare(path, i));
-  const numbers = [ROUNDS, ROUND_TRIPS, CONNECTIONS, servedPort].map(String);
+  const numbers = [ROUNDS, ROUND_TRIPS, CONNECTIONS, 0, servedPort].map(String);
   const printed = await mustRun([tcpCost, ...numbers, ...args], { deadlineMs: 300_000 });
   const samples = new Map<string, number[]>();
   for (const line of printed.trim().split('\n')) {

@@ -1,9 +1,9 @@
 /*
- * tcp-cost ROUNDS ROUND_TRIPS CONNECTIONS PORT NAME=CLIENT_NETNS,SERVER_NETNS,ADDRESS...: what TCP costs on several paths.
+ * tcp-cost ROUNDS ROUND_TRIPS CONNECTIONS MEBIBYTES PORT NAME=CLIENT_NETNS,SERVER_NETNS,ADDRESS...: what TCP costs on several paths.
  *
- * In: paths, each from one network namespace to an address in another one. Out: a line `NAME rr|crr NANOSECONDS` per path, kind
- * and round: CPU time of this one thread for one round trip of a byte on an open connection, or for one connection (connect, a byte
- * each way, close). On veth the kernel does the work of both directions inside our own system calls, on our CPU, so that this is the
+ * In: paths, each from one network namespace to an address in another one. Out: a line `NAME rr|crr|bulk NANOSECONDS` per path, kind
+ * and round: CPU time of this one thread for one round trip of a byte on an open connection, for one connection (connect, a byte
+ * each way, close), or for one mebibyte sent one way (not measured where MEBIBYTES is 0). On veth the kernel does the work of both directions inside our own system calls, on our CPU, so that this is the
  * cost of the whole path, whatever else the machine does. Rounds take the paths in random order, so that what changes with time
  * falls on all. Never: time spent waiting counted.
  */
@@ -21,7 +21,7 @@
 #include <time.h>
 #include <unistd.h>
 
-enum { MAX_PATHS = 64, BACKLOG = 16, WAIT_SECONDS = 2 };
+enum { MAX_PATHS = 64, BACKLOG = 16, WAIT_SECONDS = 2, MEBIBYTE = 1 << 20, CHUNK_BYTES = 256 << 10, BUFFER_BYTES = 4 << 20 };
 
 struct path {
   const char *name;
@@ -103,11 +103,41 @@ static uint64_t connections(const struct path *path, int count) {
   return (cpu_nanoseconds() - start) / (uint64_t)count;
 }
 
+/* What fits into the buffers is sent, then what has arrived is read: the thread never waits. */
+static void transfer(const struct path *path, int client, int server, uint64_t total) {
+  static char chunk[CHUNK_BYTES];
+  uint64_t sent = 0, received = 0;
+  while (received < total) {
+    size_t left = total - sent < sizeof chunk ? (size_t)(total - sent) : sizeof chunk;
+    ssize_t out = left == 0 ? 0 : send(client, chunk, left, MSG_NOSIGNAL | MSG_DONTWAIT);
+    if (out < 0 && errno != EAGAIN) die("send", path->name);
+    if (out > 0) sent += (uint64_t)out;
+    ssize_t in = recv(server, chunk, sizeof chunk, out > 0 ? MSG_DONTWAIT : 0);
+    if (in < 0 && errno != EAGAIN) die("receive", path->name);
+    if (in > 0) received += (uint64_t)in;
+  }
+}
+
+/* On a connection of its own, whose windows have opened: round trips with pauses between them have made the other one slow. */
+static uint64_t bulk(const struct path *path, int mebibytes) {
+  int client, server, bytes = BUFFER_BYTES;
+  uint64_t total = (uint64_t)mebibytes * MEBIBYTE;
+  join(path, &client, &server);
+  setsockopt(client, SOL_SOCKET, SO_SNDBUFFORCE, &bytes, sizeof bytes);
+  setsockopt(server, SOL_SOCKET, SO_RCVBUFFORCE, &bytes, sizeof bytes);
+  transfer(path, client, server, total / 2);
+  uint64_t start = cpu_nanoseconds();
+  transfer(path, client, server, total);
+  uint64_t took = cpu_nanoseconds() - start;
+  leave(client, server);
+  return took / (uint64_t)mebibytes;
+}
+
 static struct path parse(char *text, int port) {
   struct path path = {.name = strtok(text, "=")};
   char *client = strtok(NULL, ","), *server = strtok(NULL, ","), *address = strtok(NULL, ",");
   if (address == NULL) {
-    fputs("usage: tcp-cost ROUNDS ROUND_TRIPS CONNECTIONS PORT NAME=CLIENT_NETNS,SERVER_NETNS,ADDRESS...\n", stderr);
+    fputs("usage: tcp-cost ROUNDS ROUND_TRIPS CONNECTIONS MEBIBYTES PORT NAME=CLIENT_NETNS,SERVER_NETNS,ADDRESS...\n", stderr);
     exit(2);
   }
   int server_netns = open_netns(server);
@@ -124,16 +154,16 @@ static struct path parse(char *text, int port) {
 
 int main(int argc, char **argv) {
   static struct path paths[MAX_PATHS];
-  int order[MAX_PATHS], count = argc - 5;
+  int order[MAX_PATHS], count = argc - 6;
   cpu_set_t here;
   if (count < 1 || count > MAX_PATHS) return 2;
   CPU_ZERO(&here);
   CPU_SET(sched_getcpu(), &here);
   sched_setaffinity(0, sizeof here, &here);
-  int rounds = atoi(argv[1]), trips = atoi(argv[2]), new_ones = atoi(argv[3]);
+  int rounds = atoi(argv[1]), trips = atoi(argv[2]), new_ones = atoi(argv[3]), mebibytes = atoi(argv[4]);
   srand((unsigned)getpid());
   for (int i = 0; i < count; i++) {
-    paths[i] = parse(argv[5 + i], atoi(argv[4]));
+    paths[i] = parse(argv[6 + i], atoi(argv[5]));
     order[i] = i;
   }
   /* The first round warms up. */
@@ -146,7 +176,9 @@ int main(int argc, char **argv) {
     for (int i = 0; i < count; i++) {
       const struct path *path = &paths[order[i]];
       uint64_t rr = round_trips(path, trips), crr = connections(path, new_ones);
+      uint64_t one_way = mebibytes == 0 ? 0 : bulk(path, mebibytes);
       if (round == 0) continue;
+      if (mebibytes > 0) printf("%s bulk %llu\n", path->name, (unsigned long long)one_way);
       printf("%s rr %llu\n%s crr %llu\n", path->name, (unsigned long long)rr, path->name, (unsigned long long)crr);
     }
   }

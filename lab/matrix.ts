@@ -26,33 +26,37 @@ export interface Matrix {
 /** A refused packet is dropped without a word, so a closed port shows only by waiting. */
 const patienceMs = 1000;
 
-/** Tries every port of every pair that `expected` names, all at once per source. */
+/** Tries every port of every pair that `expected` names, all at once from each source. */
 export async function tryMatrix(
   peers: readonly Peer[],
   ports: readonly number[],
   expected: Expected,
 ): Promise<Matrix> {
-  const pairs = peers
-    .flatMap((from) => peers.map((to) => ({ from, to, key: `${from.name} → ${to.name}` })))
-    .filter(({ key }) => key in expected);
-  const rows = await Promise.all(
-    pairs.map(async ({ from, to, key }) => {
-      const targets = ports.map((port): Target => ({ address: to.address, port }));
-      const seen = await from.connect(targets, patienceMs);
-      return { key, seen, wanted: ports.map((port) => expected[key]!.includes(port)) };
-    }),
-  );
+  const rowsFrom = async (from: Peer) => {
+    const pairs = peers
+      .map((to) => ({ to, key: `${from.name} → ${to.name}` }))
+      .filter(({ key }) => key in expected);
+    const targets = pairs.flatMap(({ to }) => ports.map((port): Target => ({ address: to.address, port })));
+    const seen = targets.length === 0 ? [] : await from.connect(targets, patienceMs);
+    return pairs.map(({ key }, at) => ({
+      key,
+      seen: seen.slice(at * ports.length, (at + 1) * ports.length),
+      wanted: ports.map((port) => expected[key]!.includes(port)),
+    }));
+  };
+  const rows = (await Promise.all(peers.map(rowsFrom))).flat();
+  const width = Math.max(12, ...rows.map(({ key }) => key.length + 2));
   const heading = ports.map((port) => String(port).padStart(5)).join('');
   const line = (cells: readonly boolean[]) => cells.map((open) => (open ? 'open' : '·').padStart(5)).join('');
-  const lines = rows.map(({ key, wanted, seen }) => `${key.padEnd(12)}${line(wanted)}   │${line(seen)}`);
-  const title = `${''.padEnd(12)}${'expected'.padStart(heading.length)}   │${'seen'.padStart(heading.length)}`;
+  const lines = rows.map(({ key, wanted, seen }) => `${key.padEnd(width)}${line(wanted)}   │${line(seen)}`);
+  const title = `${''.padEnd(width)}${'expected'.padStart(heading.length)}   │${'seen'.padStart(heading.length)}`;
   const wrong = rows.flatMap(({ key, wanted, seen }) =>
     ports
       .filter((_, at) => wanted[at] !== seen[at])
       .map((port) => `${key} port ${port} should be ${expected[key]!.includes(port) ? 'open' : 'closed'}`),
   );
   return {
-    text: [title, `${'port'.padEnd(12)}${heading}   │${heading}`, ...lines].join('\n'),
+    text: [title, `${'port'.padEnd(width)}${heading}   │${heading}`, ...lines].join('\n'),
     wrong,
     cells: rows.length * ports.length,
   };

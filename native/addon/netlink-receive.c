@@ -8,20 +8,41 @@
 
 #include <errno.h>
 #include <linux/netlink.h>
+#include <stdalign.h>
+#include <string.h>
 #include <sys/socket.h>
 
 #define MESSAGES_PER_WAKE_UP 32
+#define OWN_NETNS (-1)
+#define CONTROL_BYTES 64
+
+/* The id by which the socket's namespace knows the one that a message is about; OWN_NETNS for its own. */
+static int netns_of_message(struct msghdr *message) {
+  int id = OWN_NETNS;
+  for (struct cmsghdr *part = CMSG_FIRSTHDR(message); part != NULL; part = CMSG_NXTHDR(message, part)) {
+    if (part->cmsg_level == SOL_NETLINK && part->cmsg_type == NETLINK_LISTEN_ALL_NSID)
+      memcpy(&id, CMSG_DATA(part), sizeof id);
+  }
+  return id;
+}
 
 /* Bytes received, 0 when nothing waits, or a negative errno; EMSGSIZE when the buffer was too small. */
-static ssize_t receive_bytes(const struct netlink_socket *sock, struct addon *addon) {
+static ssize_t receive_bytes(const struct netlink_socket *sock, struct addon *addon, int *netns_id) {
   for (;;) {
     struct sockaddr_nl from = {0};
     struct iovec part = {addon->receive_buffer, RECEIVE_BYTES};
-    struct msghdr message = {.msg_name = &from, .msg_namelen = sizeof from, .msg_iov = &part, .msg_iovlen = 1};
+    alignas(struct cmsghdr) char control[CONTROL_BYTES];
+    struct msghdr message = {.msg_name = &from,
+                             .msg_namelen = sizeof from,
+                             .msg_iov = &part,
+                             .msg_iovlen = 1,
+                             .msg_control = control,
+                             .msg_controllen = sizeof control};
     ssize_t length = recvmsg(sock->fd, &message, MSG_DONTWAIT);
     if (length < 0 && errno == EINTR) continue;
     if (length < 0) return errno == EAGAIN ? 0 : -errno;
     if (message.msg_flags & MSG_TRUNC) return -EMSGSIZE;
+    *netns_id = netns_of_message(&message);
     if (length > 0 && (!sock->kernel_only || from.nl_pid == 0)) return length; /* other processes may write to us, too: not heard */
   }
 }
@@ -33,25 +54,27 @@ napi_value receive_now(napi_env env, napi_callback_info info) {
   if (addon == NULL || !get_arguments(env, info, 1, &argument)) return NULL;
   struct netlink_socket *sock = get_socket(env, argument);
   if (sock == NULL) return NULL;
-  ssize_t length = receive_bytes(sock, addon);
+  int ignored;
+  ssize_t length = receive_bytes(sock, addon, &ignored);
   if (length < 0) return throw_system_error(env, "receive from netlink", (int)-length);
   napi_status status = length == 0 ? napi_get_null(env, &result)
                                    : napi_create_buffer_copy(env, (size_t)length, addon->receive_buffer, NULL, &result);
   return succeeded(env, status) ? result : NULL;
 }
 
-/* Calls back with (Buffer, null) or (null, Error). What the callback throws is an uncaught exception of the thread. */
-static void call_back(struct netlink_socket *sock, ssize_t length, const struct addon *addon) {
+/* Calls back with (Buffer, null, namespace) or (null, Error, namespace). What the callback throws is an uncaught exception of the thread. */
+static void call_back(struct netlink_socket *sock, ssize_t length, int netns_id, const struct addon *addon) {
   napi_env env = sock->env;
   napi_handle_scope scope;
-  napi_value null, receiver, callback, arguments[2], ignored, thrown;
+  napi_value null, receiver, callback, arguments[3], ignored, thrown;
   if (napi_open_handle_scope(env, &scope) != napi_ok) return;
   if (napi_get_null(env, &null) == napi_ok && napi_get_global(env, &receiver) == napi_ok &&
       napi_get_reference_value(env, sock->callback, &callback) == napi_ok) {
     arguments[0] = arguments[1] = null;
     bool ready = length > 0 ? napi_create_buffer_copy(env, (size_t)length, addon->receive_buffer, NULL, &arguments[0]) == napi_ok
                             : (arguments[1] = system_error(env, "receive from netlink", (int)-length)) != NULL;
-    if (ready) napi_make_callback(env, sock->context, receiver, callback, 2, arguments, &ignored);
+    ready = ready && napi_create_int32(env, netns_id, &arguments[2]) == napi_ok;
+    if (ready) napi_make_callback(env, sock->context, receiver, callback, 3, arguments, &ignored);
   }
   bool pending = false;
   if (napi_is_exception_pending(env, &pending) == napi_ok && pending &&
@@ -71,9 +94,10 @@ static void on_poll(uv_poll_t *poll, int status, int events) {
   void *addon = NULL;
   if (napi_get_instance_data(sock->env, &addon) != napi_ok || addon == NULL) return;
   for (int i = 0; i < MESSAGES_PER_WAKE_UP && !sock->closed; i++) {
-    ssize_t length = receive_bytes(sock, addon);
+    int netns_id = OWN_NETNS;
+    ssize_t length = receive_bytes(sock, addon, &netns_id);
     if (length == 0) break;
-    call_back(sock, length, addon);
+    call_back(sock, length, netns_id, addon);
     if (length < 0 && length != -ENOBUFS && length != -EMSGSIZE) break;
   }
   if (status < 0 && !sock->closed) uv_poll_start(poll, UV_READABLE, on_poll);

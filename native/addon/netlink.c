@@ -10,11 +10,15 @@
 #include <linux/filter.h>
 #include <linux/netlink.h>
 #include <linux/sockios.h>
+#include <pthread.h>
+#include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/socket.h>
 #include <unistd.h>
+
+#define CLOSE_STACK_BYTES (64 * 1024)
 
 static const napi_type_tag socket_tag = {0x6e657463746c2d6eULL, 0x65746c696e6b2d31ULL};
 
@@ -22,9 +26,29 @@ static void free_unused(struct netlink_socket *sock) {
   if (sock->users == 0 && !sock->has_object) free(sock);
 }
 
+static void *run_close(void *data) {
+  close((int)(intptr_t)data);
+  return NULL;
+}
+
+/* Closing a packet socket takes the kernel 10 to 20 ms, in which it waits for all processors: a thread of its own waits with it. */
+static void close_packets(int fd) {
+  pthread_attr_t attributes;
+  pthread_t thread;
+  bool started = false;
+  if (pthread_attr_init(&attributes) == 0) {
+    started = pthread_attr_setdetachstate(&attributes, PTHREAD_CREATE_DETACHED) == 0 &&
+              pthread_attr_setstacksize(&attributes, CLOSE_STACK_BYTES) == 0 &&
+              pthread_create(&thread, &attributes, run_close, (void *)(intptr_t)fd) == 0;
+    pthread_attr_destroy(&attributes);
+  }
+  if (!started) close(fd);
+}
+
 void drop_user(struct netlink_socket *sock) {
   if (--sock->users > 0) return;
-  close(sock->fd);
+  if (sock->kernel_only) close(sock->fd);
+  else close_packets(sock->fd);
   free_unused(sock);
 }
 
@@ -169,6 +193,22 @@ static napi_value leave_group(napi_env env, napi_callback_info info) {
   return change_group(env, info, NETLINK_DROP_MEMBERSHIP);
 }
 
+/*
+ * listenEverywhere(socket): it hears the groups that it joins in each namespace, too, that its own has an id for (RTM_NEWNSID); onReadable
+ * tells the id. None of them is kept alive by that.
+ */
+static napi_value listen_everywhere(napi_env env, napi_callback_info info) {
+  napi_value argument;
+  if (!get_arguments(env, info, 1, &argument)) return NULL;
+  struct netlink_socket *sock = get_socket(env, argument);
+  if (sock == NULL) return NULL;
+  const int on = 1;
+  if (setsockopt(sock->fd, SOL_NETLINK, NETLINK_LISTEN_ALL_NSID, &on, sizeof on) != 0) {
+    return throw_system_error(env, "listen in other namespaces", errno);
+  }
+  return NULL;
+}
+
 /* attachFilter(socket, bytes): a classic BPF program, struct sock_filter after struct sock_filter. */
 static napi_value attach_filter(napi_env env, napi_callback_info info) {
   napi_value arguments[2];
@@ -207,6 +247,7 @@ napi_status define_netlink(napi_env env, napi_value exports) {
       FUNCTION("close", close_netlink),
       FUNCTION("joinGroup", join_group),
       FUNCTION("leaveGroup", leave_group),
+      FUNCTION("listenEverywhere", listen_everywhere),
       FUNCTION("attachFilter", attach_filter),
       FUNCTION("netnsOf", netns_of),
       FUNCTION("send", send_now),

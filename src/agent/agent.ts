@@ -133,9 +133,9 @@ export class Agent {
     this.#bgp = new Bgp(parts);
     this.#connections = new ConnectionFlush({
       engine: this.#engine,
-      policy: this.#policy,
+      policy: this.#allPolicy,
       endpoints: this.#endpoints,
-      conntrack: linux.conntrack,
+      linux,
       hostAddresses: () => this.#wiring.hostAddresses(),
       logger,
     });
@@ -238,6 +238,7 @@ export class Agent {
     this.#periodic.stop();
     this.#stopWatchingLinks();
     this.#guard.stop();
+    this.#macvlan.stop();
     this.#upkeep?.stop();
     await this.#attachments?.idle();
     await this.#bgp.stop();
@@ -275,7 +276,7 @@ export class Agent {
 
   /** How often each rule of the profile or policy applied on this host. @throws KernelError */
   ruleCounts(kind: 'profile' | 'policy', name: string) {
-    return this.#policy.countsOf({ kind, name }, this.#engine.chains());
+    return this.#allPolicy.countsOf({ kind, name }, this.#engine.chains());
   }
 
   /** @param replication what the store says about the cluster; null for a host alone */

@@ -4,16 +4,20 @@
  *     before the change: what the chains say ─┐
  *     after it:          what they say now ───┴─► connections of endpoints of this host that were allowed and are denied: deleted
  *
+ * Those of macvlan endpoints are in their containers, each with its own end.
+ *
  * In: the engine, before and after; the tracked connections. Out: deletions. Never: a connection cut that would not be allowed before
  * either (it came about in some other way), one of nobody here, or one before the kernel has the new rules.
  */
 
-import type { PolicyDataplane } from '../dataplane/policy-dataplane.ts';
+import type { JointPolicy } from '../dataplane/joint-policy.ts';
+import { reopen } from '../dataplane/reopen.ts';
 import { asNetctlError } from '../lib/errors.ts';
 import type { Logger } from '../lib/logger.ts';
-import type { Conntrack, TrackedConnection } from '../linux/ports.ts';
+import type { Conntrack, Linux, TrackedConnection } from '../linux/ports.ts';
 import { type Address, families } from '../model/ip.ts';
 import { connectionFlushKey } from '../model/keys.ts';
+import type { Endpoint } from '../model/records.ts';
 import type { PolicyEngine } from '../policy/engine.ts';
 import { Explainer } from '../policy/explain.ts';
 import type { EndpointTable } from './endpoint-table.ts';
@@ -23,9 +27,9 @@ const ELSEWHERE = 'elsewhere';
 
 export interface ConnectionFlushParts {
   readonly engine: Pick<PolicyEngine, 'tellTo'>;
-  readonly policy: Pick<PolicyDataplane, 'flush'>;
+  readonly policy: Pick<JointPolicy, 'flush'>;
   readonly endpoints: EndpointTable;
-  readonly conntrack: Conntrack;
+  readonly linux: Pick<Linux, 'conntrack' | 'conntrackIn' | 'openNetns' | 'writeSysctl'>;
   hostAddresses(): Promise<ReadonlySet<Address>>;
   readonly logger: Logger;
 }
@@ -73,22 +77,59 @@ export class ConnectionFlush {
   }
 
   async #flush(before: Explainer, after: Explainer): Promise<void> {
-    const { policy, endpoints, conntrack, hostAddresses, logger } = this.#parts;
+    const { policy, endpoints, linux, hostAddresses, logger } = this.#parts;
     try {
       await policy.flush();
-      const here = [...endpoints.all()].flatMap(([, { value }]) =>
-        value.addresses.map((address) => [address, value.hostInterface] as const),
-      );
-      const addresses = { endpoints: new Map(here), host: await hostAddresses() };
-      let connections = 0;
-      for (const family of families)
-        connections += await conntrack.flushWhere(family, isNewlyDenied(before, after, addresses));
+      const all = Array.from(endpoints.all(), ([, { value }]) => value);
+      const host = await hostAddresses();
+      const isToGo = (of: readonly Endpoint[]): ((connection: TrackedConnection) => boolean) =>
+        isNewlyDenied(before, after, { endpoints: interfacesOf(of), host });
+      let connections = await cut(linux.conntrack, isToGo(all));
+      for (const endpoint of all)
+        if (endpoint.kind === 'macvlan') connections += await this.#cutIn(endpoint, isToGo([endpoint]));
       this.#count += connections;
       logger.info({ connections }, 'cut connections that a change of policy denies');
     } catch (error) {
       logger.error({ error: asNetctlError(error).message }, 'cannot cut connections that a change denies');
     }
   }
+
+  async #cutIn(endpoint: Endpoint, isToGo: (connection: TrackedConnection) => boolean): Promise<number> {
+    const { linux, logger } = this.#parts;
+    const netns = reopen(linux, endpoint);
+    if (netns === null) return 0;
+    try {
+      // All connections of a container began in it: one that the kernel does not know any more is not to begin in its middle.
+      linux.writeSysctl('net/netfilter/nf_conntrack_tcp_loose', '0', netns);
+      return await cut(linux.conntrackIn(netns), isToGo);
+    } catch (error) {
+      const { containerId } = endpoint;
+      logger.error(
+        { containerId, error: asNetctlError(error).message },
+        'cannot cut connections in a container',
+      );
+      return 0;
+    } finally {
+      netns.close();
+    }
+  }
+}
+
+async function cut(
+  conntrack: Pick<Conntrack, 'flushWhere'>,
+  isToGo: (connection: TrackedConnection) => boolean,
+): Promise<number> {
+  let connections = 0;
+  for (const family of families) connections += await conntrack.flushWhere(family, isToGo);
+  return connections;
+}
+
+function interfacesOf(endpoints: readonly Endpoint[]): Map<Address, string> {
+  return new Map(
+    endpoints.flatMap(({ addresses, hostInterface }) =>
+      addresses.map((address) => [address, hostInterface] as const),
+    ),
+  );
 }
 
 function isNewlyDenied(

@@ -10,8 +10,9 @@
 import type { Backends, Surroundings } from '../dataplane/choose-backend.ts';
 import { nftTable } from '../dataplane/nft-reconciler.ts';
 import type { PolicyDataplane } from '../dataplane/policy-dataplane.ts';
-import type { Clock, Timer } from '../lib/clock.ts';
+import type { Clock } from '../lib/clock.ts';
 import type { Logger } from '../lib/logger.ts';
+import { soon } from '../lib/soon.ts';
 import type { Linux } from '../linux/ports.ts';
 import type { PolicyEngine } from '../policy/engine.ts';
 
@@ -82,26 +83,11 @@ export class PolicyGuard {
     await policy.switchTo(backends.make(now.wanted), (output) => engine.tellTo(output));
   }
 
-  /** Does the work a moment after it is called, once for many calls, and again after a pause if it was called meanwhile. */
-  #soon(pause: number, work: () => Promise<void>): () => void {
-    const { clock } = this.#parts;
-    let state: 'idle' | 'waiting' | 'pausing' | 'called again' = 'idle';
-    let timer: Timer | null = null;
-    this.#stops.push(() => timer?.cancel());
-    const call = (): void => {
-      if (state === 'pausing') state = 'called again';
-      if (state !== 'idle') return;
-      state = 'waiting';
-      timer = clock.setTimer(delayMilliseconds, () => {
-        state = 'pausing';
-        timer = clock.setTimer(pause, () => {
-          const isCalledAgain = state === 'called again';
-          state = 'idle';
-          if (isCalledAgain) call();
-        });
-        work().catch((error: unknown) => this.#parts.report(error));
-      });
-    };
+  /** A function that asks for the work. @param pauseMs until it is done again */
+  #soon(pauseMs: number, work: () => Promise<void>): () => void {
+    const report = (error: unknown): void => this.#parts.report(error);
+    const { call, cancel } = soon(this.#parts.clock, { delayMs: delayMilliseconds, pauseMs, work, report });
+    this.#stops.push(cancel);
     return call;
   }
 }

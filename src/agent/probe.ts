@@ -15,7 +15,7 @@ import { packetOf, type WhyAnswer, type WhyQuery } from './why.ts';
 export interface ProbeAnswer {
   /** Why no packet was sent; null when one was. */
   readonly reason: string | null;
-  /** What this host's kernel did with it; `lost`: no rule has seen it. null without a probe. */
+  /** What this host's kernel did with it (for a macvlan endpoint: in its container); `lost`: no rule has seen it. null without a probe. */
   readonly verdict: 'accept' | 'drop' | 'lost' | null;
   /** The kernel did what was said. null without a probe, and where it was lost. */
   readonly agrees: boolean | null;
@@ -41,7 +41,9 @@ export async function probe(
   const { source, destination, hosts } = answer;
   if (source.node === null) return none('the source is outside: only it can send');
   if (source.node !== node) return none(`the source is on ${source.node}: ask there`);
-  if (backend === 'iptables-legacy') return none('the kernel traces no rules of iptables-legacy');
+  const isInside = endpoint?.kind === 'macvlan';
+  if (backend === 'iptables-legacy' && !isInside)
+    return none('the kernel traces no rules of iptables-legacy');
   let netns: Netns | null = null;
   try {
     if (endpoint !== null) {
@@ -56,9 +58,11 @@ export async function probe(
       ...packetOf(source.address, destination.address, protocol, sourcePort),
       id,
     });
-    const steps = await linux.tracePacket(packet, netns ?? undefined);
+    const where = isInside ? 'inside' : 'here';
+    const steps = await linux.tracePacket(packet, netns ?? undefined, where);
     const verdict = verdictOf(steps, endpoint === null);
-    const said = hosts.find((host) => host.node === node)?.verdict;
+    const container = isInside ? source.endpoint : null;
+    const said = hosts.find((host) => host.node === node && host.container === container)?.verdict;
     const agrees = verdict === 'lost' ? null : (verdict === 'drop') === (said === 'drop');
     return { reason: null, verdict, agrees, steps };
   } catch (error) {

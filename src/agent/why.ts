@@ -3,6 +3,8 @@
  *
  *     records ──► one PolicyEngine per host on the way ──► Explainer ──► the rules met, and the verdict of each host
  *
+ * Of a macvlan endpoint, its container decides, not its host, but for what goes between the two by their pair.
+ *
  * In: two parties (an endpoint, an address, `host`), a protocol. Out: rules and verdict, host by host. Never: an answer from
  * what this host believes of another host's kernel: it is what the store says that should be there.
  */
@@ -12,11 +14,14 @@ import { parseKey } from '../model/keys.ts';
 import { ICMP, ICMPV6 } from '../model/protocol.ts';
 import { type Endpoint, endpointSchema, nodeSchema } from '../model/records.ts';
 import type { EndpointToHost } from '../policy/compile-list.ts';
+import type { containerEntries } from '../policy/container-chains.ts';
 import { PolicyEngine } from '../policy/engine.ts';
-import { Explainer, type Packet } from '../policy/explain.ts';
+import { Explainer, type Explanation, type Packet } from '../policy/explain.ts';
 import type { Failsafe } from '../policy/host-endpoints.ts';
+import type { PolicyOutput } from '../policy/output.ts';
 import type { Entry } from '../store/store.ts';
 import { quietPicture } from './quiet-picture.ts';
+import { explainContainer } from './why-container.ts';
 
 export interface WhyQuery {
   readonly source: string;
@@ -44,6 +49,8 @@ export interface Party {
 
 export interface HostAnswer {
   readonly node: string;
+  /** The macvlan endpoint in whose container the rules are; null: on the host. */
+  readonly container: string | null;
   /** `left`: netctl does not decide, the host's own rules do. */
   readonly verdict: 'accept' | 'drop' | 'left';
   readonly rules: {
@@ -59,7 +66,14 @@ export interface HostAnswer {
 interface Found extends Party {
   /** '' for a host itself, null for a party outside. */
   readonly hostInterface: string | null;
+  /** A macvlan endpoint's record. */
+  readonly onWire: Endpoint | null;
 }
+
+/** Where a packet is judged. */
+type Place =
+  | { readonly node: string }
+  | { readonly at: Found; readonly entry: keyof typeof containerEntries };
 
 /** An interface that is none of ours, and that no host endpoint names. */
 const ELSEWHERE = 'elsewhere';
@@ -86,15 +100,18 @@ export class Why {
   /** @throws NOT_FOUND, CONFLICT, INVALID */
   answer({ source: from, destination: to, protocol, sourcePort = clientPort }: WhyQuery): WhyAnswer {
     const [source, destination] = sameFamily(from, this.#find(from), to, this.#find(to));
-    const nodes = [...new Set([source.node, destination.node])].filter((node) => node !== null);
-    if (nodes.length === 0)
+    if (source.node === null && destination.node === null)
       throw new NetctlError(
         'INVALID',
         `neither ${from} nor ${to} is an endpoint or a host: netctl decides nothing about them`,
       );
+    const about = { protocol, sourcePort };
     const hosts: HostAnswer[] = [];
-    for (const node of nodes) {
-      const answer = this.#judge(node, source, destination, { protocol, sourcePort });
+    for (const place of placesOf(source, destination)) {
+      const answer =
+        'at' in place
+          ? this.#judgeIn(place, source, destination, about)
+          : this.#judge(place.node, source, destination, about);
       hosts.push(answer);
       if (answer.verdict === 'drop') break;
     }
@@ -106,40 +123,47 @@ export class Why {
     };
   }
 
-  #judge(
-    node: string,
-    source: Found,
-    destination: Found,
-    { protocol, sourcePort }: Required<Pick<WhyQuery, 'protocol' | 'sourcePort'>>,
-  ): HostAnswer {
+  #judge(node: string, source: Found, destination: Found, about: About): HostAnswer {
+    const isPair = hasPairBetween(source, destination);
     const interfaceAt = (party: Found): string =>
-      party.node === node && party.hostInterface !== null ? party.hostInterface : ELSEWHERE;
+      party.node === node && party.hostInterface !== null && (party.onWire === null || isPair)
+        ? party.hostInterface
+        : ELSEWHERE;
     const packet: Packet = {
-      ...packetOf(source.address, destination.address, protocol, sourcePort),
+      ...packetOf(source.address, destination.address, about.protocol, about.sourcePort),
       inInterface: interfaceAt(source),
       outInterface: interfaceAt(destination),
     };
     const builtin = packet.inInterface === '' ? 'OUTPUT' : packet.outInterface === '' ? 'INPUT' : 'FORWARD';
-    const { verdict, steps } = this.#explainer(node).judge(builtin, packet);
-    const rules = steps.map(({ chain, index, rule: { comment, verdict, origin } }) => ({
-      chain,
-      position: index + 1,
-      text: comment,
-      verdict: 'chain' in verdict ? `${verdict.kind} ${verdict.chain}` : verdict.kind,
-      origin:
-        origin === undefined
-          ? null
-          : { kind: origin.kind, name: origin.name, direction: origin.direction, position: origin.index + 1 },
-    }));
-    return { node, verdict, rules };
+    const explainer = new Explainer();
+    this.#engine(node, explainer);
+    return answerOf(node, null, explainer.judge(builtin, packet));
   }
 
-  /** What the host's chains are to be. */
-  #explainer(node: string): Explainer {
-    const explainer = new Explainer();
-    const picture = quietPicture(node, new PolicyEngine(this.#options, explainer));
-    picture.apply(this.#entries.map((entry) => ({ key: entry.key, entry })));
-    return explainer;
+  #judgeIn(
+    { at, entry }: Extract<Place, { at: Found }>,
+    source: Found,
+    destination: Found,
+    { protocol, sourcePort }: About,
+  ): HostAnswer {
+    const node = at.node!;
+    if (isDeaf(source, destination)) return noWay(node, at);
+    const ends = { inInterface: ELSEWHERE, outInterface: ELSEWHERE };
+    const packet = { ...packetOf(source.address, destination.address, protocol, sourcePort), ...ends };
+    const engine = this.#engine(node, new Explainer());
+    const hostAddresses = this.#ofNode(node).map(({ address }) => address);
+    return answerOf(
+      node,
+      at.endpoint,
+      explainContainer(engine, at.onWire!, { node, hostAddresses }, entry, packet),
+    );
+  }
+
+  /** Tells what the host's chains are to be. */
+  #engine(node: string, output: PolicyOutput): PolicyEngine {
+    const engine = new PolicyEngine(this.#options, output);
+    quietPicture(node, engine).apply(this.#entries.map((entry) => ({ key: entry.key, entry })));
+    return engine;
   }
 
   /** All that the name may mean, one for each address. @throws NOT_FOUND, CONFLICT */
@@ -179,9 +203,9 @@ export class Why {
       if (parsed?.kind !== 'node') continue;
       const node = nodeSchema.safeParse(value);
       if (node.success && [node.data.address4, node.data.address6].includes(address))
-        return { address, node: parsed.node, endpoint: null, hostInterface: '' };
+        return { address, node: parsed.node, endpoint: null, hostInterface: '', onWire: null };
     }
-    return { address, node: null, endpoint: null, hostInterface: null };
+    return { address, node: null, endpoint: null, hostInterface: null, onWire: null };
   }
 
   #ofNode(name: string): Found[] {
@@ -194,7 +218,13 @@ export class Why {
         'INVALID',
         `node ${name} has no address in the store: set node.address4 or name an address instead`,
       );
-    return addresses.map((address) => ({ address, node: name, endpoint: null, hostInterface: '' }));
+    return addresses.map((address) => ({
+      address,
+      node: name,
+      endpoint: null,
+      hostInterface: '',
+      onWire: null,
+    }));
   }
 
   #endpoints(): KnownEndpoint[] {
@@ -208,6 +238,8 @@ export class Why {
   }
 }
 
+type About = Required<Pick<WhyQuery, 'protocol' | 'sourcePort'>>;
+
 interface KnownEndpoint {
   readonly id: string;
   readonly node: string;
@@ -215,7 +247,59 @@ interface KnownEndpoint {
 }
 
 function foundOf({ id, node, endpoint }: KnownEndpoint, address: Address): Found {
-  return { address, node, endpoint: id, hostInterface: endpoint.hostInterface };
+  const onWire = endpoint.kind === 'macvlan' ? endpoint : null;
+  return { address, node, endpoint: id, hostInterface: endpoint.hostInterface, onWire };
+}
+
+/** In the order in which a packet comes to them. */
+function placesOf(source: Found, destination: Found): Place[] {
+  const isPair = hasPairBetween(source, destination);
+  const nodes = [source, destination].flatMap(({ node, onWire }) =>
+    node === null || (onWire !== null && !isPair) ? [] : [node],
+  );
+  const onHosts = [...new Set(nodes)].map((node): Place => ({ node }));
+  const before: Place[] =
+    source.onWire === null ? [] : [{ at: source, entry: isPair ? 'pairOut' : 'wireOut' }];
+  // What comes by the pair, the host has judged.
+  const behind: Place[] = destination.onWire === null || isPair ? [] : [{ at: destination, entry: 'wireIn' }];
+  return isDeaf(source, destination)
+    ? [{ at: source.onWire === null ? destination : source, entry: 'wireIn' }]
+    : [...before, ...onHosts, ...behind];
+}
+
+/** Between a host and its own container, and from its routed endpoints; what goes to those, goes over the wire. */
+function hasPairBetween(source: Found, destination: Found): boolean {
+  const [macvlan, other] = source.onWire === null ? [destination, source] : [source, destination];
+  if (macvlan.onWire?.macvlan?.hostAccess !== 'veth' || other.onWire !== null) return false;
+  return other.node === macvlan.node && (macvlan === destination || other.hostInterface === '');
+}
+
+/** A macvlan and its own host do not hear each other on the wire. */
+function isDeaf(source: Found, destination: Found): boolean {
+  const [macvlan, other] = source.onWire === null ? [destination, source] : [source, destination];
+  const isOwnHost = other.hostInterface === '' && other.node === macvlan.node;
+  return macvlan.onWire?.macvlan?.hostAccess === 'none' && isOwnHost;
+}
+
+function noWay(node: string, { endpoint, onWire }: Found): HostAnswer {
+  const text = 'a macvlan and its own host do not hear each other (hostAccess: none)';
+  const chain = onWire?.macvlan?.parent ?? '';
+  const rules = [{ chain, position: 1, text, verdict: 'drop', origin: null }];
+  return { node, container: endpoint, verdict: 'drop', rules };
+}
+
+function answerOf(node: string, container: string | null, { verdict, steps }: Explanation): HostAnswer {
+  const rules = steps.map(({ chain, index, rule: { comment, verdict, origin } }) => ({
+    chain,
+    position: index + 1,
+    text: comment,
+    verdict: 'chain' in verdict ? `${verdict.kind} ${verdict.chain}` : verdict.kind,
+    origin:
+      origin === undefined
+        ? null
+        : { kind: origin.kind, name: origin.name, direction: origin.direction, position: origin.index + 1 },
+  }));
+  return { node, container, verdict, rules };
 }
 
 function partyOf({ address, node, endpoint }: Found): Party {

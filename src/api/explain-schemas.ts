@@ -43,6 +43,10 @@ export const whyAnswer = z.object({
   hosts: z.array(
     z.object({
       node: z.string(),
+      container: z
+        .string()
+        .nullable()
+        .meta({ description: 'The macvlan endpoint in whose container the rules are; null: on the host' }),
       verdict: z.enum(['accept', 'drop', 'left']).meta({ description: 'left: to the own rules of the host' }),
       rules: z.array(
         z.object({

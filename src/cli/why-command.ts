@@ -29,9 +29,10 @@ async function why({ args, api, output }: Context): Promise<void> {
   const { allowed, source, destination, hosts } = answer;
   const verdict = allowed ? output.paint('green', 'allowed') : output.paint('red', 'dropped');
   output.line(`${partyText(source)} → ${partyText(destination)} ${protocol}: ${verdict}${decidedBy(answer)}`);
-  for (const { node, verdict, rules } of hosts) {
+  for (const { node, container, verdict, rules } of hosts) {
     output.line('');
-    output.line(output.paint('bold', `on ${node}`));
+    const inside = container === null ? '' : `, in the container of endpoint ${container}`;
+    output.line(output.paint('bold', `on ${node}${inside}`));
     for (const { chain, position, text, verdict } of rules)
       output.line(`  ${chain} rule ${position}: ${text} (${verdict})`);
     if (verdict === 'left') output.line("  netctl does not decide here: the host's own rules do");

@@ -3,15 +3,14 @@
  *
  * In: the calls of PolicyOutput, the endpoints. Out: to each endpoint's ContainerPolicy what concerns it. Never: a change of one set
  * that is looked at for endpoints whose chains do not name it; one container whose kernel says no keeping the others from theirs.
- *
- * Which list an endpoint has, the sets of lists tell: they hold its address with its host interface, as for routed endpoints.
  */
 import type { IpSetMember, Netns } from '../linux/ports.ts';
 import type { Family } from '../model/ip.ts';
 import type { Endpoint } from '../model/records.ts';
 import type { Chain } from '../policy/chain.ts';
-import { isListSet, listSet } from '../policy/names.ts';
 import type { PolicyOutput, SetSpec } from '../policy/output.ts';
+import { addCounts, type RuleCounts } from '../policy/rule-counts.ts';
+import { ToldLists } from '../policy/told-lists.ts';
 import {
   ContainerPolicy,
   type ContainerPolicyParts,
@@ -31,8 +30,7 @@ export class ContainerPolicies implements PolicyOutput, ToldPolicy {
   readonly #parts: Omit<ContainerPolicyParts, 'told'>;
   readonly #sets = new Map<string, ToldSet>();
   readonly #chains = new Map<string, Chain>();
-  /** By family and host interface: the lists with the number of members that say so, the newest last. */
-  readonly #lists = new Map<string, Map<string, number>>();
+  readonly #lists = new ToldLists();
   /** By host interface, which no two endpoints share. */
   readonly #policies = new Map<string, ContainerPolicy>();
 
@@ -56,7 +54,8 @@ export class ContainerPolicies implements PolicyOutput, ToldPolicy {
   }
 
   member(set: string, member: IpSetMember, present: boolean): void {
-    if (isListSet(set)) this.#listed(set, member, present);
+    const hostInterface = this.#lists.member(set, member, present);
+    if (hostInterface !== null) this.#policies.get(hostInterface)?.refresh();
     const told = this.#sets.get(set);
     if (told === undefined) return;
     if (present) told.members.add(member);
@@ -68,11 +67,11 @@ export class ContainerPolicies implements PolicyOutput, ToldPolicy {
     const key = `${family} ${name}`;
     if (chain === null) this.#chains.delete(key);
     else this.#chains.set(key, chain);
-    for (const policy of this.#policies.values()) if (policy.usesChain(family, name)) policy.refresh();
+    for (const policy of this.#policies.values()) if (policy.needsChain(family, name)) policy.refresh();
   }
 
   listOf(hostInterface: string, family: Family): string | null {
-    return [...(this.#lists.get(`${family} ${hostInterface}`)?.keys() ?? [])].at(-1) ?? null;
+    return this.#lists.listOf(hostInterface, family);
   }
 
   chainOf(family: Family, name: string): Chain | undefined {
@@ -124,14 +123,42 @@ export class ContainerPolicies implements PolicyOutput, ToldPolicy {
     return this.#each((policy) => policy.resync());
   }
 
+  /**
+   * The same where policy stands already. @param inode of one namespace; null: of all
+   * @returns whether something had to be put right @throws as flush
+   */
+  async repair(inode: number | null): Promise<boolean> {
+    const before = this.#repairs(inode);
+    await this.#each(async (policy) => {
+      if (policy.status !== null) await policy.resync();
+    }, inode);
+    return this.#repairs(inode) > before;
+  }
+
+  /** How often each rule of the profile or policy applied in all of them together. @throws as flush */
+  async countsOf(part: Parameters<ContainerPolicy['countsOf']>[0]): Promise<RuleCounts> {
+    const counts: RuleCounts[] = [];
+    await this.#each(async (policy) => void counts.push(await policy.countsOf(part)));
+    return addCounts(counts);
+  }
+
   /** Null before it is in the kernel. */
   statusOf(hostInterface: string): PolicyStatus | null {
     return this.#policies.get(hostInterface)?.status ?? null;
   }
 
-  async #each(work: (policy: ContainerPolicy) => Promise<void>): Promise<void> {
-    const results = await Promise.allSettled([...this.#policies.values()].map(work));
+  async #each(work: (policy: ContainerPolicy) => Promise<void>, inode: number | null = null): Promise<void> {
+    const results = await Promise.allSettled(this.#in(inode).map(work));
     for (const result of results) if (result.status === 'rejected') throw result.reason;
+  }
+
+  #repairs(inode: number | null): number {
+    return this.#in(inode).reduce((sum, { status }) => sum + (status?.writes['repairs'] ?? 0), 0);
+  }
+
+  #in(inode: number | null): ContainerPolicy[] {
+    const all = [...this.#policies.values()];
+    return inode === null ? all : all.filter(({ endpoint }) => endpoint.netns.inode === inode);
   }
 
   #renew(endpoint: Endpoint): ContainerPolicy {
@@ -139,19 +166,5 @@ export class ContainerPolicies implements PolicyOutput, ToldPolicy {
     const policy = new ContainerPolicy(endpoint, { ...this.#parts, told: this });
     this.#policies.set(endpoint.hostInterface, policy);
     return policy;
-  }
-
-  #listed(set: string, member: IpSetMember, present: boolean): void {
-    const family: Family = set.startsWith('nctl4') ? 4 : 6;
-    const list = set.slice(listSet(family, '').length);
-    const hostInterface = member.slice(member.indexOf(',') + 1);
-    const key = `${family} ${hostInterface}`;
-    const lists = this.#lists.get(key) ?? new Map<string, number>();
-    this.#lists.set(key, lists);
-    const reasons = (lists.get(list) ?? 0) + (present ? 1 : -1);
-    if (reasons > 0) lists.set(list, reasons);
-    else lists.delete(list);
-    if (lists.size === 0) this.#lists.delete(key);
-    this.#policies.get(hostInterface)?.refresh();
   }
 }

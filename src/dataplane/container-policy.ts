@@ -12,14 +12,11 @@ import { isDeepStrictEqual } from 'node:util';
 import { NetctlError } from '../lib/errors.ts';
 import type { Logger } from '../lib/logger.ts';
 import type { IpSetMember, Linux, Netns } from '../linux/ports.ts';
-import { insideRules, insideSet } from '../macvlan/frame-rules.ts';
-import { wayBackOf } from '../macvlan/plan.ts';
-import { shimMac } from '../macvlan/shim-plan.ts';
-import { type Address, type Cidr, type Family, familyOf, hostCidr } from '../model/ip.ts';
+import { insideRules, insideSetSpecs, insideSets } from '../macvlan/frame-rules.ts';
+import { type Address, type Family, familyOf, hostCidr } from '../model/ip.ts';
 import type { Endpoint } from '../model/records.ts';
-import { type Chain, type Mark, setsOfChain } from '../policy/chain.ts';
+import { type Chain, setsOfChain } from '../policy/chain.ts';
 import {
-  type ContainerEnds,
   compileContainer,
   containerJumps,
   entriesOf,
@@ -29,12 +26,12 @@ import {
 import type { SetSpec } from '../policy/output.ts';
 import { setMembers } from '../policy/set-members.ts';
 import { ToldChains } from '../policy/told-chains.ts';
+import { containerEnds } from './container-ends.ts';
 import { frameHook, nameFor, tellFrames } from './frame-table.ts';
-import { insideName } from './host-pair.ts';
-import { parentName } from './macvlan-parents.ts';
 import { macvlanOf } from './macvlan-wiring.ts';
 import { NetnsNftables } from './netns-nftables.ts';
 import { NftBackend } from './nft-backend.ts';
+import { NftMembers } from './nft-members.ts';
 import { NftReconciler } from './nft-reconciler.ts';
 import { PolicyDataplane, type PolicyStatus } from './policy-dataplane.ts';
 
@@ -71,9 +68,11 @@ export class ContainerPolicy implements SetReader {
   readonly #nftables: NetnsNftables;
   readonly #backend: NftBackend;
   readonly #dataplane: PolicyDataplane;
-  readonly #frames: ReadonlyMap<Family, NftReconciler>;
+  readonly #frames: ReadonlyMap<Family, FrameTable>;
   readonly #chains: ToldChains;
   readonly #sets = new Set<string>();
+  /** By family: the chains of lists that it needs, those not told yet, too. */
+  readonly #needed = new Map<Family, ReadonlySet<string>>();
   readonly #own = new Map<string, Set<IpSetMember>>();
   #endpoint: Endpoint;
   #isUp = false;
@@ -85,15 +84,12 @@ export class ContainerPolicy implements SetReader {
     const table = tableOf(endpoint);
     this.#nftables = new NetnsNftables(linux, endpoint);
     this.#frames = new Map(
-      (hasEgress() ? linux.families : []).map((family) => [
-        family,
-        new NftReconciler({ family, table: `${table}-${family}`, layer: 'link' }),
-      ]),
+      (hasEgress() ? linux.families : []).map((family) => [family, frameTable(family, `${table}-${family}`)]),
     );
     this.#backend = new NftBackend(
       { families: linux.families, nftables: this.#nftables },
-      { table, jumps: containerJumps(this.#ends), dispatches: false },
-      [...this.#frames.values()],
+      { table, jumps: containerJumps(containerEnds(this.#endpoint, this.#parts, null)), dispatches: false },
+      Array.from(this.#frames.values(), ({ kernel }) => kernel),
     );
     this.#chains = new ToldChains(this.#backend);
     this.#dataplane = new PolicyDataplane({ backend: this.#backend, other: null }, about(endpoint, logger));
@@ -122,8 +118,8 @@ export class ContainerPolicy implements SetReader {
     for (const family of this.#parts.linux.families) this.#refresh(family);
   }
 
-  usesChain(family: Family, name: string): boolean {
-    return [...this.#chains.of(family)].some((chain) => chain.name === name);
+  needsChain(family: Family, name: string): boolean {
+    return this.#needed.get(family)?.has(name) ?? false;
   }
 
   member(set: string, member: IpSetMember, present: boolean): void {
@@ -165,6 +161,14 @@ export class ContainerPolicy implements SetReader {
     await this.#dataplane.start();
   }
 
+  /** How often each rule of the profile or policy applied here. @throws KernelError */
+  countsOf(part: Parameters<PolicyDataplane['countsOf']>[0]): ReturnType<PolicyDataplane['countsOf']> {
+    const chains = this.#parts.linux.families.flatMap((family) =>
+      Array.from(this.#chains.of(family), (chain) => ({ key: `${family} ${chain.name}`, chain })),
+    );
+    return this.#dataplane.countsOf(part, chains);
+  }
+
   /** Takes it out of a namespace that lives on. @throws KernelError */
   async remove(): Promise<void> {
     this.#isUp = false;
@@ -181,11 +185,13 @@ export class ContainerPolicy implements SetReader {
     const { told } = this.#parts;
     const list = told.listOf(this.#endpoint.hostInterface, family);
     const extra = setMembers(this.#endpoint.extraSources).filter((each) => each.family === family);
-    const ends = this.#endsOf(family);
+    const ends = containerEnds(this.#endpoint, this.#parts, family);
     const around = compileContainer(family, list, ends, extra.length > 0);
     const isAround = (name: string): boolean => around.some((chain) => chain.name === name);
     const find = (name: string) => (isAround(name) ? undefined : told.chainOf(family, name));
-    const chains = [...around, ...(list === null ? [] : closure(entriesOf(list, ends), find))];
+    const behind = list === null ? new Map<string, undefined>() : closure(entriesOf(list, ends), find);
+    this.#needed.set(family, new Set(behind.keys()));
+    const chains = [...around, ...[...behind.values()].filter((chain) => chain !== undefined)];
     const own = this.#endpoint.addresses.filter((address) => familyOf(address) === family).map(hostCidr);
     const extraMembers = extra.map(({ member }) => member);
     this.#tellOwn(ownSet(family), family, [...own, ...extraMembers]);
@@ -224,41 +230,38 @@ export class ContainerPolicy implements SetReader {
   }
 
   #tellFrames(): void {
-    const { interface: device, mac, addresses } = this.#endpoint;
+    const { interface: device, mac, addresses, extraSources } = this.#endpoint;
     const isPassthru = macvlanOf(this.#endpoint).mode === 'passthru';
-    for (const [family, kernel] of this.#frames) {
-      kernel.set(insideSet, { key: 'address', prefixes: false, data: null });
-      for (const address of addresses)
-        if (familyOf(address) === family) kernel.element(insideSet, address, null);
-      const rules = insideRules(family, isPassthru ? null : mac);
+    for (const [family, { kernel, sources, members }] of this.#frames) {
+      const own = addresses.filter((address) => familyOf(address) === family);
+      const extra = setMembers(extraSources).filter((each) => each.family === family);
+      const now = new Set([...own.map(hostCidr), ...extra.map(({ member }) => member)]);
+      for (const net of now) if (!members.has(net)) sources.add(net, null);
+      for (const net of members) if (!now.has(net)) sources.remove(net, null);
+      members.clear();
+      for (const net of now) members.add(net);
+      const specs = insideSetSpecs(sources.hasPrefixes);
+      for (const set of ['own', 'sources'] as const) kernel.set(insideSets[set], specs[set]);
+      sources.settle();
+      for (const address of own) kernel.element(insideSets.own, address, null);
+      const rules = insideRules(family, isPassthru ? null : mac, this.#parts.linux.families);
       tellFrames(kernel, { name: 'egress', rules }, frameHook('egress', device));
     }
   }
+}
 
-  get #ends(): ContainerEnds {
-    const macvlan = macvlanOf(this.#endpoint);
-    const { hostAccess } = macvlan;
-    const { node, hostAddresses } = this.#parts;
-    return {
-      wire: this.#endpoint.interface,
-      hostPair: hostAccess === 'veth' ? { name: insideName(this.#endpoint), mark: this.#pairMark } : null,
-      hostOnWire:
-        hostAccess === 'shim'
-          ? { nets: hostAddresses.map(hostCidr), mac: shimMac(node, parentName(macvlan)) }
-          : null,
-    };
-  }
+/** A table of the link layer, with what its set of sources holds. */
+interface FrameTable {
+  readonly kernel: NftReconciler;
+  readonly sources: NftMembers;
+  readonly members: Set<IpSetMember>;
+}
 
-  get #pairMark(): Mark {
-    const { mark: value, mask } = wayBackOf(this.#endpoint.hostInterface);
-    return { value, mask };
-  }
-
-  #endsOf(family: Family): ContainerEnds {
-    const { hostOnWire, ...ends } = this.#ends;
-    const isOfFamily = (net: Cidr): boolean => familyOf(net) === family;
-    return { ...ends, hostOnWire: hostOnWire && { ...hostOnWire, nets: hostOnWire.nets.filter(isOfFamily) } };
-  }
+function frameTable(family: Family, table: string): FrameTable {
+  const kernel = new NftReconciler({ family, table, layer: 'link' });
+  const sources = new NftMembers(family, (key, data) => kernel.element(insideSets.sources, key, data));
+  for (const set of ['own', 'sources'] as const) kernel.set(insideSets[set], insideSetSpecs(false)[set]);
+  return { kernel, sources, members: new Set() };
 }
 
 /** What differs in it makes other tables. */
@@ -272,17 +275,20 @@ function tableOf({ interface: name }: Endpoint): string {
   return `netctl-${nameFor(name)}`;
 }
 
-/** The chains by these names, and those that they lead to. */
-function closure(names: readonly string[], find: (name: string) => Chain | undefined): Chain[] {
-  const found = new Map<string, Chain>();
+/** The chains by these names, and those that they lead to; undefined for one that `find` does not know. */
+function closure(
+  names: readonly string[],
+  find: (name: string) => Chain | undefined,
+): Map<string, Chain | undefined> {
+  const found = new Map<string, Chain | undefined>();
   const visit = (name: string): void => {
-    const chain = found.has(name) ? undefined : find(name);
-    if (chain === undefined) return;
+    if (found.has(name)) return;
+    const chain = find(name);
     found.set(name, chain);
-    for (const { verdict } of chain.rules) if (verdict.kind === 'goto') visit(verdict.chain);
+    for (const { verdict } of chain?.rules ?? []) if (verdict.kind === 'goto') visit(verdict.chain);
   };
   for (const name of names) visit(name);
-  return [...found.values()];
+  return found;
 }
 
 /** Each ADD would else tell that policy is in the kernel. */

@@ -8,6 +8,7 @@ import type { IpSetMember } from '../linux/ports.ts';
 import type { Family } from '../model/ip.ts';
 import type { Chain } from '../policy/chain.ts';
 import type { PolicyOutput, SetSpec } from '../policy/output.ts';
+import { addCounts, type RuleCounts } from '../policy/rule-counts.ts';
 import type { MacvlanPolicy } from './macvlan-policy.ts';
 import type { PolicyDataplane, PolicyStatus } from './policy-dataplane.ts';
 
@@ -48,6 +49,11 @@ export class JointPolicy implements PolicyOutput {
   /** Resolves when everything asked so far is in force everywhere. @throws KernelError */
   async everywhere(): Promise<void> {
     await Promise.all([this.#host.flush(), this.#macvlan.flush()]);
+  }
+
+  /** How often each rule of the profile or policy applied, on the host and in containers. @throws KernelError */
+  async countsOf(...[part, chains]: Parameters<PolicyDataplane['countsOf']>): Promise<RuleCounts> {
+    return addCounts(await Promise.all([this.#host.countsOf(part, chains), this.#macvlan.countsOf(part)]));
   }
 
   /** Reads the host's again and repairs it. Returns what others had changed, in words. @throws KernelError */

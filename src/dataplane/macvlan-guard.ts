@@ -137,7 +137,7 @@ class GuardTables {
 
   constructor(linux: Linux, logger: Logger) {
     this.#hasEgress = hasEgress(linux.nftables);
-    this.#tables = linux.families.map((family) => new GuardTable(family));
+    this.#tables = linux.families.map((family) => new GuardTable(family, linux.families));
     const kernels = this.#tables.map(({ kernel }) => kernel);
     this.backend = new NftBackend({ families: [], nftables: linux.nftables }, undefined, kernels);
     this.dataplane = new PolicyDataplane({ backend: this.backend, other: null }, logger);
@@ -151,16 +151,18 @@ class GuardTables {
 class GuardTable {
   readonly kernel: NftReconciler;
   readonly #family: Family;
+  readonly #families: readonly Family[];
   readonly #pairs: NftMembers;
   readonly #bases = new Set<string>();
   #before: Contents = { macs: new Set(), claimed: new Set(), closed: new Set(), pairs: new Set() };
 
-  constructor(family: Family) {
+  constructor(family: Family, families: readonly Family[]) {
     this.#family = family;
+    this.#families = families;
     this.kernel = new NftReconciler({ family, table: `netctl-guard-${family}`, layer: 'link' });
     this.#pairs = new NftMembers(family, (key, data) => this.kernel.element(guardSets.pairs, key, data));
     this.#tellSets();
-    for (const chain of guardChains(family)) tellFrames(this.kernel, chain, null);
+    this.#tellChains(false);
   }
 
   tell(guarded: readonly Guarded[], hasEgressHook: boolean): void {
@@ -175,8 +177,15 @@ class GuardTable {
       differ(this.#before[set], now[set], (key, present) =>
         this.kernel.element(guardSets[set], key, present ? null : undefined),
       );
+    const hasClosed = now.closed.size > 0;
+    if (hasClosed !== this.#before.closed.size > 0) this.#tellChains(hasClosed);
     this.#before = now;
     this.#tellBases(new Set(guarded.map(({ endpoint }) => parentName(macvlanOf(endpoint)))), hasEgressHook);
+  }
+
+  #tellChains(hasClosed: boolean): void {
+    for (const chain of guardChains(this.#family, this.#families, hasClosed))
+      tellFrames(this.kernel, chain, null);
   }
 
   #tellSets(): void {

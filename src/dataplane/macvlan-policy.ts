@@ -5,8 +5,10 @@
  * In: the calls of PolicyOutput; the steps of a link's life, from MacvlanWiring. Out: ContainerPolicies and MacvlanGuard in the order
  * that leaves no unfiltered moment. Never: a policy gone before the link is.
  */
+import type { Clock } from '../lib/clock.ts';
 import type { Logger } from '../lib/logger.ts';
-import type { IpSetMember, Linux, Netns } from '../linux/ports.ts';
+import { type Soon, soon } from '../lib/soon.ts';
+import type { IpSetMember, Linux, Netns, RuleWatch } from '../linux/ports.ts';
 import type { Address, Family } from '../model/ip.ts';
 import type { Endpoint } from '../model/records.ts';
 import type { Chain } from '../policy/chain.ts';
@@ -14,9 +16,14 @@ import type { PolicyOutput, SetSpec } from '../policy/output.ts';
 import { ContainerPolicies } from './container-policies.ts';
 import { hasEgress } from './frame-table.ts';
 import { MacvlanGuard } from './macvlan-guard.ts';
+import { reopen } from './reopen.ts';
 
 /** What is done about a container that could take its own rules away. */
 export type PrivilegedChoice = 'flag' | 'refuse';
+
+/** From a change of rules in a container to the look at it, and from one look to the next. */
+const lookAfterMs = 100;
+const lookAgainAfterMs = 2000;
 
 /** Where the policy of an endpoint is enforced, and how well. */
 interface Enforcement {
@@ -32,12 +39,18 @@ export class MacvlanPolicy implements PolicyOutput {
   readonly #bootId: string;
   readonly #privileged: PrivilegedChoice;
   readonly #logger: Logger;
+  readonly #clock: Clock;
   readonly #containers: ContainerPolicies;
   readonly #guard: MacvlanGuard;
   /** Host interfaces of endpoints with a process that could take their rules away, and its number. */
   #admins = new Map<string, number>();
   /** Until the start, when the kernel may be asked what it can. */
   #early: Map<string, Endpoint> | null = new Map();
+  /** From the start to the end. */
+  #watch: RuleWatch | null = null;
+  /** By inode of a namespace whose rules others have changed; null: of any. */
+  readonly #looks = new Map<number | null, Soon>();
+  readonly #adminLook: Soon;
 
   /** @param hostAddresses of this node, by which its containers know it */
   constructor(
@@ -47,12 +60,14 @@ export class MacvlanPolicy implements PolicyOutput {
       readonly node: string;
       readonly hostAddresses: readonly Address[];
       readonly macvlanPrivileged: PrivilegedChoice;
+      readonly clock: Clock;
     },
     logger: Logger,
   ) {
     this.#linux = linux;
     this.#bootId = options.bootId;
     this.#privileged = options.macvlanPrivileged;
+    this.#clock = options.clock;
     this.#logger = logger;
     this.#containers = new ContainerPolicies({
       linux,
@@ -62,6 +77,7 @@ export class MacvlanPolicy implements PolicyOutput {
       logger,
     });
     this.#guard = new MacvlanGuard(linux, logger);
+    this.#adminLook = this.#soon(() => this.#lookForAdmins());
   }
 
   set(name: string, spec: SetSpec | null): void {
@@ -96,23 +112,36 @@ export class MacvlanPolicy implements PolicyOutput {
 
   /** Takes over what an agent before this one has left. Errors are logged: the next resync tries again. */
   async start(): Promise<void> {
+    this.#watch = this.#linux.watchRulesIn((inode) => this.#lookSoon(inode));
     for (const endpoint of this.#early?.values() ?? []) {
       this.#containers.want(endpoint);
       this.#guard.change(endpoint);
+      const netns = reopen(this.#linux, endpoint);
+      if (netns !== null) this.#watchIn(netns);
+      netns?.close();
     }
     this.#early = null;
     await this.resync().catch((error: unknown) => this.#complain(error));
+  }
+
+  /** Looks at nothing any more; what is in the kernel stays. */
+  stop(): void {
+    this.#watch?.close();
+    this.#watch = null;
+    for (const look of [...this.#looks.values(), this.#adminLook]) look.cancel();
   }
 
   /** The link is there, down. @throws KernelError */
   async bring(endpoint: Endpoint, netns: Netns): Promise<void> {
     await this.#guard.admit(endpoint);
     await this.#containers.bring(endpoint, netns);
+    this.#watchIn(netns);
   }
 
   /** The link is up, and the addresses are the endpoint's. @throws KernelError */
-  settle(endpoint: Endpoint): Promise<void> {
-    return this.#guard.settle(endpoint);
+  async settle(endpoint: Endpoint): Promise<void> {
+    await this.#guard.settle(endpoint);
+    if (this.#privileged === 'refuse') this.#adminLook.call();
   }
 
   /** The link is about to go. */
@@ -123,6 +152,8 @@ export class MacvlanPolicy implements PolicyOutput {
   /** The link is gone. @throws KernelError */
   async remove(endpoint: Endpoint): Promise<void> {
     this.#admins.delete(endpoint.hostInterface);
+    this.#looks.get(endpoint.netns.inode)?.cancel();
+    this.#looks.delete(endpoint.netns.inode);
     await this.#containers.remove(endpoint);
     await this.#guard.forget(endpoint);
   }
@@ -140,6 +171,11 @@ export class MacvlanPolicy implements PolicyOutput {
     } finally {
       await this.#lookForAdmins();
     }
+  }
+
+  /** How often each rule of the profile or policy applied in containers. @throws KernelError */
+  countsOf(part: Parameters<ContainerPolicies['countsOf']>[0]): ReturnType<ContainerPolicies['countsOf']> {
+    return this.#containers.countsOf(part);
   }
 
   /** Of all endpoints of this host. @param inSync whether the host's own rules are what they should be */
@@ -177,8 +213,33 @@ export class MacvlanPolicy implements PolicyOutput {
     return {
       where: 'container and guard',
       inSync: (status?.inSync ?? false) && (this.#guard.status?.inSync ?? true),
-      notice: [quarantined, advisory, status?.lastError, repaired].find((text) => text) ?? null,
+      notice: [quarantined, advisory, status?.lastError, repaired].filter((text) => text).join('; ') || null,
     };
+  }
+
+  /** Where it cannot be watched, the next resync sees what has changed. */
+  #watchIn(netns: Netns): void {
+    try {
+      this.#watch?.add(netns);
+    } catch (error) {
+      this.#logger.warn({ error: String(error) }, 'rules in a container cannot be watched');
+    }
+  }
+
+  /** Somebody else has changed rules in the namespace, or may have. */
+  #lookSoon(inode: number | null): void {
+    const look = this.#looks.get(inode) ?? this.#soon(() => this.#look(inode));
+    this.#looks.set(inode, look);
+    look.call();
+  }
+
+  #soon(work: () => Promise<void>): Soon {
+    const report = (error: unknown): void => this.#complain(error);
+    return soon(this.#clock, { delayMs: lookAfterMs, pauseMs: lookAgainAfterMs, work, report });
+  }
+
+  async #look(inode: number | null): Promise<void> {
+    if (await this.#containers.repair(inode)) this.#adminLook.call();
   }
 
   async #lookForAdmins(): Promise<void> {

@@ -7,7 +7,10 @@ import type { Linux, Netns } from '../linux/ports.ts';
 import type { Endpoint } from '../model/records.ts';
 
 /** The caller closes it. */
-export function reopen(linux: Linux, { netns: { path, device, inode } }: Endpoint): Netns | null {
+export function reopen(
+  linux: Pick<Linux, 'openNetns'>,
+  { netns: { path, device, inode } }: Endpoint,
+): Netns | null {
   let netns: Netns;
   try {
     netns = linux.openNetns(path);

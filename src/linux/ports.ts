@@ -35,8 +35,11 @@ export interface Linux {
   /** Reads and writes below /proc/sys (`net/ipv4/ip_forward`), in the namespace. */
   readSysctl(path: string, netns?: Netns): string;
   writeSysctl(path: string, value: string, netns?: Netns): void;
-  /** Sends an IP packet from the namespace, and tells which rules of nftables (iptables-nft's too) it meets here, in order. @throws KernelError */
-  tracePacket(packet: Uint8Array, netns?: Netns): Promise<TraceStep[]>;
+  /**
+   * Sends an IP packet from the namespace, and tells which rules of nftables (iptables-nft's too) it meets, in order: here, or `inside` that
+   * namespace. @throws KernelError
+   */
+  tracePacket(packet: Uint8Array, netns?: Netns, where?: 'here' | 'inside'): Promise<TraceStep[]>;
   readonly ipsets: IpSets;
   readonly iptables: Iptables;
   /** Of the agent's namespace. */
@@ -44,6 +47,11 @@ export interface Linux {
   /** Of another one, which may be closed afterwards. */
   openNftables(netns: Netns): OpenNftables;
   readonly conntrack: Conntrack;
+  /**
+   * Of another namespace, which stays open until each call has settled. Its connections are told as the wire sees them: with their source
+   * translated, their destination not.
+   */
+  conntrackIn(netns: Netns): Pick<Conntrack, 'flushWhere'>;
   /** One process of each other namespace that has CAP_NET_ADMIN, by the namespace's inode. */
   networkAdmins(): Promise<ReadonlyMap<number, number>>;
   /**
@@ -57,11 +65,22 @@ export interface Linux {
    */
   watchForeignRules(ownTable: string, onChange: () => void): () => void;
   /**
+   * Tells when others have changed rules of nftables in the namespaces that are given to it, without keeping those alive.
+   * @param onChange hears the namespace's inode; null when notifications were lost
+   */
+  watchRulesIn(onChange: (inode: number | null) => void): RuleWatch;
+  /**
    * Deletes a link of the agent's namespace, or of another, which stays open until then (with a veth, its peer too). Resolves when
    * the kernel announced that it is gone, or never was; does not wait for the kernel's own RCU grace period (16–25 ms). Many at
    * once in the agent's own namespace go in groups.
    */
   deleteLink(index: number, netns?: Netns): Promise<void>;
+}
+
+export interface RuleWatch {
+  /** From now on until it ends. @throws KernelError */
+  add(netns: Netns): void;
+  close(): void;
 }
 
 export interface Packets {

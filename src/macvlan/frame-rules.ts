@@ -4,7 +4,8 @@
  *     guard, on the parent's device in the host      frames from and to MACs that are ours: each with an address of its endpoint;
  *                                                    nobody else claims such an address; nothing of endpoints that are closed
  *     inside, on the macvlan's device                what leaves has the endpoint's MAC; ARP and neighbour advertisements tell of its
- *                                                    own addresses (of siblings' broadcasts, the parent's device sees nothing)
+ *                                                    own addresses; what goes to many comes from one of them (of siblings' broadcasts,
+ *                                                    the parent's device sees nothing)
  *
  * In: a family, an endpoint's MAC. Out: rules as expressions, named. Never: a frame of the parent's own or of somebody else's macvlan
  * judged; a connection asked about (the kernel has none there).
@@ -46,8 +47,14 @@ export function guardSetSpecs(hasPrefixes: boolean): Readonly<Record<keyof typeo
   };
 }
 
-/** In the container: the endpoint's addresses. */
-export const insideSet = 'own';
+/** In the container: the endpoint's addresses, and what it may send from (its extra sources, too). */
+export const insideSets = { own: 'own', sources: 'sources' } as const;
+
+/** @param hasPrefixes of the extra sources, some are prefixes */
+export function insideSetSpecs(hasPrefixes: boolean): Readonly<Record<keyof typeof insideSets, NftSetSpec>> {
+  const own: NftSetSpec = { key: 'address', prefixes: false, data: null };
+  return { own, sources: { ...own, prefixes: hasPrefixes } };
+}
 
 const ETHERNET = { destination: 0, source: 6 } as const;
 const ARP = { senderMac: 8, senderAddress: 14, targetAddress: 24 } as const;
@@ -60,21 +67,28 @@ const protocols = { 4: [0x08, 0x00], 6: [0x86, 0xdd], arp: [0x08, 0x06] } as con
 const PAIR = 8;
 const ADDRESS_OF_PAIR = 10;
 
-/** Chains of the guard; `ingress` and `egress` are what each device's base chain goes to. */
-export function guardChains(family: Family): FrameChain[] {
+/**
+ * Chains of the guard; `ingress` and `egress` are what each device's base chain goes to.
+ * @param families that have a table: a frame is judged in one of them @param hasClosed some endpoint is closed
+ */
+export function guardChains(family: Family, families: readonly Family[], hasClosed: boolean): FrameChain[] {
+  const others = ofOtherTable(family, families);
   const isFrom = [load('link', ETHERNET.source, 6), inSet(guardSets.macs)];
   const isTo = [load('link', ETHERNET.destination, 6), inSet(guardSets.macs)];
   const isClosed = (at: number): NftExpression[] => [load('link', at, 6), inSet(guardSets.closed)];
   const jump = (chain: string): NftVerdict => ({ kind: 'jump', chain });
-  const fromClosed = frame('from a closed endpoint', isClosed(ETHERNET.source), drop);
+  const closed = (what: string, at: number): FrameRule[] =>
+    hasClosed ? [frame(`${what} a closed endpoint`, isClosed(at), drop)] : [];
+  const fromClosed = closed('from', ETHERNET.source);
   return [
     { name: 'from', rules: fromRules(family) },
     { name: 'to', rules: toRules(family) },
     {
       name: 'ingress',
       rules: [
-        fromClosed,
-        frame('to a closed endpoint', isClosed(ETHERNET.destination), drop),
+        ...others,
+        ...fromClosed,
+        ...closed('to', ETHERNET.destination),
         frame('from an endpoint', isFrom, jump('from')),
         frame('to an endpoint', isTo, jump('to')),
         forgedClaim(family),
@@ -82,7 +96,7 @@ export function guardChains(family: Family): FrameChain[] {
     },
     {
       name: 'egress',
-      rules: [fromClosed, frame('from an endpoint', isFrom, jump('from')), forgedClaim(family)],
+      rules: [...others, ...fromClosed, frame('from an endpoint', isFrom, jump('from')), forgedClaim(family)],
     },
   ];
 }
@@ -181,22 +195,41 @@ function forgedClaim(family: Family): FrameRule {
   );
 }
 
-/** What leaves by the macvlan's device, in the container. @param mac null where the device has the parent's (passthru) */
-export function insideRules(family: Family, mac: Mac | null): FrameRule[] {
+/**
+ * What leaves by the macvlan's device, in the container.
+ * @param mac null where the device has the parent's (passthru) @param families as of guardChains
+ */
+export function insideRules(family: Family, mac: Mac | null, families: readonly Family[]): FrameRule[] {
+  const others = ofOtherTable(family, families);
   const foreign = mac === null ? [] : [...macBytes(mac)];
   const macRules = (what: string, before: readonly NftExpression[], base: 'link' | 'network', at: number) =>
     mac === null ? [] : [frame(`${what} is not ${mac}`, [...before, ...isNot(base, at, foreign)], drop)];
   const source = macRules('source MAC', [], 'link', ETHERNET.source);
+  const toMany = frame(
+    'goes to many from an address that is not its own',
+    [
+      ...isProtocol(family),
+      ...isToMany(),
+      load('network', sourceOf(family), addressBits(family) / 8),
+      inSet(insideSets.sources, 1, true),
+      // Nobody's: who asks whether an address is free, or joins a multicast group before it has one.
+      compare(new Array(addressBits(family) / 8).fill(0), true),
+    ],
+    drop,
+  );
   if (family === 6)
     return [
+      ...others,
       ...source,
+      toMany,
       frame(
         'advertises an address that is not its own',
-        [...isAdvertisement(), load('network', IP6.target, 16), inSet(insideSet, 1, true)],
+        [...isAdvertisement(), load('network', IP6.target, 16), inSet(insideSets.own, 1, true)],
         drop,
       ),
     ];
   return [
+    ...others,
     ...source,
     frame(
       'neither IPv4 nor IPv6 nor ARP',
@@ -206,18 +239,29 @@ export function insideRules(family: Family, mac: Mac | null): FrameRule[] {
       ],
       drop,
     ),
+    toMany,
     ...macRules('ARP sender', isProtocol('arp'), 'network', ARP.senderMac),
     frame(
       'ARP claims an address that is not its own',
       [
         ...isProtocol('arp'),
         load('network', ARP.senderAddress, 4),
-        inSet(insideSet, 1, true),
+        inSet(insideSets.own, 1, true),
         compare([0, 0, 0, 0], true),
       ],
       drop,
     ),
   ];
+}
+
+/** The table of IPv6 judges its frames and no others, that of IPv4 all others. */
+function ofOtherTable(family: Family, families: readonly Family[]): FrameRule[] {
+  if (families.length === 1) return [];
+  const isOther: NftExpression[] = [
+    { kind: 'meta', key: 'protocol', to: 1 },
+    compare([...protocols[6]], family === 6),
+  ];
+  return [frame(family === 6 ? 'is not IPv6' : 'is IPv6', isOther, back)];
 }
 
 const drop: NftVerdict = { kind: 'drop' };
@@ -244,6 +288,15 @@ function isAdvertisement(): NftExpression[] {
     compare([ICMPV6]),
     load('network', IP6.type, 1),
     compare([NEIGHBOUR_ADVERTISEMENT]),
+  ];
+}
+
+/** Multicast and broadcast, by the first bit of the destination's MAC that goes over the wire (IEEE 802.3). */
+function isToMany(): NftExpression[] {
+  return [
+    load('link', ETHERNET.destination, 1),
+    { kind: 'mask', register: 1, mask: Uint8Array.of(1) },
+    compare([1]),
   ];
 }
 

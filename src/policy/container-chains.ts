@@ -20,7 +20,8 @@ import { acceptIcmp6, known, ofNoConnection } from './compile.ts';
 import { chains, listChains } from './names.ts';
 import type { NftJump } from './render-nftables.ts';
 
-const names = {
+/** Where packets enter: from and to the wire, from and to the host by the pair, and what the container answers there. */
+export const containerEntries = {
   wireIn: 'nctl-wire-in',
   wireOut: 'nctl-wire-out',
   pairIn: 'nctl-pair-in',
@@ -53,14 +54,18 @@ export function containerJumps({ wire, hostPair }: ContainerEnds): NftJump[] {
     rule: rule([{ kind: 'interface', side, pattern: name, negated: false }], goto(chain), chain),
   });
   return [
-    jump(inbound, 'src', wire, names.wireIn),
-    jump(outbound, 'dst', wire, names.wireOut),
+    jump(inbound, 'src', wire, containerEntries.wireIn),
+    jump(outbound, 'dst', wire, containerEntries.wireOut),
     ...(hostPair === null
       ? []
       : [
-          jump(inbound, 'src', hostPair.name, names.pairIn),
-          jump(outbound, 'dst', hostPair.name, names.pairOut),
-          { hook: local, chain: names.pairBack, rule: rule([], goto(names.pairBack), names.pairBack) },
+          jump(inbound, 'src', hostPair.name, containerEntries.pairIn),
+          jump(outbound, 'dst', hostPair.name, containerEntries.pairOut),
+          {
+            hook: local,
+            chain: containerEntries.pairBack,
+            rule: rule([], goto(containerEntries.pairBack), containerEntries.pairBack),
+          },
         ]),
   ];
 }
@@ -102,8 +107,11 @@ export function compileContainer(
       ? []
       : hostRules((net) => rule([is('dst', net)], goto(listChains.host(list)), 'to the host'));
   return [
-    { name: names.wireIn, rules: list === null ? none : inbound(listChains.inbound(list)) },
-    { name: names.wireOut, rules: list === null ? none : outbound(listChains.outbound(list), toHost) },
+    { name: containerEntries.wireIn, rules: list === null ? none : inbound(listChains.inbound(list)) },
+    {
+      name: containerEntries.wireOut,
+      rules: list === null ? none : outbound(listChains.outbound(list), toHost),
+    },
     ...(hostPair === null ? [] : pairChains(family, hostPair.mark)),
     { name: chains.allowed, rules: [rule([], ACCEPT, 'allowed')] },
   ];
@@ -118,14 +126,14 @@ function pairChains(family: Family, mark: Mark): Chain[] {
   const came: Condition = { kind: 'connection-mark', mark };
   return [
     {
-      name: names.pairIn,
+      name: containerEntries.pairIn,
       rules: [
         rule([begins], { kind: 'mark-connection', mark }, 'what answers goes back by the host'),
         rule([], ACCEPT, 'judged by the host'),
       ],
     },
     {
-      name: names.pairOut,
+      name: containerEntries.pairOut,
       rules: [
         ...(family === 6 ? unspecified() : []),
         rule([{ ...inSet(ownSet(family)), negated: true }], DROP, 'spoofed source'),
@@ -133,7 +141,7 @@ function pairChains(family: Family, mark: Mark): Chain[] {
       ],
     },
     {
-      name: names.pairBack,
+      name: containerEntries.pairBack,
       rules: [
         rule([came], { kind: 'mark-packet', mark }, 'came by the host'),
         rule([], ACCEPT, 'finds its way by its mark'),

@@ -86,6 +86,13 @@ export class Explainer implements PolicyOutput {
     return { verdict: 'left', steps };
   }
 
+  /** @param chain where the kernel takes it */
+  judgeFrom(chain: string, packet: Packet): Explanation {
+    const steps: Step[] = [];
+    const verdict = this.#walk(chain, packet, steps);
+    return { verdict, steps };
+  }
+
   /**
    * All that decides about an endpoint behind a dispatching chain: the rules of its list, up to the chain `end`, and the members of
    * the sets that they name. Equal texts decide alike.
@@ -154,6 +161,8 @@ export class Explainer implements PolicyOutput {
   }
 
   #holds(condition: Condition, packet: Packet): boolean {
+    // Nobody asks about forged frames: whose address it is, has the MAC.
+    if (condition.kind === 'source-mac') return true;
     return 'negated' in condition && this.#matches(condition, packet) !== condition.negated;
   }
 

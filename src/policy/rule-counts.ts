@@ -11,6 +11,9 @@ export interface Count {
   readonly bytes: number;
 }
 
+/** One for each rule, as far as any was compiled. */
+export type RuleCounts = Record<RuleOrigin['direction'], Count[]>;
+
 /** Of each chain (`4 nctl-in-…`), one for each of its rules. */
 export type ChainCounts = ReadonlyMap<string, readonly Count[]>;
 
@@ -18,18 +21,33 @@ export function countsOf(
   part: Pick<RuleOrigin, 'kind' | 'name'>,
   chains: Iterable<{ readonly key: string; readonly rules: readonly ChainRule[] }>,
   counts: ChainCounts,
-): Record<RuleOrigin['direction'], Count[]> {
-  const sums: Record<RuleOrigin['direction'], Count[]> = { inbound: [], outbound: [] };
+): RuleCounts {
+  const sums: RuleCounts = { inbound: [], outbound: [] };
   for (const { key, rules } of chains) {
     for (const [i, { origin }] of rules.entries()) {
       if (origin === undefined || origin.kind !== part.kind || origin.name !== part.name) continue;
       const of = sums[origin.direction];
       // A rule that this family has no use for has no counter there.
-      while (of.length <= origin.index) of.push({ packets: 0, bytes: 0 });
-      const { packets, bytes } = counts.get(key)?.[i] ?? { packets: 0, bytes: 0 };
-      const sum = of[origin.index]!;
-      of[origin.index] = { packets: sum.packets + packets, bytes: sum.bytes + bytes };
+      while (of.length <= origin.index) of.push(NONE);
+      of[origin.index] = plus(of[origin.index]!, counts.get(key)?.[i]);
     }
   }
   return sums;
+}
+
+/** Of several places together. */
+export function addCounts(all: readonly RuleCounts[]): RuleCounts {
+  const sumOf = (direction: RuleOrigin['direction']): Count[] => {
+    const length = Math.max(0, ...all.map((counts) => counts[direction].length));
+    const sum = (at: number): Count =>
+      all.reduce<Count>((total, counts) => plus(total, counts[direction][at]), NONE);
+    return Array.from({ length }, (_, at) => sum(at));
+  };
+  return { inbound: sumOf('inbound'), outbound: sumOf('outbound') };
+}
+
+const NONE: Count = { packets: 0, bytes: 0 };
+
+function plus(one: Count, { packets, bytes } = NONE): Count {
+  return { packets: one.packets + packets, bytes: one.bytes + bytes };
 }

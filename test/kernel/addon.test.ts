@@ -36,6 +36,22 @@ enterSandbox(import.meta.url);
 const open = () => native.openNetlink(OWN_NETNS, NETLINK_ROUTE, 1 << 20);
 
 describe('addon', () => {
+  test('closing packet sockets, over which the kernel takes its time, does not hold the thread', async () => {
+    ip('link', 'add', 'near', 'type', 'veth', 'peer', 'name', 'far');
+    const index = Number(/^(\d+): near/m.exec(ip('-o', 'link', 'show', 'near'))![1]);
+    const sockets = Array.from({ length: 30 }, () => native.openPacket(OWN_NETNS, index, 0x0806));
+    const packetSockets = (): number =>
+      execFileSync('cat', ['/proc/net/packet'], { encoding: 'utf8' }).trim().split('\n').length - 1;
+    assert.equal(packetSockets(), 30);
+    const before = performance.now();
+    for (const socket of sockets) native.close(socket);
+    const tookMs = performance.now() - before;
+    assert.ok(tookMs < 150, `${Math.round(tookMs)} ms for 30 sockets`);
+    for (let i = 0; i < 100 && packetSockets() > 0; i++) await sleep(50);
+    assert.equal(packetSockets(), 0);
+    ip('link', 'delete', 'near');
+  });
+
   test('wrong arguments are TypeErrors, whatever the function', () => {
     const socket = open();
     const wrong: readonly unknown[] = [

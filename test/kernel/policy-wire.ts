@@ -3,45 +3,37 @@
  * out byte by byte, with nobody behind them who would answer.
  *
  *     wire0…3 ──nctl0…3── host ──up0, up1── wire4, wire5
+ *
+ * With `macvlan` the bare wires end in containers, which forward between them and their macvlans (policy-wire-macvlan.ts).
  */
 import assert from 'node:assert/strict';
 import { type ChildProcess, execFileSync, spawn } from 'node:child_process';
 import { randomBytes } from 'node:crypto';
 import { createInterface } from 'node:readline';
-import type { Address } from '../../src/model/ip.ts';
 import type { World } from '../unit/policy/worlds.ts';
-import { type Envelope, framesOf, type Transport, udp } from './frames.ts';
+import { type Envelope, framesOf, udp } from './frames.ts';
+import {
+  addressesBehind,
+  endpointAddresses,
+  foreignAddresses,
+  HOST_MAC,
+  interfaces,
+  macOf,
+  type WirePacket,
+} from './policy-wire-ends.ts';
+import { connectMacvlans, macvlanMacOf } from './policy-wire-macvlan.ts';
 
-export type BackendName = 'nftables' | 'iptables-nft' | 'iptables-legacy';
+export type BackendName = 'nftables' | 'iptables-nft' | 'iptables-legacy' | 'macvlan';
 
-/** Addresses behind each interface, v4 and v6 in turns: four of endpoints, then two foreign ones with several each. */
-export const endpointAddresses = [0, 1, 2, 3].map((i) => both(`10.0.0.${i + 1}`, `fd00::${i + 1}`));
-export const foreignAddresses = [
-  [2, 3, 6].flatMap((i) => both(`192.0.2.${i}`, `2001:db8::${i}`)),
-  [2, 9].flatMap((i) => both(`198.51.100.${i}`, `2001:db8:1::${i}`)),
-];
-const interfaces = ['nctl0', 'nctl1', 'nctl2', 'nctl3', 'up0', 'up1'];
-const addressesBehind = [...endpointAddresses, ...foreignAddresses];
-const HOST_MAC = '02:00:00:00:00:01';
-const macOf = (i: number): string => `02:00:00:00:01:0${i}`;
 /** As Makefile says. */
 const packetIo = new URL('../../dist/test/packet-io', import.meta.url).pathname;
 const MARK = Buffer.from('nctl');
-
-export interface WirePacket {
-  /** Index of the interface by which it comes. */
-  readonly via: number;
-  readonly source: Address;
-  readonly destination: Address;
-  readonly isCut: boolean;
-  /** @param payload to be its last bytes */
-  transport(payload: Buffer): Transport;
-}
 
 export class PolicyWire {
   readonly backend: BackendName;
   readonly #host: string;
   readonly #wire: string;
+  readonly #namespaces: readonly string[];
   readonly #agent: ChildProcess;
   readonly #io: ChildProcess;
   readonly #answers: AsyncIterator<string>;
@@ -53,10 +45,16 @@ export class PolicyWire {
     this.backend = backend;
     this.#host = `${prefix}-host`;
     this.#wire = `${prefix}-wire`;
-    for (const namespace of [this.#host, this.#wire]) execFileSync('ip', ['netns', 'add', namespace]);
-    this.#connect();
+    const isMacvlan = backend === 'macvlan';
+    const containers = isMacvlan ? endpointAddresses.map((_, i) => `${prefix}-c${i}`) : [];
+    this.#namespaces = [this.#host, this.#wire, ...containers];
+    for (const namespace of this.#namespaces) execFileSync('ip', ['netns', 'add', namespace]);
+    for (const path of ['net/ipv6/conf/all/disable_ipv6', 'net/ipv6/conf/default/disable_ipv6'])
+      this.#exec(this.#wire, ['sh', '-c', `echo 1 > /proc/sys/${path}`]);
+    if (isMacvlan) connectMacvlans(this.#host, this.#wire, containers);
+    else this.#connect();
     const script = new URL('./policy-random-process.ts', import.meta.url).pathname;
-    this.#agent = this.#spawn(this.#host, [process.execPath, script, backend]);
+    this.#agent = this.#spawn(this.#host, [process.execPath, script, backend, ...containers]);
     this.#answers = createInterface({ input: this.#agent.stdout! })[Symbol.asyncIterator]();
     this.#io = this.#spawn(this.#wire, [packetIo, ...interfaces.map((name) => `w-${name}`)]);
     this.#io.stdout!.on('data', (bytes: Buffer) => {
@@ -75,7 +73,7 @@ export class PolicyWire {
   /** Which of them came out at the right interface. @throws when one came out elsewhere */
   async send(packets: readonly WirePacket[]): Promise<boolean[]> {
     const records = packets.flatMap((packet, id) =>
-      frames(packet, id).map((frame) => record(packet.via, frame)),
+      this.#frames(packet, id).map((frame) => record(packet.via, frame)),
     );
     const sentinel: WirePacket = {
       via: 4,
@@ -84,28 +82,40 @@ export class PolicyWire {
       isCut: false,
       transport: (payload) => udp([9, 9], payload),
     };
-    for (const frame of frames(sentinel, packets.length)) records.push(record(sentinel.via, frame));
-    this.#io.stdin!.write(Buffer.concat([...records, record(0, Buffer.alloc(0))]));
+    const last = this.#frames(sentinel, packets.length).map((frame) => record(sentinel.via, frame));
+    const end = record(0, Buffer.alloc(0));
     const arrived = packets.map(() => false);
-    let isComplete = false;
-    for (const { at, id } of await this.#arrivals()) {
-      const packet = packets[id];
-      if (packet === undefined) isComplete = true;
-      else {
-        assert(
-          addressesBehind[at]!.includes(packet.destination),
-          `${packet.destination} at ${interfaces[at]}`,
-        );
-        arrived[id] = true;
+    // What goes a longer way than the sentinel is a few turns of the kernel's queue behind it.
+    for (const batch of [records, ...(this.#isLong ? [[], [], []] : [])]) {
+      this.#io.stdin!.write(Buffer.concat([...batch, ...last, end]));
+      let isComplete = false;
+      for (const { at, id } of await this.#arrivals()) {
+        const packet = packets[id];
+        if (packet === undefined) isComplete = true;
+        else {
+          assert(
+            addressesBehind[at]!.includes(packet.destination),
+            `${packet.destination} at ${interfaces[at]}`,
+          );
+          arrived[id] = true;
+        }
       }
+      assert(isComplete, 'the last packet of a batch, which no policy is about, did not arrive');
     }
-    assert(isComplete, 'the last packet of a batch, which no policy is about, did not arrive');
     return arrived;
+  }
+
+  get #isLong(): boolean {
+    return this.backend === 'macvlan';
+  }
+
+  #frames(packet: WirePacket, id: number): Buffer[] {
+    return frames(packet, id, this.#isLong ? macvlanMacOf(packet) : HOST_MAC);
   }
 
   close(): void {
     for (const child of [this.#agent, this.#io]) child.kill('SIGKILL');
-    for (const namespace of [this.#host, this.#wire]) execFileSync('ip', ['netns', 'del', namespace]);
+    for (const namespace of this.#namespaces) execFileSync('ip', ['netns', 'del', namespace]);
   }
 
   /** Until the record of length 0. */
@@ -128,8 +138,6 @@ export class PolicyWire {
   }
 
   #connect(): void {
-    for (const path of ['net/ipv6/conf/all/disable_ipv6', 'net/ipv6/conf/default/disable_ipv6'])
-      this.#exec(this.#wire, ['sh', '-c', `echo 1 > /proc/sys/${path}`]);
     for (const path of ['net/ipv4/ip_forward', 'net/ipv6/conf/all/forwarding'])
       this.#exec(this.#host, ['sh', '-c', `echo 1 > /proc/sys/${path}`]);
     const commands = interfaces.flatMap((name, i) => [
@@ -155,7 +163,11 @@ export class PolicyWire {
   }
 }
 
-function frames({ via, source, destination, isCut, transport }: WirePacket, id: number): Buffer[] {
+function frames(
+  { via, source, destination, isCut, transport }: WirePacket,
+  id: number,
+  destinationMac: string,
+): Buffer[] {
   const payload = Buffer.alloc(40, 'x');
   MARK.copy(payload, 32);
   payload.writeUInt32BE(id, 36);
@@ -163,7 +175,7 @@ function frames({ via, source, destination, isCut, transport }: WirePacket, id: 
     source,
     destination,
     sourceMac: macOf(via),
-    destinationMac: HOST_MAC,
+    destinationMac,
     id: id + 1,
     isCut,
   };
@@ -175,8 +187,4 @@ function record(at: number, frame: Buffer): Buffer {
   head.writeUInt8(at, 0);
   head.writeUInt16LE(frame.length, 1);
   return Buffer.concat([head, frame]);
-}
-
-function both(v4: string, v6: string): Address[] {
-  return [v4, v6] as Address[];
 }

@@ -5,7 +5,7 @@
  * back, and printed as commands. Never: success where the kernel would refuse.
  */
 import { NetctlError } from '../../lib/errors.ts';
-import { type Address, families, familyOf } from '../../model/ip.ts';
+import { families } from '../../model/ip.ts';
 import { describeRouting } from '../describe.ts';
 import { checkIfb, checkIndex, checkMacvlan, checkVeth, checkVlan } from '../netlink/link.ts';
 import { checkRoute } from '../netlink/route.ts';
@@ -21,8 +21,9 @@ import {
   type Packets,
   type Routing,
   type RoutingRequest,
-  type TrackedConnection,
+  type RuleWatch,
 } from '../ports.ts';
+import { FakeConntrack } from './conntrack.ts';
 import { FakeIpSets } from './ipsets.ts';
 import { FakeIptables } from './iptables.ts';
 import {
@@ -54,18 +55,16 @@ export class FakeLinux implements Linux {
   readonly conntrack: Conntrack;
   /** Processes with CAP_NET_ADMIN, by the inode of their namespace. */
   readonly admins = new Map<number, number>();
-  /** What is tracked. */
-  connections: readonly TrackedConnection[] = [];
-  /** Addresses given to conntrack.flushAddress, in order. */
-  readonly flushedAddresses: Address[] = [];
   /** What was sent through packet sockets, in order. */
   readonly sentFrames: { link: string; protocol: number; frame: Buffer }[] = [];
   readonly #failures = new Failures();
+  readonly tracked = new FakeConntrack(this.#failures);
   readonly #host = new FakeNetns(null, FIRST_INODE, this.#failures);
   readonly #netnsByPath = new Map<string, FakeNetns>();
   readonly #netnsByFd = new Map<number, FakeNetns>();
   readonly #watchers = new Set<(event: LinkEvent) => void>();
   readonly #ruleWatchers = new Set<() => void>();
+  readonly #containerWatchers = new Map<(inode: number | null) => void, Set<number>>();
   #nextInode = FIRST_INODE + 1;
   #nextFd = 1000;
 
@@ -73,19 +72,11 @@ export class FakeLinux implements Linux {
     this.iptables = new FakeIptables(this.#failures, (name) => this.ipsets.sets.get(name));
     this.ipsets = new FakeIpSets(this.#failures, (name) => this.iptables.usesSet(name));
     this.nftables = this.#host.nftables;
-    this.conntrack = {
-      flushAddress: async (address) => {
-        this.#failures.check('flushAddress', `flush connections of ${address}`);
-        this.flushedAddresses.push(address);
-      },
-      flushWhere: async (family, isToGo) => {
-        this.#failures.check('flushWhere', 'flush connections');
-        const stay = this.connections.filter((each) => familyOf(each.source) !== family || !isToGo(each));
-        const gone = this.connections.length - stay.length;
-        this.connections = stay;
-        return gone;
-      },
-    };
+    this.conntrack = this.tracked.host;
+  }
+
+  conntrackIn({ identity: { inode } }: Netns): Pick<Conntrack, 'flushWhere'> {
+    return this.tracked.in(inode);
   }
 
   // What tests may do.
@@ -138,7 +129,7 @@ export class FakeLinux implements Linux {
       ...printSets(this.ipsets.sets),
       ...([4, 6] as const).flatMap((family) => printRules(family, this.iptables.print(family))),
       ...namespaces.flatMap((netns) => netns.nftables.print()),
-      ...this.flushedAddresses.map((address) => `conntrack -D -s ${address}`),
+      ...this.tracked.flushedAddresses.map((address) => `conntrack -D -s ${address}`),
     ].join('\n');
   }
 
@@ -233,6 +224,21 @@ export class FakeLinux implements Linux {
   /** Others have changed rules. */
   tellForeignRules(): void {
     for (const onChange of this.#ruleWatchers) onChange();
+  }
+
+  watchRulesIn(onChange: (inode: number | null) => void): RuleWatch {
+    const inodes = new Set<number>();
+    this.#containerWatchers.set(onChange, inodes);
+    return {
+      add: ({ identity }) => void inodes.add(identity.inode),
+      close: () => void this.#containerWatchers.delete(onChange),
+    };
+  }
+
+  /** Somebody has changed rules in the namespace; null: notifications were lost. */
+  tellContainerRules(inode: number | null): void {
+    for (const [onChange, inodes] of this.#containerWatchers)
+      if (inode === null || inodes.has(inode)) onChange(inode);
   }
 
   watchLinks(onEvent: (event: LinkEvent) => void): () => void {

@@ -17,6 +17,7 @@ const DEFAULTS: ReadonlyMap<string, string> = new Map([
   ['net/ipv6/neigh/default/gc_thresh2', '512'],
   ['net/ipv6/neigh/default/gc_thresh3', '1024'],
   ['net/netfilter/nf_conntrack_max', '262144'],
+  ['net/netfilter/nf_conntrack_tcp_loose', '1'],
   ['net/bridge/bridge-nf-call-iptables', '1'],
   ['net/core/somaxconn', '4096'],
 ]);

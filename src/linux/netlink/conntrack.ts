@@ -101,6 +101,13 @@ export function trackedConnection({ family, original, reply }: Connection): Trac
   return { ...first, destination: answer.source, destinationPort: answer.sourcePort };
 }
 
+/** The first packet as the wire has seen it: its source is where the answers go to. */
+export function connectionOnWire({ family, original, reply }: Connection): TrackedConnection | null {
+  const [first, answer] = [readTuple(original, family), readTuple(reply, family)];
+  if (first === null || answer === null) return null;
+  return { ...first, source: answer.destination, sourcePort: answer.destinationPort };
+}
+
 function readTuple(bytes: Buffer, family: Family): TrackedConnection | null {
   const tuple = readAttributes(bytes);
   const ip = readAttributes(tuple.get(CTA_TUPLE_IP) ?? Buffer.alloc(0));

@@ -1,5 +1,5 @@
 /**
- * The port Conntrack over nfnetlink, in the agent's namespace.
+ * The port Conntrack over nfnetlink, in the agent's namespace or another one.
  *
  * In: an address. Out: no tracked connection has it any more. Never: the JavaScript thread waiting while the kernel walks its
  * table, another address's connections.
@@ -8,6 +8,7 @@ import { type Address, type Family, familyOf } from '../../model/ip.ts';
 import {
   type Connection,
   connectionDump,
+  connectionOnWire,
   hasAddress,
   readConnection,
   trackedConnection,
@@ -43,6 +44,19 @@ export function createConntrack({ useFilter }: { useFilter: boolean } = { useFil
   };
 }
 
+/** Of the namespace with the descriptor, which stays open. */
+export function conntrackIn(netnsFd: number): Pick<Conntrack, 'flushWhere'> {
+  return {
+    flushWhere: (family, isToGo) => {
+      const isChosen = (connection: Connection): boolean => {
+        const seen = connectionOnWire(connection);
+        return seen !== null && isToGo(seen);
+      };
+      return deleteChosen('flush connections in a container', family, isChosen, netnsFd);
+    },
+  };
+}
+
 /** False when the kernel has no such filter. */
 async function deleteByFilter(address: Address): Promise<boolean> {
   const what = `flush connections of ${address}`;
@@ -69,12 +83,13 @@ async function deleteChosen(
   what: string,
   family: Family,
   isToGo: (connection: Connection) => boolean,
+  netnsFd = OWN_NETNS,
 ): Promise<number> {
-  const connections = await dump(what, OWN_NETNS, NETLINK_NETFILTER, connectionDump(family), (message) => {
+  const connections = await dump(what, netnsFd, NETLINK_NETFILTER, connectionDump(family), (message) => {
     const connection = readConnection(message);
     return connection !== null && isToGo(connection) ? connection : null;
   });
-  const socket = asKernelErrors(what, () => new RequestSocket(OWN_NETNS, NETLINK_NETFILTER));
+  const socket = asKernelErrors(what, () => new RequestSocket(netnsFd, NETLINK_NETFILTER));
   try {
     const { failures } = socket.exchange(connections, writeDelete);
     const failure = failures.find(({ errno }) => errno !== ENOENT); // ended by itself meanwhile

@@ -19,7 +19,7 @@ import {
 import { MessageBatch, NLMSG_ERROR, readAnswer, readMessages } from '../netlink/message.ts';
 import { KernelError } from '../ports.ts';
 import { asKernelErrors, kernelError, RequestSocket } from './exchange.ts';
-import { onlyDeletions } from './link-watch.ts';
+import { onlyMessages } from './message-filter.ts';
 import {
   isSystemError,
   NETLINK_ROUTE,
@@ -73,7 +73,7 @@ export class LinkReaper {
     );
     this.#listener = asKernelErrors('watch links', () => {
       const listener = native.openNetlink(netnsFd, NETLINK_ROUTE, RECEIVE_BYTES);
-      native.attachFilter(listener, onlyDeletions());
+      native.attachFilter(listener, onlyMessages(RTM_DELLINK));
       native.joinGroup(listener, RTNLGRP_LINK);
       return listener;
     });

@@ -29,24 +29,3 @@ export function watchLinks(onEvent: (event: LinkEvent) => void, receiveBytes = R
   native.unref(socket);
   return () => native.close(socket);
 }
-
-/**
- * A socket filter that lets only RTM_DELLINK through, so that nothing else wakes the process. The filter's half-words are in
- * network order, the message's type in the host's: hence the swapped constant.
- */
-export function onlyDeletions(): Buffer {
-  const program = Buffer.alloc(4 * 8);
-  const instructions = [
-    { code: 0x28, ifTrue: 0, ifFalse: 0, k: 4 }, // load the half-word at 4: nlmsg_type
-    { code: 0x15, ifTrue: 0, ifFalse: 1, k: RTM_DELLINK << 8 }, // equal?
-    { code: 0x06, ifTrue: 0, ifFalse: 0, k: 0xffffffff }, // take all of it
-    { code: 0x06, ifTrue: 0, ifFalse: 0, k: 0 }, // drop
-  ];
-  for (const [i, { code, ifTrue, ifFalse, k }] of instructions.entries()) {
-    program.writeUInt16LE(code, i * 8);
-    program.writeUInt8(ifTrue, i * 8 + 2);
-    program.writeUInt8(ifFalse, i * 8 + 3);
-    program.writeUInt32LE(k, i * 8 + 4);
-  }
-  return program;
-}

@@ -6,7 +6,8 @@
 import { existsSync } from 'node:fs';
 import { families } from '../../model/ip.ts';
 import type { Iptables, Linux, Netns } from '../ports.ts';
-import { createConntrack } from './conntrack.ts';
+import { conntrackIn, createConntrack } from './conntrack.ts';
+import { ContainerRules } from './container-rules.ts';
 import { ForeignRules } from './foreign-rules.ts';
 import { openIpSets } from './ipsets.ts';
 import { createIptables, detectBackend } from './iptables.ts';
@@ -31,7 +32,8 @@ export async function createLinux(options: LinuxOptions): Promise<Linux & { clos
   const backend = options.iptablesBackend === 'auto' ? await detectBackend() : options.iptablesBackend;
   const reaper = new LinkReaper();
   const ipsets = openIpSets();
-  const nftables = openNftables(OWN_NETNS);
+  const inContainers = new ContainerRules();
+  const nftables = openNftables(OWN_NETNS, (port) => inContainers.ours(port));
   const programs = new ForeignRules();
   const hasIpv6 = existsSync('/proc/net/if_inet6');
   return {
@@ -44,12 +46,15 @@ export async function createLinux(options: LinuxOptions): Promise<Linux & { clos
     watchLinks: (onEvent) => watchLinks(onEvent),
     deleteLink: (index, netns) => (netns === undefined ? reaper.remove(index) : deleteLinkIn(netns, index)),
     ipsets,
-    tracePacket: (packet, netns) => tracePacket(nftables, packet, netns?.fd ?? null),
+    tracePacket: (packet, netns, where = 'here') =>
+      tracePacket(packet, { from: netns?.fd ?? OWN_NETNS, inside: where === 'inside' }),
     watchForeignRules: (ownTable, onChange) => programs.watch(ownTable, onChange),
+    watchRulesIn: (onChange) => inContainers.watch(onChange),
     iptables: createIptables(backend, (pid) => programs.ours(pid)),
     nftables,
     openNftables: (netns) => openNftables(netns.fd),
     conntrack: createConntrack(),
+    conntrackIn: (netns) => conntrackIn(netns.fd),
     networkAdmins,
     close() {
       reaper.close();

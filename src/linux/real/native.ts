@@ -30,6 +30,8 @@ export interface Native {
   close(socket: NetlinkSocket): void;
   joinGroup(socket: NetlinkSocket, group: number): void;
   leaveGroup(socket: NetlinkSocket, group: number): void;
+  /** From now on it hears its groups in other namespaces, too, that its own has an id for; it keeps none of them alive. */
+  listenEverywhere(socket: NetlinkSocket): void;
   /** @param program classic BPF: instructions of 8 bytes */
   attachFilter(socket: NetlinkSocket, program: Uint8Array): void;
   /** A new descriptor of the socket's namespace: the caller closes it. */
@@ -39,10 +41,13 @@ export interface Native {
   sendInBackground(socket: NetlinkSocket, message: Uint8Array): Promise<void>;
   /** What waits, or null. @throws SystemError ENOBUFS once after an overflow; the socket stays usable */
   receive(socket: NetlinkSocket): Buffer | null;
-  /** From now on the event loop receives: (bytes, null), or (null, error), ENOBUFS being an overflow. */
+  /**
+   * From now on the event loop receives: (bytes, null), or (null, error), ENOBUFS being an overflow. `netnsId`: of the namespace that it is
+   * about, OWN_NETNS for the socket's own.
+   */
   onReadable(
     socket: NetlinkSocket,
-    callback: (bytes: Buffer | null, error: SystemError | null) => void,
+    callback: (bytes: Buffer | null, error: SystemError | null, netnsId: number) => void,
   ): void;
   ref(socket: NetlinkSocket): void;
   unref(socket: NetlinkSocket): void;

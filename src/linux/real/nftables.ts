@@ -45,8 +45,11 @@ const ENOBUFS = 105;
 const TABLE_DORMANT = 1;
 const LAST_SEQUENCE = 2 ** 31;
 
-/** @param netnsFd of the namespace; it may be closed afterwards */
-export function openNftables(netnsFd: number): OpenNftables {
+/** @param netnsFd of the namespace; it may be closed afterwards @param onPort hears the number of our socket after each transaction */
+export function openNftables(
+  netnsFd: number,
+  onPort: (port: number) => void = () => undefined,
+): OpenNftables {
   const socket = openSocket('open a netfilter socket', netnsFd);
   const lists = new Lists(socket);
   let nextSequence = 1;
@@ -61,6 +64,7 @@ export function openNftables(netnsFd: number): OpenNftables {
       const positions = writeTransaction(batch, parts);
       nextSequence += batch.count;
       ownPort = exchange(socket, batch, positions, requests);
+      onPort(ownPort);
     },
     read: (family, table, layer) => lists.whole({ family, table, layer }),
     counts: (family, table) => lists.counts({ family, table }),

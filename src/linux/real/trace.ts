@@ -11,6 +11,7 @@ import { readTrace, TRACE_GROUP } from '../netlink/nft-trace.ts';
 import type { Nftables, NftExpression, NftRequest, TraceStep } from '../nftables-port.ts';
 import { asKernelErrors } from './exchange.ts';
 import { NETLINK_NETFILTER, native, OWN_NETNS, RECEIVE_BYTES } from './native.ts';
+import { openNftables } from './nftables.ts';
 
 /** Begins as the names of all our tables do, so that nobody takes it for a foreign one. */
 const TABLE = 'netctl-probe';
@@ -20,15 +21,30 @@ const REGISTER = 1;
 /** The kernel tells while the packet goes; a neighbour that has to be asked for first takes longer. */
 const WAIT_MS = 300;
 
+/** @param from the namespace that sends; `inside`: followed there, not in the agent's */
 export async function tracePacket(
-  nftables: Pick<Nftables, 'transact'>,
   packet: Uint8Array,
-  netnsFd: number | null,
+  { from, inside }: { readonly from: number; readonly inside: boolean },
+): Promise<TraceStep[]> {
+  const there = inside ? from : OWN_NETNS;
+  const nftables = openNftables(there);
+  try {
+    return await trace(nftables, there, from, packet);
+  } finally {
+    nftables.close();
+  }
+}
+
+async function trace(
+  nftables: Pick<Nftables, 'transact'>,
+  there: number,
+  from: number,
+  packet: Uint8Array,
 ): Promise<TraceStep[]> {
   const family: Family = packet[0]! >> 4 === 4 ? 4 : 6;
   const at = { family, table: TABLE } as const;
   const socket = asKernelErrors('trace a packet', () =>
-    native.openNetlink(OWN_NETNS, NETLINK_NETFILTER, RECEIVE_BYTES),
+    native.openNetlink(there, NETLINK_NETFILTER, RECEIVE_BYTES),
   );
   try {
     asKernelErrors('trace a packet', () => native.joinGroup(socket, TRACE_GROUP));
@@ -45,7 +61,7 @@ export async function tracePacket(
       ...requests,
     ]);
     try {
-      asKernelErrors('send a packet', () => native.sendPacket(netnsFd ?? OWN_NETNS, packet));
+      asKernelErrors('send a packet', () => native.sendPacket(from, packet));
       await sleep(WAIT_MS);
     } finally {
       nftables.transact([{ ...at, kind: 'table-delete' }]);

@@ -146,7 +146,7 @@ describe('order', () => {
     trace.length = 0;
     await attachments.detach(request('a'));
     assert.deepEqual(without(trace), ['delete link', 'conntrack', 'store', 'sets']);
-    assert.deepEqual(rig.linux.flushedAddresses, addresses);
+    assert.deepEqual(rig.linux.tracked.flushedAddresses, addresses);
     await assert.rejects(attachments.attach({ ...request('b'), addresses }), { code: 'ADDRESS_UNAVAILABLE' });
     rig.clock.advance(31_000);
     await attachments.expire();
@@ -356,7 +356,7 @@ describe('restart', () => {
     await rig.store.transact([], [{ kind: 'delete', key }]);
     for (let i = 0; i < 20; i++) await new Promise((next) => setImmediate(next));
     assert.doesNotMatch(settled(rig.linux), /nctl[0-9a-f]{11}/);
-    assert.equal(rig.linux.flushedAddresses.length, 2);
+    assert.equal(rig.linux.tracked.flushedAddresses.length, 2);
   });
 
   test('an endpoint that came by the store alone, its answer lost, is wired', async () => {

@@ -94,7 +94,7 @@ test('each host cuts its own, once it has the change, and only what the change d
     connection(outside, ADDRESSES.n2, 22),
     connection(outside, '192.0.2.10', 3306),
   ];
-  for (const { linux } of hosts) linux.connections = all;
+  for (const { linux } of hosts) linux.tracked.connections = all;
   const change = async (value: Json, asks: boolean): Promise<void> => {
     await store.transact(
       [],
@@ -111,7 +111,7 @@ test('each host cuts its own, once it has the change, and only what the change d
   };
   const left = (): string[][] =>
     hosts.map(({ linux }) =>
-      linux.connections.map(
+      linux.tracked.connections.map(
         ({ source, destination, destinationPort }) => `${source} ${destination} ${destinationPort}`,
       ),
     );

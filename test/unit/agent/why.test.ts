@@ -6,7 +6,11 @@ import type { Entry, Json } from '../../../src/store/store.ts';
 
 const tcp = (port: number): WhyQuery['protocol'] => ({ number: 6, port });
 
-function endpoint(addresses: string[], profiles: string[], labels: Record<string, string> = {}): Json {
+function endpoint(
+  addresses: string[],
+  profiles: string[],
+  labels: Record<string, string> = {},
+): Record<string, Json> {
   return {
     network: 'edge',
     containerId: `container-${profiles[0]}`,
@@ -24,6 +28,19 @@ function endpoint(addresses: string[], profiles: string[], labels: Record<string
   };
 }
 
+/** On a wire. */
+function macvlan(addresses: string[], profiles: string[], hostAccess: string): Json {
+  const subnets = addresses.map(() => ({ prefixLength: 24, gateway: null }));
+  const mode = { mode: 'bridge', duplicateDetection: 'off', defaultRoute: true };
+  return {
+    ...endpoint(addresses, profiles),
+    containerId: `wired-${profiles[0]}`,
+    kind: 'macvlan',
+    hostInterface: `nctlm${addresses[0]}`.slice(0, 15),
+    macvlan: { parent: 'eth1', vlan: null, hostAccess, subnets, ...mode },
+  };
+}
+
 const node = (address4: string): Json => ({
   address4,
   address6: null,
@@ -37,6 +54,9 @@ const records: Record<string, Json> = {
   'endpoints/node1/aaaa1111': endpoint(['10.0.0.1', 'fd00::1'], ['web']),
   'endpoints/node1/bbbb2222': endpoint(['10.0.0.2'], ['db']),
   'endpoints/node2/cccc3333': endpoint(['10.0.1.3'], ['far'], { guarded: 'yes' }),
+  'endpoints/node1/dddd4444': macvlan(['10.1.0.4'], ['web'], 'none'),
+  'endpoints/node1/eeee5555': macvlan(['10.1.0.5'], ['db'], 'veth'),
+  'endpoints/node2/ffff6666': macvlan(['10.1.0.6'], ['db'], 'none'),
   'profiles/web': {
     tags: ['web'],
     inbound_rules: [],
@@ -66,12 +86,12 @@ const why = new Why(entries, 'node1', { endpointToHost: 'drop', failsafe: { inbo
 /** `node1 accept: profile db inbound 2`, or the text of what decided where no rule did. */
 function ask(source: string, destination: string, protocol: WhyQuery['protocol']): string[] {
   const { allowed, hosts } = why.answer({ source, destination, protocol });
-  const lines = hosts.map(({ node, verdict, rules }) => {
+  const lines = hosts.map(({ node, container, verdict, rules }) => {
     const origins = rules.flatMap(({ origin }) =>
       origin === null ? [] : [`${origin.kind} ${origin.name} ${origin.direction} ${origin.position}`],
     );
     const decided = rules.at(-1)?.origin === null ? [rules.at(-1)!.text] : [];
-    return `${node} ${verdict}: ${[...origins, ...decided].join(', ')}`;
+    return `${container ?? node} ${verdict}: ${[...origins, ...decided].join(', ')}`;
   });
   return [allowed ? 'allowed' : 'dropped', ...lines];
 }
@@ -113,6 +133,50 @@ describe('why', () => {
     ['host', 'bbbb', tcp(80), ['allowed', 'node1 left: ']],
     ['203.0.113.9', 'node2', { number: 17, port: 53 }, ['dropped', 'node2 drop: no profile matched']],
     ['203.0.113.9', '192.0.2.2', tcp(53), ['allowed', 'node2 left: profile far inbound 1']],
+    // On a wire, siblings, and hosts by it: each end in its own container.
+    [
+      'dddd',
+      'eeee',
+      tcp(3306),
+      [
+        'allowed',
+        'dddd4444 accept: profile web outbound 2, allowed',
+        'eeee5555 accept: profile db inbound 1, profile db inbound 2',
+      ],
+    ],
+    ['dddd', 'ffff', { number: 17, port: 53 }, ['dropped', 'dddd4444 drop: profile web outbound 1']],
+    ['203.0.113.9', 'ffff', 'icmp', ['dropped', 'ffff6666 drop: profile db inbound 1, no profile matched']],
+    [
+      'dddd',
+      'bbbb',
+      tcp(3306),
+      [
+        'allowed',
+        'dddd4444 accept: profile web outbound 2, allowed',
+        'node1 accept: profile db inbound 1, profile db inbound 2',
+      ],
+    ],
+    // By the pair, the host decides alone.
+    [
+      'aaaa',
+      'eeee',
+      tcp(3306),
+      ['allowed', 'node1 accept: profile web outbound 2, profile db inbound 1, profile db inbound 2'],
+    ],
+    [
+      'aaaa',
+      'dddd',
+      tcp(80),
+      ['dropped', 'node1 accept: profile web outbound 2, to elsewhere', 'dddd4444 drop: no profile matched'],
+    ],
+    ['host', 'eeee', tcp(80), ['allowed', 'node1 left: ']],
+    ['eeee', 'host', tcp(80), ['dropped', 'eeee5555 drop: no profile matched']],
+    [
+      'dddd',
+      'host',
+      tcp(80),
+      ['dropped', 'dddd4444 drop: a macvlan and its own host do not hear each other (hostAccess: none)'],
+    ],
   ];
   for (const [source, destination, protocol, expected] of rows)
     test(`${source} → ${destination} ${JSON.stringify(protocol)}`, () =>

@@ -63,6 +63,7 @@ export const whyAnswer: WhyAnswer = {
   hosts: [
     {
       node: 'node1',
+      container: null,
       verdict: 'drop',
       rules: [
         {

@@ -76,8 +76,17 @@ export class Meaning {
 
   /** Both ends that are endpoints must allow it. */
   isAllowed(): boolean {
-    const { source, destination } = this.#packet;
-    return this.#decides(source, 'outbound') && this.#decides(destination, 'inbound');
+    return this.maySend() && this.mayReceive();
+  }
+
+  /** Its source, where that is an endpoint, allows it. */
+  maySend(): boolean {
+    return this.#decides(this.#packet.source, 'outbound');
+  }
+
+  /** Its destination, where that is an endpoint, allows it. */
+  mayReceive(): boolean {
+    return this.#decides(this.#packet.destination, 'inbound');
   }
 
   #decides(address: Address, direction: 'inbound' | 'outbound'): boolean {

@@ -1,0 +1,60 @@
+/** What the engine tells reaches the containers that it concerns, in whatever order it comes; on the strict fake. */
+import assert from 'node:assert/strict';
+import { test } from 'node:test';
+import { ContainerPolicies } from '../../../src/dataplane/container-policies.ts';
+import { FakeLinux } from '../../../src/linux/fake/linux.ts';
+import type { Address } from '../../../src/model/ip.ts';
+import { ACCEPT, goto, rule } from '../../../src/policy/chain.ts';
+import { macvlanEndpoint } from './macvlan-endpoint.ts';
+
+const quiet = { debug() {}, info() {}, warn() {}, error() {} };
+const path = '/run/netns/one';
+
+async function container() {
+  const linux = new FakeLinux();
+  linux.addNetns(path);
+  const netns = linux.openNetns(path);
+  const all = new ContainerPolicies({
+    linux,
+    node: 'here',
+    hostAddresses: [],
+    hasEgress: () => false,
+    logger: quiet,
+  });
+  const endpoint = macvlanEndpoint(path, netns, {
+    hostInterface: 'nctl1',
+    mac: '02:00:00:00:00:01',
+    parent: 'eth1',
+    addresses: ['10.0.0.1' as Address],
+  });
+  all.want(endpoint);
+  const chains = async (): Promise<Map<string, readonly unknown[]>> => {
+    const table = await linux.openNftables(netns).read(4, 'netctl-eth0');
+    return new Map([...(table?.chains ?? [])].map(([name, { comments }]) => [name, comments]));
+  };
+  return { all, endpoint, netns, chains };
+}
+
+test('a chain that is told after one that leads to it is in the container', async () => {
+  const { all, endpoint, netns, chains } = await container();
+  all.set('nctl4-ep-L', { type: 'net,iface', family: 4 });
+  all.member('nctl4-ep-L', '10.0.0.1/32,nctl1', true);
+  all.chain(4, 'nctl-in-L', { name: 'nctl-in-L', rules: [rule([], ACCEPT, 'all')] });
+  all.chain(4, 'nctl-out-L', { name: 'nctl-out-L', rules: [rule([], goto('nctl-po-L'), 'pass')] });
+  all.chain(4, 'nctl-po-L', { name: 'nctl-po-L', rules: [rule([], ACCEPT, 'all')] });
+  await all.bring(endpoint, netns);
+  assert.equal((await chains()).get('nctl-po-L')?.length, 1);
+});
+
+test('a list that an endpoint gets before its chains are told', async () => {
+  const { all, endpoint, netns, chains } = await container();
+  all.set('nctl4-ep-L', { type: 'net,iface', family: 4 });
+  all.member('nctl4-ep-L', '10.0.0.1/32,nctl1', true);
+  for (const name of ['nctl-in-L', 'nctl-out-L'])
+    all.chain(4, name, { name, rules: [rule([], ACCEPT, 'all')] });
+  await all.bring(endpoint, netns);
+  assert.deepEqual([...(await chains()).keys()].filter((name) => name.endsWith('-L')).sort(), [
+    'nctl-in-L',
+    'nctl-out-L',
+  ]);
+});
