@@ -41,6 +41,7 @@ export async function measureNodes(etcd: Cluster): Promise<void> {
     line('  etcd alone, as many callers, separate keys', results.raw);
     line('  own blocks, until all are in etcd', results.own);
     line('  decided by etcd (macvlan)', results.decided);
+    console.log('    (aim: 0.8)');
   }
   console.log('');
 }
