@@ -56,7 +56,8 @@ async function allocations(
   const shared = etcd.open({ prefix });
   await furnish(shared, names, {
     r: { cidr: '10.0.0.0/8', blockSize: 20 },
-    m: { cidr: '11.0.0.0/8', blockSize: 20, kind: 'macvlan' },
+    // Nodes that do not hear of each other must not meet: who loses a race waits until it sees by whom.
+    m: { cidr: 'fd00::/64', blockSize: 112, kind: 'macvlan' },
   });
   const exchange = new Exchange(shared);
   const cluster = await startNodes(

@@ -11,9 +11,10 @@ import { furnish, type IpamCluster, startNodes } from '../lab/ipam-cluster.ts';
 import { IpamNode } from '../lab/ipam-node.ts';
 import { systemClock } from '../src/lib/clock.ts';
 import { SqliteStore } from '../src/store/sqlite.ts';
-import type { Json, Store, Watch } from '../src/store/store.ts';
+import type { Json, Store } from '../src/store/store.ts';
 import { type Cluster, startEtcd } from '../test/kernel/etcd-harness.ts';
 import { measureBook } from './ipam-book.ts';
+import { Shown } from './ipam-floor.ts';
 import { measureNodes } from './ipam-nodes.ts';
 import { type Measured, measure, ratio, summary } from './measure.ts';
 import { median, quantile } from './statistics.ts';
@@ -164,7 +165,7 @@ async function decision(cluster: Cluster): Promise<void> {
   const { nodes, close } = await nodeOn(cluster, '/decision/');
   const { ipam } = nodes[0]!;
   const raw = cluster.open({ prefix: '/swap/' });
-  const shown = new Shown(cluster.open({ prefix: '/shown/' }));
+  const shown = new Shown(cluster.open({ prefix: '/shown/' }), value);
   const ours: number[] = [];
   const theirs: number[] = [];
   const allocations: number[] = [];
@@ -201,50 +202,6 @@ async function decision(cluster: Cluster): Promise<void> {
   console.log(
     `  ${pairs(allocations)} of the three records, ${pairs(floors)} of what has been decided, in order, and shown\n`,
   );
-}
-
-/** The least that an answer costs which comes after all that was decided before it: a fenced transaction, and its event. */
-class Shown {
-  readonly #store: Store;
-  readonly #watch: Watch;
-  #fence = 0;
-  #seen = 0;
-  #wanted: { revision: number; resolve: () => void } | null = null;
-
-  constructor(store: Store) {
-    this.#store = store;
-    this.#watch = store.watch('', 0, {
-      onChanges: ({ revision }) => {
-        this.#seen = revision;
-        if (this.#wanted !== null && revision >= this.#wanted.revision) this.#wanted.resolve();
-      },
-      onEnd: (error) => {
-        throw error;
-      },
-    });
-  }
-
-  async allocation(name: string): Promise<void> {
-    const [first, ...others] = ['a', 'b', 'c', 'fence'].map((kind) =>
-      kind === 'fence' ? kind : `${kind}/${name}`,
-    );
-    const guard = { kind: 'modified', key: 'fence', revision: this.#fence } as const;
-    const result = await this.#store.transact(
-      [{ kind: 'absent', key: first! }, this.#fence === 0 ? { kind: 'absent', key: 'fence' } : guard],
-      [first!, ...others].map((key) => ({ kind: 'put', key, value })),
-    );
-    if (!result.committed) throw new Error(`${name} was there already`);
-    const { revision } = result;
-    this.#fence = revision;
-    if (this.#seen >= revision) return;
-    const { promise, resolve } = Promise.withResolvers<void>();
-    this.#wanted = { revision, resolve };
-    await promise;
-  }
-
-  close(): void {
-    this.#watch.close();
-  }
 }
 
 /** Counted at etcd: started calls of its KV service. */
