@@ -38,7 +38,6 @@ export async function measureBook(): Promise<void> {
     const before = heapBytes();
     const node = await follow(store);
     if (node.book.addresses().size !== nodes * addressesPerNode) throw new Error('not all were read');
-    const perAddress = (heapBytes() - before) / (nodes * addressesPerNode);
     const request = { tenant: 't', kind: 'routed', pools: [], nodes: null } as const;
     const times = Array.from({ length: 40 }, () => {
       const start = performance.now();
@@ -46,9 +45,11 @@ export async function measureBook(): Promise<void> {
       if (answered.length !== nodes) throw new Error(`capacity of ${answered.length} nodes`);
       return performance.now() - start;
     });
+    // Last: after a collection that was forced, the first question would wait for the sweeping.
+    const perAddress = (heapBytes() - before) / (nodes * addressesPerNode);
     console.log(`A cluster of ${nodes} nodes and ${nodes * addressesPerNode} addresses`);
     console.log(
-      `  capacity of all nodes                          p50 ${median(times).toFixed(1)} ms   p99 ${quantile(times, 0.99).toFixed(1)} ms   first ${times[0]!.toFixed(1)} ms`,
+      `  capacity of all nodes                          p50 ${median(times).toFixed(1)} ms   p99 ${quantile(times, 0.99).toFixed(1)} ms   first ${times[0]!.toFixed(1)} ms   (aim: first under 50 ms)`,
     );
     console.log(
       `  memory of an agent                             ${Math.round(perAddress)} bytes for each allocated address, its share of block and node included\n`,

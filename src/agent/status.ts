@@ -15,6 +15,7 @@ export interface Replication {
   readonly held: string | null;
   readonly waiting: number;
   readonly oldest: number | null;
+  readonly dropped: number;
   readonly lease: PresenceStatus;
 }
 
@@ -79,7 +80,16 @@ export function agentStatus(facts: Facts) {
   };
 }
 
-function clusterStatus({ clusterReachable, since, error, held, waiting, oldest, lease }: Replication) {
+function clusterStatus({
+  clusterReachable,
+  since,
+  error,
+  held,
+  waiting,
+  oldest,
+  dropped,
+  lease,
+}: Replication) {
   const time = (milliseconds: number | null): string | null =>
     milliseconds === null ? null : new Date(milliseconds).toISOString();
   return {
@@ -89,6 +99,7 @@ function clusterStatus({ clusterReachable, since, error, held, waiting, oldest, 
     held,
     waiting,
     oldest: time(oldest),
+    dropped,
     lease: { ...lease, since: new Date(lease.since).toISOString() },
   };
 }

@@ -10,7 +10,7 @@ import { refuseChanged } from '../ipam/fenced.ts';
 import { invalid, NetctlError } from '../lib/errors.ts';
 import { cidrBase, cidrContains, cidrsOverlap, prefixLength } from '../model/ip.ts';
 import { poolKey } from '../model/keys.ts';
-import { parseName } from '../model/names.ts';
+import { parseName, poolNameOf } from '../model/names.ts';
 import { addressSchema, blockSchema, defaultBlockSize, type Pool, poolSchema } from '../model/records.ts';
 import type { Revision, Store, Write } from '../store/store.ts';
 import { type Caller, sees } from './caller.ts';
@@ -98,8 +98,7 @@ async function addPool(store: Store, { name: wanted, ...body }: z.output<typeof 
   const pool = checkedPool({ ...body, blockSize: body.blockSize ?? defaultBlockSize(body.cidr) });
   const { found } = await readAll(store, 'pool', parsePool);
   const names = new Set(found.map(({ key }) => key.pool));
-  const name =
-    wanted ?? (names.has('default') ? parseName(body.cidr.replace(/[/:]/g, '-'), 'name') : 'default');
+  const name = wanted ?? (names.has('default') ? parseName(poolNameOf(body.cidr), 'name') : 'default');
   const exists = (): NetctlError =>
     new NetctlError(
       'ALREADY_EXISTS',

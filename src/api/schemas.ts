@@ -337,6 +337,7 @@ export const statusItem = z.object({
         held: z.string().nullable(),
         waiting: count,
         oldest: z.string().nullable(),
+        dropped: count,
         lease: z.object({ held: z.boolean(), since: z.string(), error: z.string().nullable() }),
       })
       .nullable()

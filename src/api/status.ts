@@ -28,6 +28,8 @@ export interface AgentStatus {
       /** Changes of this node that the cluster does not have yet, and since when the first of them. */
       readonly waiting: number;
       readonly oldest: string | null;
+      /** Changes of this node that are lost, since the agent started: their blocks were taken from it while it was cut off. */
+      readonly dropped: number;
       /** What tells the other hosts that this agent lives. */
       readonly lease: { readonly held: boolean; readonly since: string; readonly error: string | null };
     } | null;

@@ -133,7 +133,7 @@ function printStatus(output: Output, status: StatusItem): void {
 }
 
 function clusterLine(
-  { reachable, since, held, waiting, lease }: NonNullable<StatusItem['store']['cluster']>,
+  { reachable, since, held, waiting, dropped, lease }: NonNullable<StatusItem['store']['cluster']>,
   good: (ok: boolean, yes: string, no: string) => string,
 ): [string, string] {
   const state =
@@ -141,5 +141,6 @@ function clusterLine(
       ? good(reachable, 'reachable', `not reachable since ${since}`)
       : good(false, '', 'held back');
   const seen = good(lease.held, `lease since ${lease.since}`, `no lease since ${lease.since}`);
-  return ['Cluster', `${state}, ${waiting} changes wait for it, ${seen}`];
+  const lost = dropped === 0 ? '' : `, ${dropped} changes lost with their blocks`;
+  return ['Cluster', `${state}, ${waiting} changes wait for it${lost}, ${seen}`];
 }

@@ -5,6 +5,7 @@
  * character.
  */
 import { invalid } from '../lib/errors.ts';
+import type { Cidr } from './ip.ts';
 
 const NAME = /^[a-zA-Z0-9_.-]{1,40}$/;
 
@@ -31,3 +32,6 @@ export function parseInterfaceName(text: unknown, field = 'interface'): string {
   }
   return text;
 }
+
+/** What a pool is called that nobody gave a name: after its prefix. */
+export const poolNameOf = (cidr: Cidr): string => cidr.replace(/[/:]/g, '-');

@@ -9,11 +9,17 @@ import { isDeepStrictEqual } from 'node:util';
 import type { Clock } from '../lib/clock.ts';
 import { NetctlError } from '../lib/errors.ts';
 import type { Logger } from '../lib/logger.ts';
-import { type Cidr, cidrsOverlap } from '../model/ip.ts';
-import { type KeyKind, keyPrefix, parseKey } from '../model/keys.ts';
+import { type KeyKind, parseKey } from '../model/keys.ts';
 import { type Authority, blockOfClaimKey, Claims } from './authority.ts';
 import { type Fence, fenceState } from './replicated-fence.ts';
-import { isMirrored } from './replicated-mirror.ts';
+import {
+  planRenaming,
+  poolOverlapping,
+  type Renaming,
+  renamedRecords,
+  textIn,
+} from './replicated-join-names.ts';
+import { isMirrored, type Mirror } from './replicated-mirror.ts';
 import type { Outbox } from './replicated-outbox.ts';
 import { bounded } from './replicated-wait.ts';
 import type { Compare, Entry, Json, Store, Write } from './store.ts';
@@ -23,6 +29,7 @@ export interface JoinParts {
   readonly authority: Authority;
   readonly fence: Fence;
   readonly outbox: Outbox;
+  readonly mirror: Mirror;
   readonly clock: Clock;
   readonly logger: Logger;
 }
@@ -105,6 +112,8 @@ function contradiction(
       return `address ${key.address} is taken on node ${textIn(other, 'node')} in the cluster`;
     case 'owner':
       return null;
+    case 'pool':
+      return overlap(key.pool, value, there) ?? `${path} is another one in the cluster`;
     default:
       return `${path} is another one in the cluster`;
   }
@@ -112,13 +121,8 @@ function contradiction(
 
 function overlap(name: string, value: Json, there: ReadonlyMap<string, Entry>): string | null {
   const cidr = textIn(value, 'cidr');
-  for (const { key, value: other } of there.values()) {
-    if (!key.startsWith(keyPrefix.pool)) continue;
-    const taken = textIn(other, 'cidr');
-    if (cidrsOverlap(cidr as Cidr, taken as Cidr))
-      return `pool ${name} (${cidr}) overlaps ${key.slice(keyPrefix.pool.length)} (${taken}) of the cluster`;
-  }
-  return null;
+  const other = poolOverlapping(there, cidr);
+  return other && `pool ${name} (${cidr}) overlaps ${other.name} (${other.cidr}) of the cluster`;
 }
 
 function inSteps(writes: readonly Write[]): Write[][] {
@@ -143,12 +147,6 @@ function rankOf(path: string): number {
   return key === null ? -1 : order.indexOf(key.kind);
 }
 
-function textIn(value: Json, field: string): string {
-  const text =
-    typeof value === 'object' && value !== null && !Array.isArray(value) ? Object(value)[field] : '';
-  return typeof text === 'string' ? text : '';
-}
-
 /**
  * Brings up what is planned. @returns null when nothing is left to bring up; `again` when a new snapshot tells what is left; otherwise why
  * nothing was brought up. @throws STORE_UNAVAILABLE
@@ -164,11 +162,16 @@ export async function join(
     return `the cluster knows another store of node ${authority.node}: remove that node first, or take another name`;
   const { entries } = await local.list('');
   const here = new Map(entries.filter(({ key }) => isMirrored(key)).map((entry) => [entry.key, entry]));
-  const { conflicts, steps } = planJoin(here, cluster, authority);
+  const renaming = planRenaming(here, cluster);
+  const { conflicts, steps } = planJoin(renamedRecords(here, renaming), cluster, authority);
   if (conflicts.length > 0) {
     logger.error({ conflicts }, 'the records of this host do not go together with those of the cluster');
     const more = conflicts.length > named ? `; and ${conflicts.length - named} more` : '';
     return `its records do not go together with this host's: ${conflicts.slice(0, named).join('; ')}${more}`;
+  }
+  if (renaming.writes.length > 0) {
+    await rename(parts, renaming);
+    return 'again';
   }
   if (steps.length === 0) return null;
   fence.adopt(other ?? null);
@@ -183,4 +186,18 @@ export async function join(
     if (kind !== 'committed') break;
   }
   return 'again';
+}
+
+/** A part of the records that changes meanwhile is looked at again. */
+async function rename({ local, mirror, logger }: JoinParts, renaming: Renaming): Promise<void> {
+  const { pools, compares, writes } = renaming;
+  const result = await local.transact(compares, [...writes, mirror.noteWrite()]);
+  if (!result.committed) return;
+  for (const write of writes)
+    if (write.kind === 'put') mirror.noteClaim(write.key, write.value, result.revision);
+  for (const [from, to] of pools)
+    logger.warn(
+      { from, to },
+      'pool renamed: the cluster has another of its name, which networks mean from now on',
+    );
 }

@@ -32,6 +32,9 @@ export interface LossParts {
   readonly logger: Logger;
 }
 
+export const notReplicated =
+  'changes are lost: the cluster took their blocks from this node, or gave away what is in them, while it was not heard';
+
 /** The default of a pool, and at least the time that a teardown takes. */
 const cooldownSeconds = 60;
 
@@ -83,6 +86,5 @@ export function purgeLost({ outbox, mirror, logger }: LossParts): void {
     const address = addressOfKey(key);
     return address !== null && mirror.claims.blockOf(address) === null;
   });
-  if (dropped.length > 0)
-    logger.warn({ keys: dropped.slice(0, 10), total: dropped.length }, 'not replicated: the block is lost');
+  if (dropped.length > 0) logger.error({ keys: dropped.slice(0, 10), total: dropped.length }, notReplicated);
 }

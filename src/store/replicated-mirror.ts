@@ -119,6 +119,11 @@ export class Mirror {
     );
   }
 
+  /** Blocks that the local store shows as this node's alone and the cluster does not: lost, or made shared by somebody else. */
+  ceded(): Cidr[] {
+    return this.own.all().filter((block) => this.claims.get(block) === undefined);
+  }
+
   /** To be called with every claim that the local store holds. */
   noteClaim(key: string, value: Json | undefined, revision: Revision): void {
     const block = blockOfClaimKey(key);

@@ -48,6 +48,7 @@ export class Outbox {
   #sent: Revision;
   #done = 0;
   #ignoredUpTo: Revision = 0;
+  #dropped = 0;
 
   /**
    * @param cursor from where the feed begins
@@ -56,6 +57,11 @@ export class Outbox {
   constructor(cursor: Revision, sent: Revision) {
     this.#seen = cursor;
     this.#sent = sent;
+  }
+
+  /** Single writes that were dropped, since the start of the process. */
+  get dropped(): number {
+    return this.#dropped;
   }
 
   get size(): number {
@@ -184,6 +190,7 @@ export class Outbox {
         dropped.push(write.key);
       });
     }
+    this.#dropped += dropped.length;
     return dropped;
   }
 

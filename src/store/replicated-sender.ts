@@ -12,6 +12,7 @@ import { addressOfKey, blockOfClaimKey } from './authority.ts';
 import type { Outcome } from './replicated-fence.ts';
 import { Group } from './replicated-group.ts';
 import type { Lock, Locks } from './replicated-locks.ts';
+import { notReplicated } from './replicated-loss.ts';
 import type { Progress } from './replicated-outbox.ts';
 import type { Session, SessionParts } from './replicated-session.ts';
 import { Deadline } from './replicated-wait.ts';
@@ -280,7 +281,7 @@ export class Sender {
     }
     if (lost.size > 0) {
       outbox.purge((key) => lost.has(key));
-      logger.warn({ keys: [...lost].slice(0, 10) }, 'not replicated: the block is lost');
+      logger.error({ keys: [...lost].slice(0, 10), total: lost.size }, notReplicated);
       return null;
     }
     return [...blocks].map(([block, revision]) => ({ kind: 'modified', key: blockKey(block), revision }));

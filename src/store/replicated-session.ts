@@ -205,8 +205,8 @@ export class Session {
 
     mirror.reset(snapshot.entries);
     const lost = mirror.lost();
-    // From here on, no local transaction is decided in a lost block; those before are waited for.
-    for (const block of lost) mirror.own.delete(block);
+    // From here on, no local transaction is decided in such a block; those before are waited for.
+    for (const block of mirror.ceded()) mirror.own.delete(block);
     const place = await this.#barrier([mirror.noteWrite()]);
     const isOldCopy = this.#takeProgress(cluster.get(fence.key) ?? null, place);
     const takesOver = isOldCopy || held !== null;
@@ -289,7 +289,8 @@ export class Session {
       outbox.acknowledge(state);
     }
     const news = lastOfEachKey(mirror.learn(changes));
-    if (mirror.lost().length > 0 || (await this.#lacksOurs(news))) return this.restart();
+    const hasLost = mirror.lost().length > 0 || mirror.ceded().length > 0;
+    if (hasLost || (await this.#lacksOurs(news))) return this.restart();
     const rewritten = this.#expected.get(revision)?.keys;
     const differences = news.map(({ key, entry }) => ({ key, value: entry?.value }));
     const brought = await mirror.bring(differences, revision, rewritten);

@@ -73,6 +73,8 @@ export interface ReplicationStatus {
   readonly waiting: number;
   /** Milliseconds since 1970, of the first of them. */
   readonly oldest: number | null;
+  /** Changes of this process that the cluster will never have: their blocks were taken from this node meanwhile. */
+  readonly dropped: number;
 }
 
 /** What a node's writes rest on. */
@@ -227,6 +229,7 @@ export class ReplicatedStore implements Store {
       held: mode.kind === 'held' ? mode.reason : null,
       waiting: this.#outbox.size + this.#forgotten,
       oldest: this.#outbox.oldest,
+      dropped: this.#outbox.dropped,
     };
   }
 

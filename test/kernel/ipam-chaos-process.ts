@@ -39,10 +39,10 @@ function mortal(store: Store, mishap: () => Promise<void> | void): Store {
     list: (prefix) => store.list(prefix),
     watch: (prefix, after, watcher) => store.watch(prefix, after, watcher),
     close: () => store.close(),
-    transact: async (compares, writes) => {
+    transact: async (compares, writes, manner) => {
       const wait = mishap();
       if (wait !== undefined) await wait;
-      const result = await store.transact(compares, writes);
+      const result = await store.transact(compares, writes, manner);
       const more = mishap();
       if (more !== undefined) await more;
       return result;

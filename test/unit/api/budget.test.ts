@@ -52,6 +52,7 @@ test('while the cluster does not answer, three seconds are needed', async () => 
     held: null,
     waiting: 0,
     oldest: null,
+    dropped: 0,
     lease: { held: false, since: '', error: null },
   };
   const fixture = makeApi({ status: () => ({ ...healthy, store: { ...healthy.store, cluster } }) });

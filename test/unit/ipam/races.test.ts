@@ -5,10 +5,13 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import fc from 'fast-check';
+import type { Known } from '../../../src/ipam/address-book.ts';
 import { takeable } from '../../../src/ipam/kept.ts';
+import { removeNode } from '../../../src/ipam/remove-node.ts';
+import type { IpamSnapshot } from '../../../src/ipam/snapshot.ts';
 import { asNetctlError, type ErrorCode } from '../../../src/lib/errors.ts';
 import { type Address, parseAddress, parseCidr } from '../../../src/model/ip.ts';
-import { endpointKey } from '../../../src/model/keys.ts';
+import { endpointKey, nodeKey } from '../../../src/model/keys.ts';
 import type { ReleasePolicy } from '../../../src/model/records.ts';
 import type { MemoryStore } from '../../../src/store/memory.ts';
 import { cluster, type TestNode } from './cluster.ts';
@@ -27,7 +30,8 @@ interface Action {
     | 'explicit'
     | 'commit'
     | 'releaseOwner'
-    | 'expire';
+    | 'expire'
+    | 'removeNode';
   readonly node: number;
   readonly id: number;
   readonly kind: Kind;
@@ -50,6 +54,7 @@ const action: fc.Arbitrary<Action> = fc.record({
     'commit',
     'releaseOwner',
     'expire',
+    'removeNode',
   ),
   node: fc.nat(2),
   id: fc.nat(4),
@@ -77,7 +82,8 @@ const expected: readonly ErrorCode[] = [
   'STORE_UNAVAILABLE',
 ];
 
-async function act(node: TestNode, step: Action): Promise<void> {
+/** @param by another node, for what is done to one */
+async function act(node: TestNode, step: Action, by: TestNode): Promise<void> {
   const { id, kind, onRelease } = step;
   const endpoint = `${node.name}-${id}`;
   const owner = { tenant: 't', app: kind, instance: String(id) };
@@ -144,7 +150,42 @@ async function act(node: TestNode, step: Action): Promise<void> {
     case 'expire':
       node.clock.advance(7000);
       return node.ipam.expire();
+    case 'removeNode':
+      return removeAndRegister(node, by);
   }
+}
+
+/** As an operator does, who asks again when the store could not be reached; then its agent is started anew. */
+async function removeAndRegister({ name, store }: TestNode, by: TestNode): Promise<void> {
+  const key = nodeKey(name);
+  const { value } = (await store.get(key)) ?? { value: {} };
+  const insistently = async (task: () => Promise<unknown>): Promise<void> => {
+    for (;;) {
+      try {
+        await task();
+        return;
+      } catch (error) {
+        if (asNetctlError(error).code !== 'STORE_UNAVAILABLE') throw error;
+      }
+    }
+  };
+  await insistently(() => removeNode(store, { node: name, self: by.name, now: by.now() }));
+  await insistently(() => store.transact([], [{ kind: 'put', key, value }]));
+}
+
+/** After a node was removed, and did nothing meanwhile, nothing is its own but what is kept for owners, which is on no node. */
+function ownsNothing({ addresses, blocks, endpoints, reservations }: IpamSnapshot, node: string): void {
+  const ofNode = (records: ReadonlyMap<string, Known<{ readonly node: string | null }>>): string[] =>
+    [...records].flatMap(([key, { value }]) => (value.node === node ? key : []));
+  assert.deepEqual(
+    [addresses, blocks, reservations].flatMap(ofNode),
+    [],
+    `${node} was removed and has something`,
+  );
+  assert.deepEqual(
+    [...endpoints.values()].filter((endpoint) => endpoint.node === node),
+    [],
+  );
 }
 
 function addressesOf(node: TestNode, endpoint: string): Address[] {
@@ -153,8 +194,13 @@ function addressesOf(node: TestNode, endpoint: string): Address[] {
     .map(([address]) => address);
 }
 
+const runs = Number(process.env['NETCTL_PROPERTY_RUNS'] ?? 50);
+const timeout = 120_000 + runs * 1000;
+
 for (const strictAffinity of [true, false]) {
-  test(`property: three nodes at once, ${strictAffinity ? 'exclusive' : 'shared'} blocks, answers lost and refused`, async () => {
+  test(`property: three nodes at once, ${strictAffinity ? 'exclusive' : 'shared'} blocks, answers lost and refused, nodes removed`, {
+    timeout,
+  }, async () => {
     const seen = new Map<string, number>();
     await fc.assert(
       fc.asyncProperty(
@@ -177,7 +223,7 @@ for (const strictAffinity of [true, false]) {
               round.map(async (step) => {
                 if (step.failure !== null) store.failNext('transact', step.failure);
                 try {
-                  await act(nodes[step.node]!, step);
+                  await act(nodes[step.node]!, step, nodes[(step.node + 1) % nodes.length]!);
                   seen.set(step.verb, (seen.get(step.verb) ?? 0) + 1);
                 } catch (error) {
                   const { code, message } = asNetctlError(error);
@@ -189,7 +235,14 @@ for (const strictAffinity of [true, false]) {
             for (const node of nodes) await node.settled();
             const findings = await nodes[0]!.check();
             assert.deepEqual(findings, []);
-            const { addresses } = await nodes[0]!.snapshot();
+            const snapshot = await nodes[0]!.snapshot();
+            const { addresses } = snapshot;
+            for (const { verb, node } of round) {
+              const isAlone = round.filter((step) => step.node === node).length === 1;
+              // Who removes another may take over its blocks, and be removed itself in the same round.
+              if (verb === 'removeNode' && isAlone && round.filter((step) => step.verb === verb).length === 1)
+                ownsNothing(snapshot, nodes[node]!.name);
+            }
             const held = [...addresses.values()].filter(({ value }) => value.state !== 'cooldown').length;
             assert.ok(held <= 14, `${held} addresses are more than the quota`);
             for (const node of nodes) {
@@ -205,9 +258,10 @@ for (const strictAffinity of [true, false]) {
           await empty(nodes, store);
         },
       ),
-      { numRuns: 50 },
+      { numRuns: runs },
     );
     for (const outcome of [
+      'removeNode',
       'attach',
       'detach',
       'reserve',

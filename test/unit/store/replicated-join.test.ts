@@ -185,6 +185,25 @@ describe('joining a cluster', () => {
     });
   }
 
+  test('a pool whose name is another’s: it is called after its prefix from now on, with all that is in it', async () => {
+    await cluster.transact([], [put('pools/p', { cidr: '10.1.0.0/16' })]);
+    const inPool = ['addresses/10.0.0.1', ownerKey(owner, parseAddress('10.0.0.1'))];
+    for (const key of inPool) await local.transact([], [put(key, { pool: 'p', node: 'n1', endpoint: 'e1' })]);
+    const one = await host().open();
+    await agrees(one);
+    assert.equal(one.store.status().held, null);
+    const all = await inCluster();
+    assert.deepEqual(all['pools/p'], { cidr: '10.1.0.0/16' });
+    assert.deepEqual(all['pools/10.0.0.0-16'], { cidr: '10.0.0.0/16' });
+    const renamed = [blockKey(exclusive), blockKey(shared), ownerKey(owner, fixed), ...inPool];
+    for (const key of renamed) assert.equal((all[key] as { pool: string }).pool, '10.0.0.0-16', key);
+    assert.ok('endpoints/n1/e1' in all);
+    assert.deepEqual(one.lost, []);
+    // Its claims are its own as before.
+    one.wire.cut();
+    await one.put('addresses/10.0.0.8', { node: 'n1', endpoint: 'e8' });
+  });
+
   test('records of another node are not brought up under this one’s name', async () => {
     const one = await new TestNode('renamed', cluster, clock, {}, local).open();
     await eventually(clock, () => one.store.status().held !== null, 'held');

@@ -488,6 +488,33 @@ describe('a claim that is gone', () => {
     );
   const endpoint = (...addresses: string[]): Json => ({ addresses });
 
+  for (const when of ['while the node is cut off', 'at the last moment'] as const) {
+    test(`an address is taken out of it by force ${when}: what the node wrote there is lost, and said to be`, async () => {
+      const one = await settled();
+      await one.put('addresses/10.0.0.1', { node: 'n1' });
+      await agrees(one);
+      // As a transfer does that an operator forces.
+      const force = () =>
+        commit(
+          cluster,
+          put('blocks/10.0.0.0-26', { ...(claim('n1') as object), shared: true } as Json),
+          put('addresses/10.0.0.1', { node: 'n2' }),
+        );
+      if (when === 'at the last moment') one.wire.before = force;
+      else one.wire.cut();
+      await commit(one.store, put('endpoints/n1/c', endpoint('10.0.0.3')), put('addresses/10.0.0.3', {}));
+      await one.put('endpoints/n1/d');
+      if (when !== 'at the last moment') await force();
+      one.wire.mend();
+      await agrees(one);
+      assert.equal(one.store.status().dropped, 1);
+      const records = await one.records();
+      assert.deepEqual(records['addresses/10.0.0.1'], { node: 'n2' });
+      assert.equal(records['addresses/10.0.0.3'], undefined, 'and its endpoint gives way');
+      assert.ok('endpoints/n1/d' in records);
+    });
+  }
+
   for (const when of ['while it follows', 'while it is cut off', 'while it is down'] as const) {
     test(`${when}: the records are dropped, the loss reported, nothing of another node overwritten`, async () => {
       const one = await settled();
