@@ -248,6 +248,8 @@ export class Attachments implements Attacher {
       const endpoint = await this.#registrations.enter(id, request, netns.identity, { skip, given });
       undo.push('release the addresses', () => this.#registrations.leave(id, endpoint, false));
       await this.#wire(endpoint, netns, undo);
+      // The disk was at work meanwhile.
+      await this.#parts.ipam.flushed();
       undo.forget();
       return endpoint;
     } catch (error) {

@@ -28,6 +28,7 @@ import { Signal } from './replicated-wait.ts';
 import type {
   Compare,
   Entry,
+  Manner,
   Revision,
   Snapshot,
   Store,
@@ -182,15 +183,23 @@ export class ReplicatedStore implements Store {
   }
 
   /** @throws STORE_UNAVAILABLE within 3 s where the cluster has to decide and cannot be asked, or its answer got lost */
-  async transact(compares: readonly Compare[], writes: readonly Write[]): Promise<TransactionResult> {
+  async transact(
+    compares: readonly Compare[],
+    writes: readonly Write[],
+    manner?: Manner,
+  ): Promise<TransactionResult> {
     if (this.#closed) throw closed();
     for (const { key } of writes) {
       if (!isMirrored(key) && !this.#isFenceOfAnother(key))
         throw new NetctlError('BUG', `the key ${key} is the replication's own`);
     }
-    if (writes.every((write) => this.#isOwn(write))) return this.#decideHere(compares, writes);
+    if (writes.every((write) => this.#isOwn(write))) return this.#decideHere(compares, writes, manner);
     const all = [...compares, ...this.#claimCompares(writes)];
     return this.#decisions.decide(all, writes, this.#ownClaims(writes));
+  }
+
+  async flush(): Promise<void> {
+    await this.#local.flush?.();
   }
 
   /** @throws STORE_UNAVAILABLE within 3 s where the cluster cannot be asked */
@@ -240,16 +249,21 @@ export class ReplicatedStore implements Store {
   }
 
   /** Decided by the local store alone; the claims that make the records ours are compared with the rest. */
-  async #decideHere(compares: readonly Compare[], writes: readonly Write[]): Promise<TransactionResult> {
+  async #decideHere(
+    compares: readonly Compare[],
+    writes: readonly Write[],
+    manner: Manner | undefined,
+  ): Promise<TransactionResult> {
     const touched = [...compares, ...writes].map(({ key }) => key);
     if (this.#locks.conflict(touched) !== null) {
       await this.#decisions.unlocked(touched);
-      return this.transact(compares, writes);
+      return this.transact(compares, writes, manner);
     }
     const settle = this.#outbox.submitting(writes.map(({ key }) => key));
     let revision: Revision | null = null;
     try {
-      const result = await this.#local.transact([...compares, ...this.#claimCompares(writes)], writes);
+      const all = [...compares, ...this.#claimCompares(writes)];
+      const result = await this.#local.transact(all, writes, manner);
       if (!result.committed) return result;
       revision = result.revision;
       for (const claim of this.#ownClaims(writes)) this.#mirror.own.delete(claim);
