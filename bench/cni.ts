@@ -1,150 +1,130 @@
 /**
- * `make bench`: how long ADD and DEL take, netctl next to `ptp` + `host-local` of Debian's containernetworking-plugins, and on a wire
- * next to `macvlan` + `host-local`.
+ * `make bench-cni`: how long ADD and DEL take, from posix_spawn to the end of the plugin, and how many a host can do.
  *
- * In: a finished build; runs in scripts/sandbox. Out: median and 99th percentile of each, and their ratios. All are executed
- * the same way, in turns (every run starts with another one), so that what else the machine does falls on both. A
- * program that does nothing is measured along, to tell how fast the machine starts any.
- * Never: a run counted that failed.
+ * In: a finished build; names of parts (default: all); runs in scripts/sandbox. Out: per part a table in which all contestants took turns
+ * (each round begins with another one), so that what else the machine does falls on all. Never: a call counted that failed, a median
+ * without its 99th percentile.
  */
-import { mkdtempSync } from 'node:fs';
-import { tmpdir } from 'node:os';
-import { join, resolve } from 'node:path';
-import { Host } from '../lab/host.ts';
-import { run as execute, mustRun } from '../lab/run.ts';
-import { pairedRatio, quantile } from './statistics.ts';
+import { createServer } from 'node:net';
+import { type Calls, Contest, type Contestant, calls } from './cni-contestants.ts';
+import { median, printTable, quantile } from './statistics.ts';
 
-const runs = 200;
-/** An agent runs for weeks: what is measured is one that has served a few hundred requests, not one whose code is still cold. */
-const warmUps = 300;
-const stopwatch = resolve(import.meta.dirname, '../dist/bench/spawn-time');
+type Command = 'ADD' | 'DEL';
+const commands: readonly Command[] = ['ADD', 'DEL'];
+const containers = 1100;
+const parts: Readonly<Record<string, (contest: Contest) => Promise<void>>> = {
+  latency: (contest) => turns(contest, 'one after the other', 1, 10, 20),
+  parallel10: (contest) => turns(contest, '10 at a time', 10, 100, 3),
+  parallel16: (contest) => turns(contest, '16 at a time', 16, 96, 3),
+  parallel50: (contest) => turns(contest, '50 at a time', 50, 100, 3),
+  burst: (contest) => turns(contest, '100 at once', 100, 100, 3),
+  thousand,
+  syn,
+};
 
-interface Contestant {
-  readonly name: string;
-  readonly program: string;
-  readonly config: Readonly<Record<string, unknown>>;
-  readonly netns: string;
-  readonly add: number[];
-  readonly del: number[];
-}
-
-// In the sandbox's own namespace: no detour by nsenter in what is measured.
-const host = await Host.create({ name: 'bench', address: '192.168.78.21', netns: null });
+const chosen = process.argv.slice(2);
+const contest = await Contest.open(
+  chosen.includes('thousand') || chosen.length === 0 ? containers : 100,
+  600,
+);
 try {
-  await host.start();
-  const added = await host.netctl(['pool', 'add', '10.65.0.0/16', '--cooldown', '1']);
-  if (added.code !== 0) throw new Error(added.stderr);
-  await host.mustNetctl([
-    'pool',
-    'add',
-    '10.67.0.0/16',
-    '--kind',
-    'macvlan',
-    '--name',
-    'lan',
-    '--cooldown',
-    '1',
-  ]);
-  const hostLocal = (subnet: string) => ({
-    type: 'host-local',
-    subnet,
-    dataDir: mkdtempSync(join(tmpdir(), 'host-local-')),
-  });
-  const ours = { type: 'netctl', socket: host.cniSocket };
-  const [netctl, ptp, wired, macvlan] = await Promise.all([
-    contestant('netctl', host.programs.cni, ours),
-    contestant('ptp + host-local', '/usr/lib/cni/ptp', { type: 'ptp', ipam: hostLocal('10.66.0.0/16') }),
-    contestant('netctl, macvlan', host.programs.cni, {
-      ...ours,
-      mode: 'macvlan',
-      parent: 'eth0',
-      pools: ['lan'],
-    }),
-    contestant('macvlan + host-local', '/usr/lib/cni/macvlan', {
-      type: 'macvlan',
-      master: 'eth0',
-      ipam: hostLocal('10.68.0.0/16'),
-    }),
-  ]);
-  const all = [netctl, ptp, wired, macvlan];
-  // The first macvlan endpoint of a host costs some 20 ms more, in which the kernel rewrites its own code to ask for rules at more places.
-  await call(wired, 'ADD', 'standing', 'net1');
-  const nothing: number[] = [];
-  for (let run = -warmUps; run < runs; run++) {
-    const order = all.map((_, at) => all[(at + run + warmUps) % all.length]!);
-    for (const command of ['ADD', 'DEL'] as const) {
-      for (const one of order) {
-        const took = await call(one, command, `bench-${run + warmUps}`);
-        if (run >= 0) (command === 'ADD' ? one.add : one.del).push(took);
-      }
-    }
-    nothing.push(await timed('/bin/true', {}, ''));
-  }
-  for (const [ours, theirs] of [
-    [netctl, ptp],
-    [wired, macvlan],
-  ] as const) {
-    report('ADD', ours, theirs, ({ add }) => add);
-    report('DEL', ours, theirs, ({ del }) => del);
-  }
-  console.log(`for scale: to start and end /bin/true takes ${quantile(nothing, 0.5).toFixed(2)} ms (median)`);
+  for (const [name, part] of Object.entries(parts))
+    if (chosen.length === 0 || chosen.includes(name)) await part(contest);
 } finally {
-  await host.close();
+  await contest.close();
 }
 
-async function contestant(
-  name: string,
-  program: string,
-  plugin: Record<string, unknown>,
-): Promise<Contestant> {
-  const netns = `bench-${name.replace(/\W+/g, '-')}`;
-  await mustRun(['ip', 'netns', 'add', netns]);
-  return {
-    name,
-    program,
-    config: { cniVersion: '1.0.0', name: `bench-${plugin['mode'] ?? plugin['type']}`, ...plugin },
-    netns,
-    add: [],
-    del: [],
-  };
-}
-
-function call(
-  one: Contestant,
-  command: 'ADD' | 'DEL',
-  containerId: string,
-  interfaceName = 'eth0',
-): Promise<number> {
-  const env = {
-    CNI_COMMAND: command,
-    CNI_CONTAINERID: containerId,
-    CNI_NETNS: `/run/netns/${one.netns}`,
-    CNI_IFNAME: interfaceName,
-    CNI_PATH: '/usr/lib/cni',
-  };
-  return timed(one.program, env, JSON.stringify(one.config));
-}
-
-/** Milliseconds from posix_spawn to the program's end. @throws when the program fails, with what it printed */
-async function timed(program: string, env: Record<string, string>, stdin: string): Promise<number> {
-  const { code, stdout, stderr } = await execute([stopwatch, program], { env, stdin });
-  if (code !== 0) throw new Error(`${program}: exit code ${code}: ${stdout}${stderr}`);
-  return Number.parseFloat(stdout) / 1000;
-}
-
-function report(
+/** Each round everybody adds `count` containers, then deletes them. */
+async function turns(
+  { all, references }: Contest,
   what: string,
-  ours: Contestant,
-  peer: Contestant,
-  times: (one: Contestant) => number[],
-): void {
-  const line = (one: Contestant) =>
-    `  ${one.name.padEnd(20)} median ${quantile(times(one), 0.5).toFixed(2).padStart(6)} ms   p99 ${quantile(times(one), 0.99).toFixed(2).padStart(6)} ms`;
-  const medians = quantile(times(ours), 0.5) / quantile(times(peer), 0.5);
-  console.log(
-    `${what}, ${times(ours).length} runs each, in turns, after ${warmUps} to warm up\n${line(ours)}\n${line(peer)}`,
-  );
-  console.log(
-    `  ratio of the medians ${medians.toFixed(3)}, median of the ratios pair by pair ${pairedRatio(times(ours), times(peer)).toFixed(3)}\n`,
-  );
+  parallel: number,
+  count: number,
+  rounds: number,
+): Promise<void> {
+  const seen = new Map<Contestant, Record<Command, Calls[]>>(all.map((one) => [one, { ADD: [], DEL: [] }]));
+  for (let round = 0; round < rounds; round++)
+    for (const one of rotated(all, round))
+      for (const command of commands)
+        seen.get(one)![command].push(await calls(one, command, parallel, 0, count));
+  for (const command of commands) {
+    const timesOf = (one: Contestant) => seen.get(one)![command].flatMap(({ times }) => times);
+    const rateOf = (one: Contestant) => median(seen.get(one)![command].map(({ perSecond }) => perSecond));
+    const ptp = references[0]!;
+    console.log(`${command}, ${what}: ${rounds * count} calls each, in turns of ${count}`);
+    printTable([
+      ['', 'median ms', 'p99 ms', 'per second', 'median / ptp', 'rate / ptp'],
+      ...all.map((one) => [
+        one.name,
+        quantile(timesOf(one), 0.5).toFixed(2),
+        quantile(timesOf(one), 0.99).toFixed(2),
+        rateOf(one).toFixed(0),
+        (median(timesOf(one)) / median(timesOf(ptp))).toFixed(3),
+        (rateOf(one) / rateOf(ptp)).toFixed(1),
+      ]),
+    ]);
+  }
+}
+
+/** What ADD costs beside a thousand containers, next to what it costs beside none, before them and after. */
+async function thousand({ ours, limit }: Contest): Promise<void> {
+  const count = 100;
+  const first = containers - count;
+  const rows: string[][] = [];
+  for (const one of [...ours, limit]) {
+    const measured = async (): Promise<number[]> => {
+      const { times } = await calls(one, 'ADD', 1, first, containers);
+      await calls(one, 'DEL', 10, first, containers);
+      return [...times];
+    };
+    const alone = await measured();
+    const filling = await calls(one, 'ADD', 50, 0, first);
+    const beside = await measured();
+    const emptying = await calls(one, 'DEL', 50, 0, first);
+    alone.push(...(await measured()));
+    rows.push([
+      one.name,
+      ...[alone, beside].flatMap((times) => [0.5, 0.99].map((share) => quantile(times, share).toFixed(2))),
+      (median(beside) / median(alone)).toFixed(2),
+      ...[filling, emptying].map(({ perSecond }) => perSecond.toFixed(0)),
+    ]);
+  }
+  console.log(`ADD beside no container and beside ${first} (these came and went 50 at a time)`);
+  printTable([['', 'none: median ms', 'p99', '1,000: median', 'p99', 'ratio', 'ADDs/s', 'DELs/s'], ...rows]);
+}
+
+/** The first packet after ADD's answer: when it is lost, TCP sends another one after a second. */
+async function syn({ ours }: Contest): Promise<void> {
+  const server = createServer((socket) => socket.destroy()).listen(0, '0.0.0.0');
+  await new Promise((ready) => server.once('listening', ready));
+  const port = String((server.address() as { port: number }).port);
+  const rows: string[][] = [];
+  for (const one of ours)
+    for (const way of ['in', 'out'] as const) {
+      // The server is in the sandbox's own namespace.
+      if (way === 'out' && one !== ours[1]) continue;
+      const connections: number[] = [];
+      for (let round = 0; round < 5; round++) {
+        const ways = way === 'in' ? ['in'] : ['out', one.host.address, port];
+        connections.push(...(await calls(one, 'ADD', 1, 0, 100, ways)).connections);
+        await calls(one, 'DEL', 10, 0, 100);
+      }
+      const lost = connections.filter((time) => time >= 900).length;
+      rows.push([
+        one.name,
+        way === 'in' ? 'host to container' : 'container to host',
+        String(connections.length),
+        String(lost),
+        quantile(connections, 0.5).toFixed(3),
+        quantile(connections, 0.99).toFixed(3),
+      ]);
+    }
+  server.close();
+  console.log("A TCP connection right after ADD's answer");
+  printTable([['', '', 'made', 'with a SYN lost', 'median ms', 'p99 ms'], ...rows]);
+}
+
+function rotated<T>(items: readonly T[], by: number): T[] {
+  const at = by % items.length;
+  return [...items.slice(at), ...items.slice(0, at)];
 }

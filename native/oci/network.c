@@ -15,8 +15,12 @@
 
 #include "oci.h"
 
+#ifndef CONFIGURATIONS
 #define CONFIGURATIONS "/etc/cni/net.d"
+#endif
+#ifndef PLUGINS
 #define PLUGINS "/opt/cni/bin:/usr/lib/cni"
+#endif
 #define NETWORKS_MAX 16
 #define PLUGINS_MAX 16
 

@@ -258,6 +258,8 @@ export class Attachments implements Attacher {
       undo.push('release the addresses', () => this.#registrations.leave(id, endpoint, false));
       await this.#wire(endpoint, netns, undo);
       if (endpoint.kind === 'macvlan') await this.#parts.wirings.macvlan.checkGateway(endpoint, netns);
+      // The disk was at work meanwhile.
+      await this.#parts.ipam.flushed();
       undo.forget();
       return endpoint;
     } catch (error) {

@@ -56,7 +56,7 @@ export class Registrations {
     this.#parts = parts;
   }
 
-  /** Address, owner index and endpoint (and, on its first use, the network's own profile) in one transaction. */
+  /** Address, owner index and endpoint (and, on its first use, the network's own profile) in one transaction, on its way to the disk. */
   async enter(id: string, request: AttachRequest, netns: NetnsIdentity, attempt: Attempt): Promise<Endpoint> {
     const { ipam, picture, node, bootId, wirings, logger, now } = this.#parts;
     const owner = ownerOf(request);
@@ -69,37 +69,41 @@ export class Registrations {
     if (request.reservation !== null || request.onRelease !== 'delete')
       await ipam.learnKept(request.owner, request.reservation);
     let endpoint: Endpoint | undefined;
-    await ipam.commit(() => {
-      const proposal =
-        attempt.given === null
-          ? this.#propose(id, request, owner, attempt)
-          : proposalOf(request, attempt.given);
-      const facts = {
-        id,
-        profiles,
-        mtuBytes,
-        netns,
-        bootId,
-        now: now(),
-        given: attempt.given,
-        book: ipam.book,
-      };
-      endpoint = endpointRecord(request, proposal, facts);
-      refuseUnpublishable(endpoint, endpoint.portMappings);
-      const published = planPublish(ipam.book.ports, { node, id, owner }, endpoint.portMappings);
-      const compares: Compare[] = [...proposal.compares, ...published.compares, { kind: 'absent', key }];
-      const writes: Write[] = [
-        ...proposal.writes,
-        ...published.writes,
-        { kind: 'put', key, value: endpoint as unknown as Json },
-      ];
-      if (ownProfile !== null && !picture.hasProfile(ownProfile)) {
-        const value = profileRecord(newProfile(ownProfile)) as unknown as Json;
-        compares.push({ kind: 'absent', key: profileKey(ownProfile) });
-        writes.push({ kind: 'put', key: profileKey(ownProfile), value });
-      }
-      return { compares, writes, settle: () => proposal.settle() };
-    }, owner.tenant);
+    await ipam.commit(
+      () => {
+        const proposal =
+          attempt.given === null
+            ? this.#propose(id, request, owner, attempt)
+            : proposalOf(request, attempt.given);
+        const facts = {
+          id,
+          profiles,
+          mtuBytes,
+          netns,
+          bootId,
+          now: now(),
+          given: attempt.given,
+          book: ipam.book,
+        };
+        endpoint = endpointRecord(request, proposal, facts);
+        refuseUnpublishable(endpoint, endpoint.portMappings);
+        const published = planPublish(ipam.book.ports, { node, id, owner }, endpoint.portMappings);
+        const compares: Compare[] = [...proposal.compares, ...published.compares, { kind: 'absent', key }];
+        const writes: Write[] = [
+          ...proposal.writes,
+          ...published.writes,
+          { kind: 'put', key, value: endpoint as unknown as Json },
+        ];
+        if (ownProfile !== null && !picture.hasProfile(ownProfile)) {
+          const value = profileRecord(newProfile(ownProfile)) as unknown as Json;
+          compares.push({ kind: 'absent', key: profileKey(ownProfile) });
+          writes.push({ kind: 'put', key: profileKey(ownProfile), value });
+        }
+        return { compares, writes, settle: () => proposal.settle() };
+      },
+      owner.tenant,
+      { flushed: 'soon' },
+    );
     if (endpoint === undefined) throw new NetctlError('BUG', `endpoint ${id} was committed but not planned`);
     if (endpoint.kind === 'routed' || endpoint.kind === 'handed')
       for (const address of endpoint.addresses) wirings.routed.ensureForwarding(familyOf(address));
@@ -137,16 +141,20 @@ export class Registrations {
   /** One transaction gives back the addresses and forgets the endpoint; its policy members go with it. */
   async leave(id: string, endpoint: Endpoint, used: boolean): Promise<void> {
     const { ipam, node, now, policy, endpoints, logger } = this.#parts;
-    await ipam.commit(() => {
-      const known = endpoints.get(id);
-      if (known === undefined) return { compares: [], writes: [] };
-      const release = planRelease(ipam.book, id, endpoint.addresses, now(), used);
-      const key = endpointKey(node, id);
-      return {
-        compares: [...release.compares, { kind: 'modified', key, revision: known.modified }],
-        writes: [...release.writes, { kind: 'delete', key }],
-      };
-    });
+    await ipam.commit(
+      () => {
+        const known = endpoints.get(id);
+        if (known === undefined) return { compares: [], writes: [] };
+        const release = planRelease(ipam.book, id, endpoint.addresses, now(), used);
+        const key = endpointKey(node, id);
+        return {
+          compares: [...release.compares, { kind: 'modified', key, revision: known.modified }],
+          writes: [...release.writes, { kind: 'delete', key }],
+        };
+      },
+      null,
+      { flushed: 'soon' },
+    );
     // The link is gone, so members that linger do no harm; the dataplane tries again by itself.
     await policy.flush().catch((error: unknown) => {
       logger.warn(
@@ -154,6 +162,7 @@ export class Registrations {
         'policy of a detached endpoint is not yet out of the kernel',
       );
     });
+    await ipam.flushed();
   }
 
   #propose(id: string, request: AttachRequest, owner: Owner, { skip }: Attempt): Proposal {

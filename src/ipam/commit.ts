@@ -6,7 +6,7 @@
  */
 import { setTimeout as pause } from 'node:timers/promises';
 import { NetctlError } from '../lib/errors.ts';
-import type { Compare, Json, Revision, Store, Write } from '../store/store.ts';
+import type { Compare, Json, Manner, Revision, Store, Write } from '../store/store.ts';
 
 export interface Plan {
   readonly compares: readonly Compare[];
@@ -33,19 +33,20 @@ const mostAttempts = 64;
 /** From this attempt on a loser waits a little, so that many who want the same record do not all lose again. */
 const patientAttempts = 8;
 
-/** @param onLostRace told of each attempt that another was quicker than @throws CONFLICT when others were always quicker; whatever `plan` throws; STORE_UNAVAILABLE */
+/** @param onLostRace told of each attempt that another was quicker than @param manner when it is answered @throws CONFLICT when others were always quicker; whatever `plan` throws; STORE_UNAVAILABLE */
 export async function commit(
   store: Store,
   picture: Sink,
   plan: () => Plan,
   onLostRace?: () => void,
+  manner?: Manner,
 ): Promise<Revision> {
   for (let attempt = 0; attempt < mostAttempts; attempt++) {
     if (attempt >= patientAttempts) await pause(Math.random() * Math.min(attempt, 20));
     const { compares, writes, settle } = plan();
     try {
       if (writes.length === 0) return 0;
-      const result = await store.transact(compares, writes);
+      const result = await store.transact(compares, writes, manner);
       if (result.committed) {
         const changes = writes.map((write) => ({ key: write.key, entry: entryOf(write, result.revision) }));
         picture.apply(changes, true);

@@ -10,7 +10,7 @@ import { KeyedQueue } from '../lib/keyed-queue.ts';
 import type { Cidr } from '../model/ip.ts';
 import type { NodePorts, PortReservation } from '../model/port-records.ts';
 import type { AddressRecord, NodeState, Owner } from '../model/records.ts';
-import type { Revision, Store } from '../store/store.ts';
+import type { Manner, Revision, Store } from '../store/store.ts';
 import type { AddressBook } from './address-book.ts';
 import { Assigner } from './assign.ts';
 import { type BatchItem, planAtomically, planChunk } from './batch.ts';
@@ -91,13 +91,18 @@ export class Ipam {
 
   /**
    * Commits a plan of the caller's own (an attach adds its endpoint to it). Requests of a tenant with a quota wait for each other
-   * here, since they would lose against each other in the store. @throws CONFLICT, STORE_UNAVAILABLE, whatever `plan` throws
+   * here, since they would lose against each other in the store. @param manner `soon`: `flushed` is to be awaited @throws CONFLICT, STORE_UNAVAILABLE, whatever `plan` throws
    */
-  commit(plan: () => Plan, tenant: string | null = null): Promise<Revision> {
+  commit(plan: () => Plan, tenant: string | null = null, manner?: Manner): Promise<Revision> {
     const { store, picture, book } = this.#parts;
-    const run = (): Promise<Revision> => commit(store, picture, plan, () => void this.#lostRaces++);
+    const run = (): Promise<Revision> => commit(store, picture, plan, () => void this.#lostRaces++, manner);
     const hasQuota = tenant !== null && (book.tenant(tenant)?.maxAddresses ?? null) !== null;
     return hasQuota ? this.#byTenant.run(tenant, run) : run();
+  }
+
+  /** Resolves when what was committed before is durable. @throws STORE_UNAVAILABLE */
+  async flushed(): Promise<void> {
+    await this.#parts.store.flush?.();
   }
 
   /**

@@ -47,6 +47,7 @@ export class MemoryStore implements Store {
   #closed = false;
   readonly #watches = new Watches({
     latest: () => this.#latest(),
+    reached: () => this.#latest(),
     compacted: () => this.#compacted,
     read: (prefix, after, upTo) => this.#readLog(prefix, after, upTo),
   });

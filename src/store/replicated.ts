@@ -28,6 +28,7 @@ import { Signal } from './replicated-wait.ts';
 import type {
   Compare,
   Entry,
+  Manner,
   Revision,
   Snapshot,
   Store,
@@ -194,15 +195,23 @@ export class ReplicatedStore implements Store {
   }
 
   /** @throws STORE_UNAVAILABLE within 3 s where the cluster has to decide and cannot be asked, or its answer got lost */
-  async transact(compares: readonly Compare[], writes: readonly Write[]): Promise<TransactionResult> {
+  async transact(
+    compares: readonly Compare[],
+    writes: readonly Write[],
+    manner?: Manner,
+  ): Promise<TransactionResult> {
     if (this.#closed) throw closed();
     for (const { key } of writes) {
       if (!isMirrored(key) && !this.#isFenceOfAnother(key))
         throw new NetctlError('BUG', `the key ${key} is the replication's own`);
     }
     const standing = this.#standing(writes);
-    if (standing.isOwn) return this.#decideHere(compares, writes, standing);
+    if (standing.isOwn) return this.#decideHere(compares, writes, standing, manner);
     return this.#decisions.decide([...compares, ...standing.compares], writes, standing.claims);
+  }
+
+  async flush(): Promise<void> {
+    await this.#local.flush?.();
   }
 
   /** @throws STORE_UNAVAILABLE within 3 s where the cluster cannot be asked */
@@ -257,16 +266,17 @@ export class ReplicatedStore implements Store {
     compares: readonly Compare[],
     writes: readonly Write[],
     standing: Standing,
+    manner: Manner | undefined,
   ): Promise<TransactionResult> {
     const touched = [...compares, ...writes].map(({ key }) => key);
     if (this.#locks.conflict(touched) !== null) {
       await this.#decisions.unlocked(touched);
-      return this.transact(compares, writes);
+      return this.transact(compares, writes, manner);
     }
     const settle = this.#outbox.submitting(writes.map(({ key }) => key));
     let revision: Revision | null = null;
     try {
-      const result = await this.#local.transact([...compares, ...standing.compares], writes);
+      const result = await this.#local.transact([...compares, ...standing.compares], writes, manner);
       if (!result.committed) return result;
       revision = result.revision;
       for (const claim of standing.claims) this.#mirror.own.delete(claim);

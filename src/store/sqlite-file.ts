@@ -130,7 +130,8 @@ function checkFile(database: DatabaseSync, path: string): boolean {
 
 function configure(database: DatabaseSync): void {
   database.exec('PRAGMA journal_mode = WAL');
-  database.exec('PRAGMA synchronous = FULL');
+  // Each commit is flushed by us (wal-flush.ts); SQLite flushes the log's header and around checkpoints.
+  database.exec('PRAGMA synchronous = NORMAL');
   // Checkpoints are run between requests, not inside a commit (sqlite.ts, #maintain).
   database.exec('PRAGMA wal_autocheckpoint = 0');
 }

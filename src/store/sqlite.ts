@@ -1,9 +1,10 @@
 /**
  * The local store of an agent on SQLite: alone it is the whole store.
  *
- * In: the calls of the port. Transactions handed in during one turn of the event loop share one BEGIN..COMMIT (one flush of the
- * disk), each decided in order on what the earlier ones left. Out: answers after the commit, then the watches. Never: an
- * answer before the data is on the disk, a part of a transaction, a second process on the file.
+ * In: the calls of the port. Transactions handed in during one turn of the event loop share one BEGIN..COMMIT and one flush of the
+ * disk, each decided in order on what the earlier ones left. Out: answers after the flush (unless less is asked for), then the watches.
+ * Never: a watch shown what is not on the disk (a cluster would learn what a power cut undoes), a part of a transaction, a second process
+ * on the file.
  *
  * The table `changes` is also the outbox to etcd. What this node owns (DESIGN.md, "Store: local first") is committed here,
  * acknowledged, and sent on in the order of revisions by a replicator that watches these keys like anybody else and keeps, in
@@ -28,6 +29,7 @@ import {
 import type {
   Compare,
   Entry,
+  Manner,
   Revision,
   Snapshot,
   Store,
@@ -45,6 +47,7 @@ import {
   type Transaction,
   type Versions,
 } from './transaction.ts';
+import { type LogFlush, WalFlush } from './wal-flush.ts';
 import { Watches } from './watches.ts';
 
 export interface SqliteOptions {
@@ -53,11 +56,13 @@ export interface SqliteOptions {
   readonly keepRevisions?: number;
   /** Told when compaction or a checkpoint fails: nothing is lost, but the file grows. Default: a process warning. */
   readonly onFault?: (error: NetctlError) => void;
+  /** Takes the log to the disk; given by tests. */
+  readonly wal?: LogFlush;
 }
 
 interface Pending {
   readonly transaction: Transaction;
-  readonly flushed: boolean;
+  readonly flushed: Manner['flushed'];
   readonly resolve: (result: TransactionResult) => void;
   readonly reject: (error: Error) => void;
 }
@@ -84,8 +89,12 @@ export class SqliteStore implements Store {
   #commitScheduled = false;
   #maintenanceScheduled = false;
   #walBytes = 0;
-  /** As openStoreFile sets it. */
-  #flushes = true;
+  readonly #wal: LogFlush;
+  /** Watches are shown all up to this one: what is later waits for the disk. */
+  #shown: Revision;
+  #diskFault: NetctlError | null = null;
+  /** The last flush that was begun; never rejects. */
+  #flushed: Promise<void> = Promise.resolve();
   #closed: NetctlError | null = null;
 
   /** @throws STORE_UNAVAILABLE, see openStoreFile */
@@ -93,6 +102,7 @@ export class SqliteStore implements Store {
     path,
     keepRevisions = 10_000,
     onFault = (error) => process.emitWarning(error),
+    wal = new WalFlush(`${path}-wal`),
   }: SqliteOptions) {
     this.#path = path;
     this.#keepRevisions = keepRevisions;
@@ -100,8 +110,11 @@ export class SqliteStore implements Store {
     this.#database = openStoreFile(path);
     this.#statements = prepareStatements(this.#database);
     ({ latest: this.#revision, oldest: this.#compacted } = readBounds(this.#statements));
+    this.#wal = wal;
+    this.#shown = this.#revision;
     this.#watches = new Watches({
-      latest: () => this.#revision,
+      latest: () => this.#shown,
+      reached: () => this.#revision,
       compacted: () => this.#compacted,
       read: (prefix, after, upTo) => readChanges(this.#statements, prefix, after, upTo),
     });
@@ -139,7 +152,7 @@ export class SqliteStore implements Store {
   async transact(
     compares: readonly Compare[],
     writes: readonly Write[],
-    { flushed } = { flushed: true },
+    { flushed }: Manner = { flushed: true },
   ): Promise<TransactionResult> {
     const transaction = checkTransaction(compares, writes);
     this.#checkOpen();
@@ -147,6 +160,13 @@ export class SqliteStore implements Store {
     this.#pending.push({ transaction, flushed, resolve, reject });
     this.#scheduleCommit();
     return promise;
+  }
+
+  /** As the flushes that were begun with commits; a commit that asked for none is taken along by the next one that does. */
+  async flush(): Promise<void> {
+    this.#checkOpen();
+    await this.#flushed;
+    this.#checkOpen();
   }
 
   watch(prefix: string, after: Revision, watcher: Watcher): Watch {
@@ -160,6 +180,8 @@ export class SqliteStore implements Store {
     if (!this.#database.isOpen) return;
     while (this.#pending.length > 0) this.#commit();
     this.#closed ??= new NetctlError('STORE_UNAVAILABLE', `local store ${this.#path} was closed`);
+    await this.#wal.close();
+    if (!this.#database.isOpen) return;
     this.#database.close();
     this.#watches.endAll(this.#closed);
   }
@@ -183,7 +205,6 @@ export class SqliteStore implements Store {
     const before = this.#revision;
     let results: TransactionResult[];
     try {
-      this.#flush(group.some(({ flushed }) => flushed));
       this.#statements.begin.run();
       const versions = new Map<string, Versions | undefined>();
       results = group.map(({ transaction }) => this.#apply(transaction, versions));
@@ -193,19 +214,40 @@ export class SqliteStore implements Store {
       for (const { reject } of group) reject(this.#unavailable(error));
       return;
     }
-    group.forEach(({ resolve }, index) => {
-      resolve(results[index]!);
-    });
+    const waitsForDisk = ({ flushed }: Pending): boolean => flushed === true && this.#revision > before;
+    const answer = (waited: boolean): void =>
+      group.forEach((pending, index) => {
+        if (waitsForDisk(pending) === waited) pending.resolve(results[index]!);
+      });
+    answer(false);
     if (this.#revision === before) return;
-    this.#watches.wake();
+    if (group.some(({ flushed }) => flushed !== false))
+      this.#flushed = this.#flush(group, () => answer(true));
+    else if (!this.#wal.isBusy) this.#show(this.#revision);
     this.#scheduleMaintenance();
   }
 
-  /** A flush takes everything before it to the disk, too: what was not flushed is never the only part that is there. */
-  #flush(wanted: boolean): void {
-    if (wanted === this.#flushes) return;
-    this.#database.exec(`PRAGMA synchronous = ${wanted ? 'FULL' : 'NORMAL'}`);
-    this.#flushes = wanted;
+  /** Takes all that is committed by now to the disk. Where that fails nobody knows what the disk has, and the store ends. */
+  async #flush(group: readonly Pending[], done: () => void): Promise<void> {
+    const upTo = this.#revision;
+    try {
+      await this.#wal.flush();
+      // After a failure the kernel may call a flush good that lacks what was lost.
+      if (this.#diskFault !== null) throw this.#diskFault;
+    } catch (error) {
+      this.#diskFault ??= this.#unavailable(error);
+      this.#closed ??= this.#diskFault;
+      for (const { reject } of group) reject(this.#diskFault);
+      this.#watches.endAll(this.#diskFault);
+      return;
+    }
+    done();
+    this.#show(this.#wal.isBusy ? upTo : this.#revision);
+  }
+
+  #show(revision: Revision): void {
+    this.#shown = Math.max(this.#shown, revision);
+    this.#watches.wake();
   }
 
   /** @param versions what is known in this group: pools and blocks are compared by each of its transactions */

@@ -87,6 +87,11 @@ export interface PresenceStatus {
   readonly error: string | null;
 }
 
+/** When a transaction is answered. */
+export interface Manner {
+  readonly flushed: boolean | 'soon';
+}
+
 export interface Store {
   get(key: string): Promise<Entry | null>;
   /** All keys that begin with the prefix, as of one revision (the adapter pages where it must). */
@@ -95,14 +100,18 @@ export interface Store {
    * All compares hold and all writes are durable, or nothing happens. A key may be written once per transaction.
    * Transactions under way together are decided in the order of the calls by a local store, in any order by etcd.
    * Deleting an absent key is allowed and changes nothing.
-   * @param manner `flushed: false` asks less of a local store: it may be lost in a power cut (not in a kill), for what another store has
+   * @param manner what is asked of a local store less than that: with `flushed: false` it may be lost in a power cut (not in a kill), for
+   * what another store has; with `soon` the flush has begun, and `flush` tells its end: who asks may do other things meanwhile, and no
+   * watch shows it before
    * @throws STORE_UNAVAILABLE when it is not known whether the transaction was carried out: read again to learn it
    */
   transact(
     compares: readonly Compare[],
     writes: readonly Write[],
-    manner?: { readonly flushed: boolean },
+    manner?: Manner,
   ): Promise<TransactionResult>;
+  /** Resolves when what was committed before the call is durable. Only where that comes after the answer. @throws STORE_UNAVAILABLE */
+  flush?(): Promise<void>;
   /** Changes after the revision, from the next one on. Fails through `onEnd` with STORE_COMPACTED if they are not kept any more. */
   watch(prefix: string, after: Revision, watcher: Watcher): Watch;
   /**

@@ -9,7 +9,10 @@ import { asNetctlError, NetctlError } from '../lib/errors.ts';
 import type { ChangeSet, Revision, Watch, Watcher } from './store.ts';
 
 export interface ChangeLog {
+  /** Watches are shown all up to this one. */
   latest(): Revision;
+  /** The last one that there is; later ones than `latest` are not durable yet. */
+  reached(): Revision;
   /** Changes up to and including this revision are dropped; 0 when all are kept. */
   compacted(): Revision;
   /** The change sets with `after` < revision <= `upTo`, values parsed anew on every call. */
@@ -72,12 +75,13 @@ export class Watches {
   /** Hands out the next change sets. A watcher that throws has lost one, so its watch ends. */
   #advance(position: Position): void {
     const latest = this.#log.latest();
-    if (position.after === latest || !this.#open.has(position)) return;
+    if (!this.#open.has(position)) return;
     if (position.after < this.#log.compacted())
       throw compacted(`changes after revision ${position.after} are not kept any more`);
     // A file that was put back from an older copy: its revisions to come will not be the ones that this watcher knows.
-    if (position.after > latest)
+    if (position.after > this.#log.reached())
       throw compacted(`revision ${position.after} is not reached yet, the store is at ${latest}`);
+    if (position.after >= latest) return;
     const upTo = Math.min(latest, position.after + revisionsPerTurn);
     for (const changeSet of this.#log.read(position.prefix, position.after, upTo)) {
       if (!this.#open.has(position)) return;

@@ -5,6 +5,7 @@
  */
 import assert from 'node:assert/strict';
 import { execFileSync } from 'node:child_process';
+import { readdirSync, readlinkSync } from 'node:fs';
 import { connect } from 'node:net';
 import { after, before, describe, test } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
@@ -89,6 +90,20 @@ describe('real kernel only', () => {
     return promise;
   }
 
+  test('a pair has one queue each way on both ends: the kernel need not take others away again', () => {
+    const path = addNetns('nct-queues');
+    const spec = endpoint(2900, -1);
+    attach(spec, path);
+    const queuesOf = (text: string): unknown => {
+      const [link] = JSON.parse(text) as { num_tx_queues?: number; num_rx_queues?: number }[];
+      return [link?.num_tx_queues, link?.num_rx_queues];
+    };
+    const show = ['-d', '-j', 'link', 'show', 'dev'];
+    assert.deepEqual(queuesOf(ip(...show, spec.hostInterface)), [1, 1]);
+    assert.deepEqual(queuesOf(ip('-n', 'nct-queues', ...show, spec.containerInterface)), [1, 1]);
+    removeNetns('nct-queues');
+  });
+
   test('50 containers: the first packet after ADD is answered, IPv4 and IPv6, and each deletion is quick', async (t) => {
     // The container's default gateway answers for nothing: the host needs addresses that containers can answer to.
     ip('addr', 'add', '192.0.2.1/32', 'dev', 'lo');
@@ -168,6 +183,26 @@ describe('real kernel only', () => {
       await conntrack.flushAddress(address('10.67.0.7'));
     });
   }
+
+  test('connections of many addresses are flushed at once, on one socket that stays', async () => {
+    for (const host of [1, 2, 3]) track(`10.69.0.${host}`, '10.69.0.9', '10.69.0.9');
+    const conntrack = createConntrack();
+    await conntrack.flushAddress(address('10.69.0.1'));
+    const sockets = (): number =>
+      readdirSync('/proc/self/fd').filter((fd) => {
+        try {
+          return readlinkSync(`/proc/self/fd/${fd}`).startsWith('socket:');
+        } catch {
+          return false; // that of the list itself
+        }
+      }).length;
+    const before = sockets();
+    await Promise.all(
+      ['10.69.0.2', 'fd00:69::1', '10.69.0.250'].map((text) => conntrack.flushAddress(address(text))),
+    );
+    assert.equal(sockets(), before);
+    assert.equal(await conntrack.flushWhere(4, ({ source }) => source.startsWith('10.69.')), 1);
+  });
 
   test('connections that are picked go, and are shown as a filter has seen their first packet', async () => {
     const conntrack = createConntrack();

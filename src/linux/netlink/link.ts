@@ -31,6 +31,8 @@ const IFLA_AF_SPEC = 26;
 const IFLA_GROUP = 27;
 const IFLA_NET_NS_FD = 28;
 const IFLA_EXT_MASK = 29;
+const IFLA_NUM_TX_QUEUES = 31;
+const IFLA_NUM_RX_QUEUES = 32;
 const IFLA_INFO_KIND = 1;
 const IFLA_INFO_DATA = 2;
 const VETH_INFO_PEER = 1;
@@ -96,17 +98,28 @@ export function writeVethAdd(batch: MessageBatch, request: VethAdd): void {
   batch.add(RTM_NEWLINK, NLM_F_CREATE | NLM_F_EXCL, (writer) => {
     writeHeader(writer, request.host.index);
     writeSpec(writer, request.host);
+    writeOneQueue(writer);
     writer.nested(IFLA_LINKINFO | NLA_F_NESTED, () => {
       writer.attributeText(IFLA_INFO_KIND, 'veth');
       writer.nested(IFLA_INFO_DATA | NLA_F_NESTED, () => {
         writer.nested(VETH_INFO_PEER | NLA_F_NESTED, () => {
           writeHeader(writer, request.peer.index);
           writeSpec(writer, request.peer);
+          writeOneQueue(writer);
           writer.attributeU32(IFLA_NET_NS_FD, request.peer.netnsFd);
         });
       });
     });
   });
+}
+
+/**
+ * As many as a pair uses in the end. Without a word the kernel makes one for each processor and takes all but one away again, which costs
+ * each end a grace period, under the lock that all changes of links need.
+ */
+function writeOneQueue(writer: ByteWriter): void {
+  writer.attributeU32(IFLA_NUM_TX_QUEUES, 1);
+  writer.attributeU32(IFLA_NUM_RX_QUEUES, 1);
 }
 
 export function writeMacvlanAdd(batch: MessageBatch, request: MacvlanAdd): void {

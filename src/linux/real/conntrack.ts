@@ -19,7 +19,7 @@ import { type Message, MessageBatch, NLMSG_ERROR, readAnswer, readMessages } fro
 import { type Conntrack, KernelError } from '../ports.ts';
 import { dump } from './dump.ts';
 import { asKernelErrors, kernelError, RequestSocket } from './exchange.ts';
-import { NETLINK_NETFILTER, native, OWN_NETNS, RECEIVE_BYTES } from './native.ts';
+import { NETLINK_NETFILTER, type NetlinkSocket, native, OWN_NETNS, RECEIVE_BYTES } from './native.ts';
 
 const ENOENT = 2;
 const EINVAL = 22;
@@ -28,9 +28,10 @@ const EOPNOTSUPP = 95;
 /** @param useFilter false: as on a kernel before 6.8, which cannot delete by filter */
 export function createConntrack({ useFilter }: { useFilter: boolean } = { useFilter: true }): Conntrack {
   let filterWorks = useFilter;
+  const filtered = new FilteredFlush();
   return {
     async flushAddress(address) {
-      if (filterWorks) filterWorks = await deleteByFilter(address);
+      if (filterWorks) filterWorks = await filtered.flush(address);
       if (!filterWorks)
         await deleteChosen(`flush connections of ${address}`, familyOf(address), (connection) =>
           hasAddress(connection, address),
@@ -57,24 +58,67 @@ export function conntrackIn(netnsFd: number): Pick<Conntrack, 'flushWhere'> {
   };
 }
 
-/** False when the kernel has no such filter. */
-async function deleteByFilter(address: Address): Promise<boolean> {
-  const what = `flush connections of ${address}`;
-  const socket = asKernelErrors(what, () => native.openNetlink(OWN_NETNS, NETLINK_NETFILTER, RECEIVE_BYTES));
-  try {
-    const batch = new MessageBatch(1);
-    writeFilteredDeletes(batch, address);
-    await native.sendInBackground(socket, batch.finish());
-    const answers = receiveAll(() => native.receive(socket)).filter(
-      (message) => message.type === NLMSG_ERROR,
+interface Flush {
+  readonly address: Address;
+  readonly resolve: (filterWorks: boolean) => void;
+  readonly reject: (error: unknown) => void;
+}
+
+/**
+ * One socket for all, never closed: the kernel lets the end of a netfilter socket wait for the grace period of the last change of
+ * nftables, 10 to 20 ms in which the thread stands. What is asked for while the kernel is at work goes next, all together.
+ */
+class FilteredFlush {
+  #socket: NetlinkSocket | null = null;
+  #waiting: Flush[] = [];
+  #isBusy = false;
+
+  /** Resolves to false when the kernel has no such filter. */
+  flush(address: Address): Promise<boolean> {
+    const { promise, resolve, reject } = Promise.withResolvers<boolean>();
+    this.#waiting.push({ address, resolve, reject });
+    if (!this.#isBusy) void this.#work();
+    return promise;
+  }
+
+  async #work(): Promise<void> {
+    this.#isBusy = true;
+    while (this.#waiting.length > 0) {
+      const group = this.#waiting.splice(0);
+      try {
+        await this.#send(group);
+      } catch (error) {
+        for (const { reject } of group) reject(error);
+      }
+    }
+    this.#isBusy = false;
+  }
+
+  async #send(group: readonly Flush[]): Promise<void> {
+    const what = 'flush connections';
+    this.#socket ??= asKernelErrors(what, () =>
+      native.openNetlink(OWN_NETNS, NETLINK_NETFILTER, RECEIVE_BYTES),
     );
-    if (answers.length === 0) throw new KernelError(what, 'ENOBUFS', 'the kernel sent no answer');
-    const failure = answers.map(readAnswer).find(({ errno }) => errno !== 0 && errno !== ENOENT);
-    if (failure === undefined) return true;
-    if (failure.errno === EINVAL || failure.errno === EOPNOTSUPP) return false;
-    throw kernelError(what, failure);
-  } finally {
-    native.close(socket);
+    const socket = this.#socket;
+    const batch = new MessageBatch(1);
+    const flushOf: Flush[] = [];
+    for (const flush of group) {
+      writeFilteredDeletes(batch, flush.address);
+      while (flushOf.length < batch.count) flushOf.push(flush);
+    }
+    await native.sendInBackground(socket, batch.finish());
+    const answers = receiveAll(() => native.receive(socket)).filter(({ type }) => type === NLMSG_ERROR);
+    if (!answers.some(({ sequence }) => sequence === batch.count))
+      throw new KernelError(what, 'ENOBUFS', 'the kernel sent no answer');
+    for (const answer of answers) {
+      const { address, resolve, reject } = flushOf[answer.sequence - 1]!;
+      const failure = readAnswer(answer);
+      if (failure.errno === 0 || failure.errno === ENOENT) continue;
+      // The first word counts; a promise takes no second one.
+      if (failure.errno === EINVAL || failure.errno === EOPNOTSUPP) resolve(false);
+      else reject(kernelError(`flush connections of ${address}`, failure));
+    }
+    for (const { resolve } of group) resolve(true);
   }
 }
 

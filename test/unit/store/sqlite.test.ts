@@ -16,6 +16,7 @@ import { join } from 'node:path';
 import { DatabaseSync } from 'node:sqlite';
 import { after, describe, test } from 'node:test';
 import { SqliteStore } from '../../../src/store/sqlite.ts';
+import { type LogFlush, WalFlush } from '../../../src/store/wal-flush.ts';
 import { describeStore } from './store-contract.ts';
 import { aWhile, commit, hasCode, put, Recorder, remove, until } from './support.ts';
 
@@ -38,6 +39,114 @@ describeStore('SQLite store', async () => {
     },
     dispose: () => store.close(),
   };
+});
+
+/** A disk that takes its time, and may fail. */
+class SlowDisk implements LogFlush {
+  readonly #flushes: PromiseWithResolvers<void>[] = [];
+
+  get isBusy(): boolean {
+    return this.#flushes.length > 0;
+  }
+
+  flush(): Promise<void> {
+    const flush = Promise.withResolvers<void>();
+    this.#flushes.push(flush);
+    return flush.promise;
+  }
+
+  end(error?: Error): void {
+    const flush = this.#flushes.shift()!;
+    if (error === undefined) flush.resolve();
+    else flush.reject(error);
+  }
+
+  async close(): Promise<void> {}
+}
+
+describe('SQLite store, and the disk', () => {
+  const manner = { flushed: 'soon' } as const;
+
+  test('no answer and no watch before the disk has it; an early answer for who asks for one, but no watch', async () => {
+    const wal = new SlowDisk();
+    const store = new SqliteStore({ path: freshPath(), wal });
+    const recorder = new Recorder();
+    store.watch('', 0, recorder);
+    let answered = false;
+    const slow = commit(store, put('a', 1)).then(() => {
+      answered = true;
+    });
+    await aWhile();
+    assert.deepEqual([answered, recorder.changeSets.length], [false, 0]);
+    const early = await store.transact([], [put('b', 2)], manner);
+    assert.deepEqual(early, { committed: true, revision: 2 });
+    // What another store has waits for no disk, but keeps its place.
+    await store.transact([], [put('c', 3)], { flushed: false });
+    let durable = false;
+    const flushed = store.flush().then(() => {
+      durable = true;
+    });
+    await aWhile();
+    assert.deepEqual([answered, durable, recorder.changeSets.length], [false, false, 0]);
+    wal.end();
+    await slow;
+    await until(() => recorder.changeSets.length === 1, 'the first change');
+    await aWhile();
+    assert.deepEqual([durable, recorder.changeSets.length], [false, 1]);
+    wal.end();
+    await flushed;
+    await until(() => recorder.changeSets.length === 3, 'all changes');
+    await store.close();
+  });
+
+  test('a snapshot ahead of the watches is no revision from another world', async () => {
+    const wal = new SlowDisk();
+    const store = new SqliteStore({ path: freshPath(), wal });
+    await store.transact([], [put('a', 1)], manner);
+    const { revision } = await store.list('');
+    const recorder = new Recorder();
+    store.watch('', revision, recorder);
+    await aWhile();
+    assert.deepEqual(recorder.ends, []);
+    wal.end();
+    await store.flush();
+    await store.transact([], [put('b', 2)], manner);
+    wal.end();
+    await until(() => recorder.changeSets.length === 1, 'the change after the snapshot');
+    await store.close();
+  });
+
+  test('a disk that fails ends the store: nobody knows what it has', async () => {
+    const wal = new SlowDisk();
+    const store = new SqliteStore({ path: freshPath(), wal });
+    const recorder = new Recorder();
+    store.watch('', 0, recorder);
+    await store.transact([], [put('a', 1)], manner);
+    const late = commit(store, put('b', 2));
+    late.catch(() => undefined);
+    await aWhile();
+    wal.end(Object.assign(new Error('EIO: i/o error, fdatasync'), { code: 'EIO' }));
+    wal.end();
+    await assert.rejects(store.flush(), unavailable(/i\/o error/));
+    await assert.rejects(late, unavailable(/i\/o error/));
+    await assert.rejects(commit(store, put('c', 3)), unavailable(/i\/o error/));
+    assert.equal(recorder.changeSets.length, 0);
+    assert.equal(recorder.ends.length, 1);
+    await store.close();
+  });
+
+  test('flushes that are asked for during one share the next', async () => {
+    const path = join(directory, 'log');
+    writeFileSync(path, 'x');
+    const wal = new WalFlush(path);
+    const first = wal.flush();
+    assert.ok(wal.isBusy);
+    assert.equal(wal.flush(), wal.flush());
+    await Promise.all([first, wal.flush()]);
+    await wal.close();
+    assert.equal(wal.isBusy, false);
+    await assert.rejects(new WalFlush(join(directory, 'none')).flush(), { code: 'ENOENT' });
+  });
 });
 
 describe('SQLite store, as a file', () => {

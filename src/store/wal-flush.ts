@@ -1,0 +1,62 @@
+/**
+ * The flush of SQLite's write-ahead log to the disk, by us instead of by SQLite: on another thread, while this one goes on, and by
+ * fdatasync (Node's SQLite has only fsync, which writes the file's times too, each time). What the log then holds is what SQLite finds
+ * committed after a power cut.
+ *
+ * In: the path of the log. Out: promises. Never: one that resolves before what was written ahead of the call is on the disk; two flushes
+ * at once (who asks during one shares the next).
+ */
+import { type FileHandle, open } from 'node:fs/promises';
+
+/** What a store needs of it. */
+export interface LogFlush {
+  /** While something is under way. */
+  readonly isBusy: boolean;
+  /** @throws what the file system says: then nobody knows what is on the disk */
+  flush(): Promise<void>;
+  /** After the last flush. */
+  close(): Promise<void>;
+}
+
+export class WalFlush implements LogFlush {
+  readonly #path: string;
+  #file: FileHandle | null = null;
+  #running: Promise<void> | null = null;
+  #next: Promise<void> | null = null;
+
+  constructor(path: string) {
+    this.#path = path;
+  }
+
+  get isBusy(): boolean {
+    return this.#running !== null;
+  }
+
+  flush(): Promise<void> {
+    if (this.#running === null) {
+      this.#running = this.#sync().finally(() => {
+        this.#running = null;
+      });
+      return this.#running;
+    }
+    this.#next ??= this.#running
+      .catch(() => undefined)
+      .then(() => {
+        this.#next = null;
+        return this.flush();
+      });
+    return this.#next;
+  }
+
+  async close(): Promise<void> {
+    while (this.#running !== null) await (this.#next ?? this.#running).catch(() => undefined);
+    await this.#file?.close();
+    this.#file = null;
+  }
+
+  /** The file is there once something was committed, and stays the same one: SQLite writes it from its beginning again. */
+  async #sync(): Promise<void> {
+    this.#file ??= await open(this.#path, 'r+');
+    await this.#file.datasync();
+  }
+}
