@@ -35,7 +35,7 @@ export class HostPair {
   }
 
   /** @throws KernelError; what is left, `unmake` takes away */
-  async make(endpoint: Endpoint, netns: Netns): Promise<void> {
+  make(endpoint: Endpoint, netns: Netns): void {
     const [hostIndex, containerIndex] = twoIndexes();
     const spec: HostPairSpec = {
       hostInterface: endpoint.hostInterface,

@@ -66,7 +66,7 @@ export class MacvlanWiring implements Wiring {
     await this.#policy.bring(endpoint, netns);
     await this.#finish(spec, endpoint, netns);
     await this.#policy.settle(endpoint);
-    if (hasPair(endpoint)) await this.#pair.make(endpoint, netns);
+    if (hasPair(endpoint)) this.#pair.make(endpoint, netns);
     if (hasShim(endpoint)) await this.#shim.make(endpoint, this.#parents.ready(macvlanOf(endpoint)), netns);
   }
 

@@ -128,7 +128,7 @@ describe('attach by hand', () => {
 
   test('what cannot be is refused, and leaves nothing', async () => {
     for (const [words, message] of [
-      [['attach', container.netns, 'nowhere'], /no network nowhere in .*: it has chained, edge, wire/],
+      [['attach', container.netns, 'nowhere'], /no network nowhere in .*: it has chained, edge, led, wire/],
       [
         ['attach', container.netns, 'chained'],
         /network chained .*: expected the plugin netctl alone, not netctl, portmap/,

@@ -6,6 +6,7 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import type { LinkInfo, Linux, Netns, Routing, RoutingRequest } from '../../src/linux/ports.ts';
+import type { Address } from '../../src/model/ip.ts';
 import type { Mac } from '../../src/model/mac.ts';
 import { refused } from './linux-contract-refusal.ts';
 
@@ -99,6 +100,9 @@ export function linkContract({ linux, host, netns, number }: Surroundings): void
       { family: 4, ...rule },
       { family: 6, ...rule },
     ]);
+    const source = { kind: 'source-rule-add', source: '10.0.0.5' as Address, table: 7 } as const;
+    container.batch([source]);
+    refused('EEXIST', () => container.batch([source]));
     container.batch([{ kind: 'mark-rule-delete', family: 4, ...rule }]);
     assert.deepEqual(await container.markRules(), [{ family: 6, ...rule }]);
     refused('ENOENT', () => container.batch([{ kind: 'mark-rule-delete', family: 4, ...rule }]));

@@ -14,10 +14,13 @@ export const RTM_NEWRULE = 32;
 const RTM_DELRULE = 33;
 const RTM_GETRULE = 34;
 const FRA_SRC = 2;
+const FRA_PRIORITY = 6;
 const FRA_FWMARK = 10;
 const FRA_FWMASK = 16;
 const FRA_TABLE = 15;
 const FR_ACT_TO_TBL = 1;
+/** Before the main table (32766). Without one the kernel gives each rule another, and none is there already. */
+const PRIORITY = 32000;
 
 export function writeSourceRule(
   batch: MessageBatch,
@@ -30,6 +33,7 @@ export function writeSourceRule(
     writer.zeros(4);
     writer.u8(FR_ACT_TO_TBL);
     writer.u32(0);
+    writer.attributeU32(FRA_PRIORITY, PRIORITY);
     writer.attribute(FRA_SRC, addressBytes(source));
     writer.attributeU32(FRA_TABLE, table);
   });
@@ -46,6 +50,7 @@ export function writeMarkRule(
     writer.zeros(6);
     writer.u8(FR_ACT_TO_TBL);
     writer.u32(0);
+    writer.attributeU32(FRA_PRIORITY, PRIORITY);
     writer.attributeU32(FRA_FWMARK, mark);
     writer.attributeU32(FRA_FWMASK, mask);
     writer.attributeU32(FRA_TABLE, table);

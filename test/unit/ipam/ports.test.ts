@@ -17,7 +17,7 @@ import { type PortReservation, portReservationSchema, portSchema } from '../../.
 import { type Endpoint, endpointSchema } from '../../../src/model/records.ts';
 import type { MemoryStore } from '../../../src/store/memory.ts';
 import type { Json } from '../../../src/store/store.ts';
-import { cluster, type TestNode } from './cluster.ts';
+import { cluster, TestNode } from './cluster.ts';
 
 const names = ['n1', 'n2', 'n3'];
 const ownerOf = (instance: number) => ({ tenant: 't', app: 'a', instance: String(instance) });
@@ -202,6 +202,37 @@ describe('ports of nodes', () => {
     await unpublish(node, 'e1');
     await publish(node, 'e1', 1, [mapping(82)]);
     await publish(node, 'e2', 2, [mapping(80), mapping(81)]);
+  });
+
+  test('a holder that the picture does not show yet is asked for, not taken for gone', async () => {
+    const [node] = (await cluster({}, ['n1'])) as [TestNode];
+    const { store } = node;
+    // Hears of nothing by itself.
+    const blind = new TestNode('n1', store);
+    const tell = async (key: string): Promise<void> =>
+      blind.picture.apply([{ key, entry: await store.get(key) }]);
+    const reserve = (id: string, port: number) =>
+      blind.ipam.reservePorts({ id, node: 'n1', owner: ownerOf(2), ports: [all(port)], ttlSeconds: 60 });
+    await tell('nodes/n1');
+    await node.ipam.reservePorts({
+      id: 'r1',
+      node: 'n1',
+      owner: ownerOf(1),
+      ports: [all(80, 81)],
+      ttlSeconds: 60,
+    });
+    await tell('ports/n1/tcp-80');
+    for (const port of [80, 81])
+      await assert.rejects(reserve(`r${port}`, port), {
+        code: 'PORT_IN_USE',
+        message: /reservation r1 of t\/a\/1/,
+      });
+    await publish(node, 'e1', 1, [mapping(82)]);
+    await tell('ports/n1/tcp-82');
+    await assert.rejects(reserve('r82', 82), { code: 'PORT_IN_USE' });
+    await unpublish(node, 'e1');
+    await tell('endpoints/n1/e1');
+    assert.equal((await reserve('r82', 82)).generation, 1);
   });
 
   test('a node that is removed leaves no port behind', async () => {

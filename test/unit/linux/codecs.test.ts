@@ -155,6 +155,7 @@ describe('what is written is read back', () => {
           peerIndex: null,
           parentIndex: null,
           masterIndex: null,
+          alias: null,
           macvlanMode: null,
         });
       }),
