@@ -106,7 +106,13 @@ describe('refuse', () => {
     const { spawn } = await import('node:child_process');
     const server = spawn(serving[0]!, serving.slice(1), { stdio: ['pipe', 'ignore', 'inherit'] });
     try {
-      await eventually('it answers', 5000, () => reaches(peer.container, harmless.address, 80));
+      // What starts the server may change rules, for a moment.
+      await eventually('it answers', 20_000, () => reaches(peer.container, harmless.address, 80));
+      await eventually(
+        'nothing is said',
+        20_000,
+        async () => !/closed|advisory/.test(await shown(harmless.container.id)),
+      );
       assert.doesNotMatch(await shown(harmless.container.id), /closed|advisory/);
       await harmless.container.hold({ address: harmless.address, port: 80 });
       await harmless.container.mustExec(['nft', 'flush', 'ruleset']);

@@ -74,7 +74,8 @@ async function deleteByFilter(address: Address): Promise<boolean> {
     if (failure.errno === EINVAL || failure.errno === EOPNOTSUPP) return false;
     throw kernelError(what, failure);
   } finally {
-    native.close(socket);
+    // The endpoint's rules may have gone a moment ago.
+    native.closeInBackground(socket);
   }
 }
 
