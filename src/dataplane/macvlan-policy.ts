@@ -231,6 +231,7 @@ export class MacvlanPolicy implements PolicyOutput {
 
   /** Somebody else has changed rules in the namespace, or may have. */
   #lookSoon(inode: number | null): void {
+    if (inode !== null && !this.#containers.isIn(inode)) return;
     const look = this.#looks.get(inode) ?? this.#soon(() => this.#look(inode));
     this.#looks.set(inode, look);
     look.call();

@@ -6,7 +6,7 @@ import assert from 'node:assert/strict';
 import { after, before, describe, test } from 'node:test';
 import { eventually } from '../../lab/run.ts';
 import { enterSandbox } from './linux-contract-sandbox.ts';
-import { MacvlanHost, type MacvlanMember, reaches, rulesOf } from './macvlan-host.ts';
+import { MacvlanHost, type MacvlanMember, reaches, rulesOf } from './wired-host.ts';
 
 enterSandbox(import.meta.url);
 
