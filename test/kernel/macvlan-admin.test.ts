@@ -3,6 +3,7 @@
  * nothing passes to or from them any more.
  */
 import assert from 'node:assert/strict';
+import { spawn } from 'node:child_process';
 import { after, before, describe, test } from 'node:test';
 import { eventually } from '../../lab/run.ts';
 import { enterSandbox } from './linux-contract-sandbox.ts';
@@ -103,7 +104,6 @@ describe('refuse', () => {
       'serve',
       '80',
     ]);
-    const { spawn } = await import('node:child_process');
     const server = spawn(serving[0]!, serving.slice(1), { stdio: ['pipe', 'ignore', 'inherit'] });
     try {
       // What starts the server may change rules, for a moment.
