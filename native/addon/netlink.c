@@ -31,8 +31,8 @@ static void *run_close(void *data) {
   return NULL;
 }
 
-/* Closing a packet socket takes the kernel 10 to 20 ms, in which it waits for all processors: a thread of its own waits with it. */
-static void close_packets(int fd) {
+/* For sockets whose closing takes the kernel 10 to 20 ms, in which it waits for all processors: a thread of its own waits with it. */
+static void close_in_thread(int fd) {
   pthread_attr_t attributes;
   pthread_t thread;
   bool started = false;
@@ -47,8 +47,8 @@ static void close_packets(int fd) {
 
 void drop_user(struct netlink_socket *sock) {
   if (--sock->users > 0) return;
-  if (sock->kernel_only) close(sock->fd);
-  else close_packets(sock->fd);
+  if (sock->slow_to_close) close_in_thread(sock->fd);
+  else close(sock->fd);
   free_unused(sock);
 }
 
@@ -172,6 +172,17 @@ static napi_value close_netlink(napi_env env, napi_callback_info info) {
   return NULL;
 }
 
+/* closeInBackground(socket): as close; the descriptor goes a moment later. */
+static napi_value close_in_background(napi_env env, napi_callback_info info) {
+  napi_value argument;
+  if (!get_arguments(env, info, 1, &argument)) return NULL;
+  struct netlink_socket *sock = get_any_socket(env, argument);
+  if (sock == NULL) return NULL;
+  sock->slow_to_close = true;
+  close_socket(sock);
+  return NULL;
+}
+
 static napi_value change_group(napi_env env, napi_callback_info info, int option) {
   napi_value arguments[2];
   int64_t group;
@@ -245,6 +256,7 @@ napi_status define_netlink(napi_env env, napi_value exports) {
   const napi_property_descriptor functions[] = {
       FUNCTION("openNetlink", open_netlink),
       FUNCTION("close", close_netlink),
+      FUNCTION("closeInBackground", close_in_background),
       FUNCTION("joinGroup", join_group),
       FUNCTION("leaveGroup", leave_group),
       FUNCTION("listenEverywhere", listen_everywhere),

@@ -15,6 +15,7 @@ struct netlink_socket {
   int fd;
   /* What other processes may send to a netlink socket is not heard; a packet socket hears what is on the wire. */
   bool kernel_only;
+  bool slow_to_close;
   int users;
   bool has_object;
   bool closed;

@@ -14,14 +14,24 @@ import { parseKey } from '../model/keys.ts';
 import { ICMP, ICMPV6 } from '../model/protocol.ts';
 import { type Endpoint, endpointSchema, nodeSchema } from '../model/records.ts';
 import type { EndpointToHost } from '../policy/compile-list.ts';
-import type { containerEntries } from '../policy/container-chains.ts';
 import { PolicyEngine } from '../policy/engine.ts';
-import { Explainer, type Explanation, type Packet } from '../policy/explain.ts';
+import { Explainer, type Packet } from '../policy/explain.ts';
 import type { Failsafe } from '../policy/host-endpoints.ts';
 import type { PolicyOutput } from '../policy/output.ts';
 import type { Entry } from '../store/store.ts';
 import { quietPicture } from './quiet-picture.ts';
 import { explainContainer } from './why-container.ts';
+import {
+  answerOf,
+  type Found,
+  type HostAnswer,
+  hasPairBetween,
+  isDeaf,
+  noWay,
+  type Party,
+  type Place,
+  placesOf,
+} from './why-places.ts';
 
 export interface WhyQuery {
   readonly source: string;
@@ -39,41 +49,6 @@ export interface WhyAnswer {
   /** In the order in which the packet meets them. */
   readonly hosts: HostAnswer[];
 }
-
-export interface Party {
-  readonly address: Address;
-  /** null for an address of nobody that the store knows. */
-  readonly node: string | null;
-  readonly endpoint: string | null;
-}
-
-export interface HostAnswer {
-  readonly node: string;
-  /** The macvlan endpoint in whose container the rules are; null: on the host. */
-  readonly container: string | null;
-  /** `left`: netctl does not decide, the host's own rules do. */
-  readonly verdict: 'accept' | 'drop' | 'left';
-  readonly rules: {
-    readonly chain: string;
-    /** From 1. */
-    readonly position: number;
-    readonly text: string;
-    readonly verdict: string;
-    readonly origin: { kind: string; name: string; direction: string; position: number } | null;
-  }[];
-}
-
-interface Found extends Party {
-  /** '' for a host itself, null for a party outside. */
-  readonly hostInterface: string | null;
-  /** A macvlan endpoint's record. */
-  readonly onWire: Endpoint | null;
-}
-
-/** Where a packet is judged. */
-type Place =
-  | { readonly node: string }
-  | { readonly at: Found; readonly entry: keyof typeof containerEntries };
 
 /** An interface that is none of ours, and that no host endpoint names. */
 const ELSEWHERE = 'elsewhere';
@@ -249,57 +224,6 @@ interface KnownEndpoint {
 function foundOf({ id, node, endpoint }: KnownEndpoint, address: Address): Found {
   const onWire = endpoint.kind === 'macvlan' ? endpoint : null;
   return { address, node, endpoint: id, hostInterface: endpoint.hostInterface, onWire };
-}
-
-/** In the order in which a packet comes to them. */
-function placesOf(source: Found, destination: Found): Place[] {
-  const isPair = hasPairBetween(source, destination);
-  const nodes = [source, destination].flatMap(({ node, onWire }) =>
-    node === null || (onWire !== null && !isPair) ? [] : [node],
-  );
-  const onHosts = [...new Set(nodes)].map((node): Place => ({ node }));
-  const before: Place[] =
-    source.onWire === null ? [] : [{ at: source, entry: isPair ? 'pairOut' : 'wireOut' }];
-  // What comes by the pair, the host has judged.
-  const behind: Place[] = destination.onWire === null || isPair ? [] : [{ at: destination, entry: 'wireIn' }];
-  return isDeaf(source, destination)
-    ? [{ at: source.onWire === null ? destination : source, entry: 'wireIn' }]
-    : [...before, ...onHosts, ...behind];
-}
-
-/** Between a host and its own container, and from its routed endpoints; what goes to those, goes over the wire. */
-function hasPairBetween(source: Found, destination: Found): boolean {
-  const [macvlan, other] = source.onWire === null ? [destination, source] : [source, destination];
-  if (macvlan.onWire?.macvlan?.hostAccess !== 'veth' || other.onWire !== null) return false;
-  return other.node === macvlan.node && (macvlan === destination || other.hostInterface === '');
-}
-
-/** A macvlan and its own host do not hear each other on the wire. */
-function isDeaf(source: Found, destination: Found): boolean {
-  const [macvlan, other] = source.onWire === null ? [destination, source] : [source, destination];
-  const isOwnHost = other.hostInterface === '' && other.node === macvlan.node;
-  return macvlan.onWire?.macvlan?.hostAccess === 'none' && isOwnHost;
-}
-
-function noWay(node: string, { endpoint, onWire }: Found): HostAnswer {
-  const text = 'a macvlan and its own host do not hear each other (hostAccess: none)';
-  const chain = onWire?.macvlan?.parent ?? '';
-  const rules = [{ chain, position: 1, text, verdict: 'drop', origin: null }];
-  return { node, container: endpoint, verdict: 'drop', rules };
-}
-
-function answerOf(node: string, container: string | null, { verdict, steps }: Explanation): HostAnswer {
-  const rules = steps.map(({ chain, index, rule: { comment, verdict, origin } }) => ({
-    chain,
-    position: index + 1,
-    text: comment,
-    verdict: 'chain' in verdict ? `${verdict.kind} ${verdict.chain}` : verdict.kind,
-    origin:
-      origin === undefined
-        ? null
-        : { kind: origin.kind, name: origin.name, direction: origin.direction, position: origin.index + 1 },
-  }));
-  return { node, container, verdict, rules };
 }
 
 function partyOf({ address, node, endpoint }: Found): Party {

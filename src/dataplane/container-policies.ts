@@ -42,6 +42,11 @@ export class ContainerPolicies implements PolicyOutput, ToldPolicy {
     return this.#policies.size;
   }
 
+  /** Whether the namespace with the inode has an endpoint. */
+  isIn(inode: number): boolean {
+    return this.#in(inode).length > 0;
+  }
+
   endpoints(): Endpoint[] {
     return Array.from(this.#policies.values(), ({ endpoint }) => endpoint);
   }

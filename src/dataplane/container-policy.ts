@@ -172,7 +172,7 @@ export class ContainerPolicy implements SetReader {
   /** Takes it out of a namespace that lives on. @throws KernelError */
   async remove(): Promise<void> {
     this.#isUp = false;
-    await this.#backend.removeAll();
+    this.#backend.dropAll();
   }
 
   /** No changes any more. */

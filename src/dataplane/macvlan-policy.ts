@@ -5,7 +5,7 @@
  * In: the calls of PolicyOutput; the steps of a link's life, from MacvlanWiring. Out: ContainerPolicies and MacvlanGuard in the order
  * that leaves no unfiltered moment. Never: a policy gone before the link is.
  */
-import type { Clock } from '../lib/clock.ts';
+import type { Clock, Timer } from '../lib/clock.ts';
 import type { Logger } from '../lib/logger.ts';
 import { type Soon, soon } from '../lib/soon.ts';
 import type { IpSetMember, Linux, Netns, RuleWatch } from '../linux/ports.ts';
@@ -24,6 +24,8 @@ export type PrivilegedChoice = 'flag' | 'refuse';
 /** From a change of rules in a container to the look at it, and from one look to the next. */
 const lookAfterMs = 100;
 const lookAgainAfterMs = 2000;
+/** While an endpoint is closed: the process may have been one that only set the container up. */
+const lookWhileClosedMs = 5000;
 
 /** Where the policy of an endpoint is enforced, and how well. */
 interface Enforcement {
@@ -51,6 +53,7 @@ export class MacvlanPolicy implements PolicyOutput {
   /** By inode of a namespace whose rules others have changed; null: of any. */
   readonly #looks = new Map<number | null, Soon>();
   readonly #adminLook: Soon;
+  #nextLook: Timer | null = null;
 
   /** @param hostAddresses of this node, by which its containers know it */
   constructor(
@@ -129,6 +132,8 @@ export class MacvlanPolicy implements PolicyOutput {
     this.#watch?.close();
     this.#watch = null;
     for (const look of [...this.#looks.values(), this.#adminLook]) look.cancel();
+    this.#looks.clear();
+    this.#nextLook?.cancel();
   }
 
   /** The link is there, down. @throws KernelError */
@@ -228,6 +233,7 @@ export class MacvlanPolicy implements PolicyOutput {
 
   /** Somebody else has changed rules in the namespace, or may have. */
   #lookSoon(inode: number | null): void {
+    if (inode !== null && !this.#containers.isIn(inode)) return;
     const look = this.#looks.get(inode) ?? this.#soon(() => this.#look(inode));
     this.#looks.set(inode, look);
     look.call();
@@ -258,10 +264,16 @@ export class MacvlanPolicy implements PolicyOutput {
         'a process in the container may change its policy',
       );
     }
-    if (this.#privileged === 'refuse')
-      for (const endpoint of this.#containers.endpoints())
-        if (this.#admins.has(endpoint.hostInterface) !== this.#guard.isClosed(endpoint))
-          await this.#guard.close(endpoint, this.#admins.has(endpoint.hostInterface));
+    if (this.#privileged === 'refuse') await this.#closeAdmins();
+  }
+
+  async #closeAdmins(): Promise<void> {
+    for (const endpoint of this.#containers.endpoints())
+      if (this.#admins.has(endpoint.hostInterface) !== this.#guard.isClosed(endpoint))
+        await this.#guard.close(endpoint, this.#admins.has(endpoint.hostInterface));
+    this.#nextLook?.cancel();
+    if (this.#admins.size > 0 && this.#watch !== null)
+      this.#nextLook = this.#clock.setTimer(lookWhileClosedMs, () => this.#adminLook.call());
   }
 
   #complain(error: unknown): void {

@@ -114,6 +114,19 @@ export class NftBackend implements PolicyBackend {
     return there.length > 0;
   }
 
+  /** As removeAll, where nobody asks what there was: nothing is read. */
+  dropAll(): void {
+    this.#nftables.transact(
+      this.#kernels.flatMap(({ place: { family, table, layer } }): NftRequest[] => {
+        const place = { family, table, layer };
+        return [
+          { ...place, kind: 'table-add' },
+          { ...place, kind: 'table-delete' },
+        ];
+      }),
+    );
+  }
+
   async #placesThere(): Promise<NftPlace[]> {
     const there: NftPlace[] = [];
     for (const { place } of this.#kernels) {

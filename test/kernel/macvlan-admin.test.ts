@@ -3,10 +3,11 @@
  * nothing passes to or from them any more.
  */
 import assert from 'node:assert/strict';
+import { spawn } from 'node:child_process';
 import { after, before, describe, test } from 'node:test';
 import { eventually } from '../../lab/run.ts';
 import { enterSandbox } from './linux-contract-sandbox.ts';
-import { MacvlanHost, type MacvlanMember, reaches, rulesOf } from './macvlan-host.ts';
+import { MacvlanHost, type MacvlanMember, reaches, rulesOf } from './wired-host.ts';
 
 enterSandbox(import.meta.url);
 
@@ -103,10 +104,15 @@ describe('refuse', () => {
       'serve',
       '80',
     ]);
-    const { spawn } = await import('node:child_process');
     const server = spawn(serving[0]!, serving.slice(1), { stdio: ['pipe', 'ignore', 'inherit'] });
     try {
-      await eventually('it answers', 5000, () => reaches(peer.container, harmless.address, 80));
+      // What starts the server may change rules, for a moment.
+      await eventually('it answers', 20_000, () => reaches(peer.container, harmless.address, 80));
+      await eventually(
+        'nothing is said',
+        20_000,
+        async () => !/closed|advisory/.test(await shown(harmless.container.id)),
+      );
       assert.doesNotMatch(await shown(harmless.container.id), /closed|advisory/);
       await harmless.container.hold({ address: harmless.address, port: 80 });
       await harmless.container.mustExec(['nft', 'flush', 'ruleset']);

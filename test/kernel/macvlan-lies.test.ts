@@ -12,7 +12,7 @@ import { type Address, addressBytes } from '../../src/model/ip.ts';
 import { type Mac, macBytes } from '../../src/model/mac.ts';
 import { framesOf, icmp, udp } from './frames.ts';
 import { enterSandbox } from './linux-contract-sandbox.ts';
-import { MacvlanHost, type MacvlanMember } from './macvlan-host.ts';
+import { MacvlanHost, type MacvlanMember } from './wired-host.ts';
 
 enterSandbox(import.meta.url);
 

@@ -5,7 +5,7 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import type { Host } from '../../lab/host.ts';
 import { eventually } from '../../lab/run.ts';
 import { enterSandbox } from './linux-contract-sandbox.ts';
-import { MacvlanHost, reaches, rulesOf } from './macvlan-host.ts';
+import { MacvlanHost, reaches, rulesOf } from './wired-host.ts';
 
 // The addresses of the hosts are the same in every file that has some.
 enterSandbox(import.meta.url);

@@ -7,7 +7,7 @@ import { after, before, describe, test } from 'node:test';
 import type { Container } from '../../lab/container.ts';
 import { eventually } from '../../lab/run.ts';
 import { enterSandbox } from './linux-contract-sandbox.ts';
-import { MacvlanHost, type MacvlanMember } from './macvlan-host.ts';
+import { MacvlanHost, type MacvlanMember } from './wired-host.ts';
 
 enterSandbox(import.meta.url);
 

@@ -12,6 +12,7 @@ import { type Conflist, Container } from '../../lab/container.ts';
 import type { Host } from '../../lab/host.ts';
 import { eventually, mustRun, run } from '../../lab/run.ts';
 import { EtcdHosts } from './etcd-hosts.ts';
+import { addExamples } from './wired-host.ts';
 
 /** On the wire, of the router. */
 export const gateways = { 4: '10.66.0.254', 6: 'fd66::fe' } as const;
@@ -120,12 +121,7 @@ export class WiredHosts {
 
   /** The profiles of conf/examples, which WEB → APP → DB is. */
   async addExamples(): Promise<void> {
-    const [first] = this.hosts;
-    for (const role of ['web', 'app', 'db']) {
-      await first!.mustNetctl(['profile', 'add', role]);
-      const stdin = await mustRun(['cat', `conf/examples/${role}-rule.json`]);
-      await first!.mustNetctl(['profile', role, 'rule', 'update'], { stdin });
-    }
+    await addExamples(this.hosts[0]!);
     await this.everywhere('the profiles', ['profile', 'show'], 'web');
   }
 

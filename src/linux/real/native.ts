@@ -28,6 +28,11 @@ export interface Native {
   /** Frames of one protocol (a number of linux/if_ether.h) on one link; `send`, `receive`, `onReadable` and `close` work on it. */
   openPacket(netnsFd: number, linkIndex: number, protocol: number): NetlinkSocket;
   close(socket: NetlinkSocket): void;
+  /**
+   * The same off the JavaScript thread, for what the kernel takes 10 to 20 ms to close: packet sockets, and those of netfilter while it
+   * still clears away what a transaction has deleted in the namespace.
+   */
+  closeInBackground(socket: NetlinkSocket): void;
   joinGroup(socket: NetlinkSocket, group: number): void;
   leaveGroup(socket: NetlinkSocket, group: number): void;
   /** From now on it hears its groups in other namespaces, too, that its own has an id for; it keeps none of them alive. */

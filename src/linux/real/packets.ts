@@ -25,6 +25,6 @@ export function openPackets(
   }
   return {
     send: (frame) => asKernelErrors('send a frame', () => native.send(socket, frame)),
-    close: () => native.close(socket),
+    close: () => native.closeInBackground(socket),
   };
 }

@@ -7,13 +7,14 @@ import { Agent } from '../../../src/agent/agent.ts';
 import { loadConfig } from '../../../src/agent/config.ts';
 import { FakeBird } from '../../../src/linux/fake/bird.ts';
 import { FakeLinux } from '../../../src/linux/fake/linux.ts';
-import type { TrackedConnection } from '../../../src/linux/ports.ts';
+import type { Netns, TrackedConnection } from '../../../src/linux/ports.ts';
 import type { Address } from '../../../src/model/ip.ts';
 import { connectionFlushKey, profileKey } from '../../../src/model/keys.ts';
+import type { Mac } from '../../../src/model/mac.ts';
 import { profileFromJson, profileRecord } from '../../../src/model/profile.ts';
-import { endpointSchema } from '../../../src/model/records.ts';
 import { MemoryStore } from '../../../src/store/memory.ts';
 import type { Json } from '../../../src/store/store.ts';
+import { bootId, macvlanEndpoint } from '../dataplane/macvlan-endpoint.ts';
 import { ManualClock } from '../store/manual-clock.ts';
 
 const silent = { debug() {}, info() {}, warn() {}, error() {} };
@@ -37,32 +38,29 @@ const db = (...ports: number[]): Json =>
     ),
   ) as unknown as Json;
 
-test('each host cuts its own, once it has the change, and only what the change denies', async () => {
+for (const kind of ['routed', 'macvlan'] as const)
+  test(`${kind}: each host cuts its own, once it has the change, and only what the change denies`, () =>
+    cutsItsOwn(kind));
+
+/** Connections of macvlan endpoints are in their containers. */
+async function cutsItsOwn(kind: 'routed' | 'macvlan'): Promise<void> {
   const store = new MemoryStore();
   await store.transact([], [{ kind: 'put', key: profileKey('db'), value: db(80, 3306) }]);
-  const hosts: { agent: Agent; linux: FakeLinux }[] = [];
+  const hosts: { agent: Agent; linux: FakeLinux; inode: number }[] = [];
   for (const [node, address] of Object.entries(ADDRESSES)) {
     const linux = new FakeLinux();
     linux.addNetns(`/ns/${node}`);
     const netns = linux.openNetns(`/ns/${node}`);
-    const record = endpointSchema.parse({
-      network: 'edge',
-      containerId: node,
-      interface: 'eth0',
-      kind: 'routed',
+    const { inode } = netns.identity;
+    const words = {
       hostInterface: `nctl${node}`,
       mac: '02:42:0a:00:00:01',
-      mtuBytes: 1500,
-      addresses: [address],
-      profiles: ['db'],
-      labels: {},
-      extraSources: [],
-      rateLimits: null,
-      attachedBy: 'runtime',
-      netns: { path: `/ns/${node}`, ...netns.identity },
-      bootId: 'boot',
-      createdAt: new Date(0).toISOString(),
-    });
+      parent: 'eth1',
+      addresses: [address as Address],
+    };
+    const onWire = { ...macvlanEndpoint(`/ns/${node}`, netns, words), profiles: ['db'] };
+    const record = kind === 'macvlan' ? onWire : { ...onWire, kind, macvlan: null };
+    if (kind === 'macvlan') addMacvlan(linux, netns);
     netns.close();
     await store.transact(
       [],
@@ -72,7 +70,7 @@ test('each host cuts its own, once it has the change, and only what the change d
     const agent = new Agent({
       config,
       version: '0',
-      bootId: 'boot',
+      bootId,
       store,
       linux,
       clock: new ManualClock(),
@@ -81,7 +79,7 @@ test('each host cuts its own, once it has the change, and only what the change d
       releaseDelegate: async () => undefined,
       clusterTrouble: () => null,
     });
-    hosts.push({ agent, linux });
+    hosts.push({ agent, linux, inode });
   }
   for (const { agent } of hosts) await agent.start();
   const outside = '192.0.2.9';
@@ -94,7 +92,10 @@ test('each host cuts its own, once it has the change, and only what the change d
     connection(outside, ADDRESSES.n2, 22),
     connection(outside, '192.0.2.10', 3306),
   ];
-  for (const { linux } of hosts) linux.tracked.connections = all;
+  for (const { linux, inode } of hosts) {
+    if (kind === 'routed') linux.tracked.connections = all;
+    else linux.tracked.connectionsIn.set(inode, all);
+  }
   const change = async (value: Json, asks: boolean): Promise<void> => {
     await store.transact(
       [],
@@ -110,8 +111,8 @@ test('each host cuts its own, once it has the change, and only what the change d
     await setImmediate();
   };
   const left = (): string[][] =>
-    hosts.map(({ linux }) =>
-      linux.tracked.connections.map(
+    hosts.map(({ linux, inode }) =>
+      (kind === 'routed' ? linux.tracked.connections : linux.tracked.connectionsIn.get(inode)!).map(
         ({ source, destination, destinationPort }) => `${source} ${destination} ${destinationPort}`,
       ),
     );
@@ -133,4 +134,14 @@ test('each host cuts its own, once it has the change, and only what the change d
     ['10.0.0.1 10.0.0.2 80', '10.0.0.2 192.0.2.9 3306', '192.0.2.9 10.0.0.2 22', '192.0.2.9 192.0.2.10 3306'],
   ]);
   for (const { agent } of hosts) await agent.stop();
-});
+}
+
+function addMacvlan(linux: FakeLinux, { fd: netnsFd }: Netns): void {
+  const mac = '02:42:0a:00:00:01' as Mac;
+  linux.addDevice({ name: 'eth1', index: 9, mac: '02:00:00:00:00:09' as Mac, mtuBytes: 1500 });
+  const link = { name: 'eth0', index: 5, mac, mtuBytes: 1500, netnsFd };
+  linux.openRouting().batch([
+    { kind: 'link-set', index: 9, up: true },
+    { kind: 'macvlan-add', parentIndex: 9, mode: 'bridge', link },
+  ]);
+}
