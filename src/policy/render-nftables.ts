@@ -15,7 +15,7 @@ import type { Chain, ChainRule, Condition, Verdict } from './chain.ts';
 import { jumps } from './compile.ts';
 import { mergePorts } from './merge-ports.ts';
 import { isListSet } from './names.ts';
-import { dispatchText, ruleText } from './nft-text.ts';
+import { dispatchText, indexPairText, ruleText } from './nft-text.ts';
 import { chainHashes, ruleComment } from './rule-hash.ts';
 
 export interface RenderedNftChain {
@@ -39,6 +39,8 @@ export interface NftJump {
 
 /** Interface and address of every endpoint → the number of its list. */
 export const pairMap = 'nctl-list-of';
+/** Index of the interface, and address, of every endpoint: the members of endpointSet in a form that is found faster. */
+export const indexSet = 'nctl-by-index';
 /** The verdict map of a chain: the number of a list → its chain. */
 export const dispatchMap = (chain: string): string => `${chain}-by-list`;
 
@@ -51,6 +53,8 @@ const HOOKS = { FORWARD: 'forward', INPUT: 'input', OUTPUT: 'output', POSTROUTIN
 /** Those that nft calls filter and srcnat. */
 const PRIORITIES = { filter: 0, nat: 100 } as const;
 const SAVED_MARK = 3;
+/** Of register 1: it has four quarters, and what goes on begins the next one. */
+const FIRST_QUARTER = 8;
 
 /** What many rules load is one object each: it is encoded once. */
 const COUNTER: NftExpression = { kind: 'counter' };
@@ -86,7 +90,8 @@ export interface NftBody {
 
 export function renderNftChain(family: Family, chain: Chain): RenderedNftChain {
   const dispatch = chain.rules.flatMap(dispatchOf);
-  const rules = mergePorts(hoistedRule(chain) === null ? chain.rules : chain.rules.slice(1));
+  const known = knownRule(chain);
+  const rules = mergePorts(known === null || known.isByIndex ? chain.rules : chain.rules.slice(1));
   const first = rules.findIndex((rule) => dispatchOf(rule).length > 0);
   const bodies = rules.flatMap((rule, i): NftBody[] => {
     if (dispatchOf(rule).length === 0) return [renderRule(rule, family)];
@@ -135,27 +140,52 @@ export function withHashes(name: string, hook: NftHook | null, bodies: readonly 
 function renderEntry({ rule, chain: name }: NftJump, chain: Chain, family: Family): NftBody[] {
   const kind = rule.conditions.length === 0 ? 'jump' : 'goto';
   const jump = renderRule({ ...rule, verdict: { kind, chain: name } }, family, false);
-  const hoisted = hoistedRule(chain);
-  if (hoisted === null) return [jump];
-  const conditions = [...rule.conditions, ...hoisted.conditions];
-  return [renderRule({ ...hoisted, conditions }, family), jump];
-}
-
-/** The first rule of a chain that the kernel's hooks lead to, if it accepts known connections. */
-function hoistedRule({ name, rules }: Chain): ChainRule | null {
-  const isEntry = jumps.some(({ chain }) => chain === name);
-  const [first] = isEntry ? rules : [];
-  return first !== undefined && acceptsKnown(first) ? first : null;
+  const known = knownRule(chain);
+  if (known === null) return [jump];
+  if (known.isByIndex) return [renderKnownByIndex(known.rule, family), jump];
+  const conditions = [...rule.conditions, ...known.rule.conditions];
+  return [renderRule({ ...known.rule, conditions }, family), jump];
 }
 
 /**
- * Ports first: they tell most rules of a chain apart, and a rule that does not apply ends at its first condition. States last: the
- * interface of the jump's rule is still in its register when the pair is looked up.
+ * Most packets end here: 8 bytes are compared instead of a name and an address, and no name is asked for before. An interface that does not
+ * have the index which belongs to its name is known by its name in the chain behind.
  */
-const RANKS: Partial<Record<Condition['kind'], number>> = { ports: -1, connection: 1 };
-const rank = ({ kind }: Condition): number => RANKS[kind] ?? 0;
+function renderKnownByIndex(rule: ChainRule, family: Family): NftBody {
+  const states = rule.conditions.filter(({ kind }) => kind === 'connection');
+  const pair: NftExpression[] = [
+    { kind: 'meta', key: 'iif', to: FIRST_QUARTER },
+    { ...LOAD_ADDRESS[family].src[0]!, to: FIRST_QUARTER + 1 } as NftExpression,
+    { kind: 'in-set', from: 1, negated: false, set: indexSet },
+  ];
+  const { expressions, text, comment } = renderRule({ ...rule, conditions: states }, family);
+  return {
+    expressions: [...pair, ...expressions],
+    text: `${indexPairText(family, indexSet)} ${text}`,
+    comment,
+  };
+}
 
+/**
+ * The first rule of a chain that the kernel's hooks lead to, if it accepts known connections. By the index, if it asks for the source on an
+ * interface of ours; the chain then asks again, by the name.
+ */
+function knownRule({ name, rules }: Chain): { rule: ChainRule; isByIndex: boolean } | null {
+  const entry = jumps.find(({ chain }) => chain === name);
+  const [first] = rules;
+  if (entry === undefined || first === undefined || !acceptsKnown(first)) return null;
+  const asksForSource = first.conditions.some(({ kind }) => kind === 'set');
+  return { rule: first, isByIndex: asksForSource && entry.rule.conditions.length > 0 };
+}
+
+/** Ports first: they tell most rules of a chain apart, and a rule that does not apply ends at its first condition. */
+const RANKS: Partial<Record<Condition['kind'], number>> = { ports: -1, connection: -1 };
+
+/** After an interface, states come last: its name is still in its register when the pair is looked up. */
 function cheapestFirst(rule: ChainRule): ChainRule {
+  const hasInterface = rule.conditions.some(({ kind }) => kind === 'interface');
+  const rank = ({ kind }: Condition): number =>
+    kind === 'connection' && hasInterface ? 1 : (RANKS[kind] ?? 0);
   if (rule.conditions.every((each, i) => i === 0 || rank(rule.conditions[i - 1]!) <= rank(each))) return rule;
   return { ...rule, conditions: rule.conditions.toSorted((a, b) => rank(a) - rank(b)) };
 }
