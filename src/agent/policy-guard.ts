@@ -4,8 +4,9 @@
  *     start, every resync, rules of others changed → look around → another back end, or a warning
  *     our own rules changed by others              → read back and repair
  *
- * In: what the kernel tells and holds of others. Out: calls of PolicyDataplane, warnings for the status. Never: more than one look in two
- * seconds because some program changes rules all the time; a change that nobody looks at afterwards.
+ * In: what the kernel tells and holds of others. Out: calls of PolicyDataplane, warnings for the status. Never: more than one look at the
+ * rules of others in two seconds, nor more than a tenth of the time spent on looking, because some program changes rules all the time (what
+ * it does may even be told as lost); a change that nobody looks at afterwards.
  */
 import type { Backends, Surroundings } from '../dataplane/choose-backend.ts';
 import { nftTable } from '../dataplane/nft-reconciler.ts';
@@ -18,6 +19,8 @@ import type { PolicyEngine } from '../policy/engine.ts';
 /** From the first change by others to the look at it. */
 const delayMilliseconds = 100;
 const pauseMilliseconds = 2000;
+/** At least so many times as long as a look takes, nobody looks again. */
+const pauseShare = 9;
 
 export interface PolicyGuardParts {
   readonly linux: Pick<Linux, 'watchForeignRules'>;
@@ -87,19 +90,29 @@ export class PolicyGuard {
     const { clock } = this.#parts;
     let state: 'idle' | 'waiting' | 'pausing' | 'called again' = 'idle';
     let timer: Timer | null = null;
-    this.#stops.push(() => timer?.cancel());
+    let isStopped = false;
+    this.#stops.push(() => {
+      isStopped = true;
+      timer?.cancel();
+    });
+    const again = (): void => {
+      const isCalledAgain = state === 'called again';
+      state = 'idle';
+      if (isCalledAgain) call();
+    };
     const call = (): void => {
       if (state === 'pausing') state = 'called again';
       if (state !== 'idle') return;
       state = 'waiting';
       timer = clock.setTimer(delayMilliseconds, () => {
         state = 'pausing';
-        timer = clock.setTimer(pause, () => {
-          const isCalledAgain = state === 'called again';
-          state = 'idle';
-          if (isCalledAgain) call();
-        });
-        work().catch((error: unknown) => this.#parts.report(error));
+        const from = clock.now();
+        work()
+          .catch((error: unknown) => this.#parts.report(error))
+          .finally(() => {
+            if (isStopped) return;
+            timer = clock.setTimer(Math.max(pause, pauseShare * (clock.now() - from)), again);
+          });
       });
     };
     return call;
