@@ -8,6 +8,7 @@
  */
 import { resolve } from 'node:path';
 import { mustRun, run } from '../lab/run.ts';
+import { hostInterfaceIndex } from '../src/model/attachment.ts';
 import { felix2015, felixIptables, felixNftables, felixSets } from './felix.ts';
 import type { Order } from './policy-process.ts';
 import { addressOf, interfaceOf, makeWorld, servedPort, type World } from './policy-world.ts';
@@ -186,7 +187,7 @@ async function connect(host: string, container: string, endpoint: number): Promi
   const mac = `02:00:00:00:01:0${endpoint % 10}`;
   await mustRun(['ip', 'netns', 'add', container]);
   await batch(host, [
-    `link add ${link} address ${HOST_MAC} type veth peer name eth0 address ${mac} netns ${container}`,
+    `link add ${link} index ${hostInterfaceIndex(link)} address ${HOST_MAC} type veth peer name eth0 address ${mac} netns ${container}`,
     `link set ${link} addrgenmode none`,
     `link set ${link} up`,
     `neighbour add ${address} lladdr ${mac} dev ${link} nud permanent`,

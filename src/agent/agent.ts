@@ -40,7 +40,7 @@ import { Syncer } from '../store/syncer.ts';
 import { Attachments, type AttachParts } from './attach.ts';
 import { Bgp } from './bgp.ts';
 import { type Config, nodeAddresses } from './config.ts';
-import { ConnectionFlush } from './connection-flush.ts';
+import { ConnectionFlush, type FlushMark } from './connection-flush.ts';
 import { EndpointTable } from './endpoint-table.ts';
 import { NodeRecord } from './node-record.ts';
 import { Periodic } from './periodic.ts';
@@ -63,6 +63,7 @@ export interface AgentParts {
   readonly logger: Logger;
   /** Gives addresses back to the IPAM plugin that gave them. */
   readonly releaseDelegate: AttachParts['releaseDelegate'];
+  readonly flushMark: FlushMark;
   /** Why the hosts' common store cannot be asked, or null (also where there is none). */
   readonly clusterTrouble: AttachParts['clusterTrouble'];
 }
@@ -137,6 +138,7 @@ export class Agent {
       endpoints: this.#endpoints,
       linux,
       hostAddresses: () => this.#wiring.hostAddresses(),
+      mark: parts.flushMark,
       logger,
     });
     this.#picture = new Picture({
@@ -223,6 +225,7 @@ export class Agent {
     this.#stopWatchingLinks = linux.watchLinks((event) => upkeep.onLinkEvent(event));
     await upkeep.run();
     await attachments.flushCooling();
+    await this.#connections.start();
     await attachments.expire();
     await this.#bgp.start();
     this.#periodic.every(1000, () => this.#housekeep(attachments));
@@ -314,8 +317,7 @@ export class Agent {
   }
 
   #onUpdates(updates: Parameters<Picture['apply']>[0], revision: Revision): void {
-    if (this.#attachments === null) this.#picture.apply(updates);
-    else this.#connections.around(updates, () => this.#picture.apply(updates));
+    this.#connections.around(updates, () => this.#picture.apply(updates));
     this.#book.onRevision(revision);
     this.#gate.onRevision(revision);
     // What changed is in the kernel when flush resolves; those who must know wait for a flush of their own.

@@ -3,11 +3,13 @@
  *
  *     before the change: what the chains say ─┐
  *     after it:          what they say now ───┴─► connections of endpoints of this host that were allowed and are denied: deleted
+ *     asked for while no agent ran here ────────► at the start: those that are denied now
  *
  * Those of macvlan endpoints are in their containers, each with its own end.
  *
- * In: the engine, before and after; the tracked connections. Out: deletions. Never: a connection cut that would not be allowed before
- * either (it came about in some other way), one of nobody here, or one before the kernel has the new rules.
+ * In: the engine, before and after; the tracked connections; which request was done last. Out: deletions. Never: a connection cut that
+ * would not be allowed before either (it came about in some other way; at a start nobody knows), one of nobody here, one before the
+ * kernel has the new rules; a request forgotten because the agent ended.
  */
 
 import type { JointPolicy } from '../dataplane/joint-policy.ts';
@@ -21,9 +23,12 @@ import type { Endpoint } from '../model/records.ts';
 import type { PolicyEngine } from '../policy/engine.ts';
 import { Explainer } from '../policy/explain.ts';
 import type { EndpointTable } from './endpoint-table.ts';
+import type { Change } from './picture.ts';
 
 /** Anything that no endpoint has; chains know only the interfaces of endpoints here. */
 const ELSEWHERE = 'elsewhere';
+/** In place of a request. */
+const NONE = 'none';
 
 export interface ConnectionFlushParts {
   readonly engine: Pick<PolicyEngine, 'tellTo'>;
@@ -31,7 +36,15 @@ export interface ConnectionFlushParts {
   readonly endpoints: EndpointTable;
   readonly linux: Pick<Linux, 'conntrack' | 'conntrackIn' | 'openNetns' | 'writeSysctl'>;
   hostAddresses(): Promise<ReadonlySet<Address>>;
+  readonly mark: FlushMark;
   readonly logger: Logger;
+}
+
+/** Which request was done last, kept until the host boots: then it tracks no connections. */
+export interface FlushMark {
+  /** null: there was none since the host has booted. */
+  read(): string | null;
+  write(request: string): void;
 }
 
 interface LocalAddresses {
@@ -45,6 +58,9 @@ export class ConnectionFlush {
   readonly #parts: ConnectionFlushParts;
   #done: Promise<void> = Promise.resolve();
   #count = 0;
+  #isStarted = false;
+  /** The last one: a record with another id each time. */
+  #request = NONE;
 
   constructor(parts: ConnectionFlushParts) {
     this.#parts = parts;
@@ -60,14 +76,49 @@ export class ConnectionFlush {
     return this.#done;
   }
 
-  /** Brings a change into the engine, and cuts what it denies if that is asked for with it. */
-  around(changes: Iterable<{ readonly key: string; readonly entry: unknown }>, apply: () => void): void {
-    const isAsked = [...changes].some(({ key, entry }) => key === connectionFlushKey && entry !== null);
-    const before = isAsked ? this.#snapshot() : null;
+  /** Brings a change into the engine, and cuts what it denies if that is asked for with it. Before the start it only remembers that. */
+  around(changes: readonly Change[], apply: () => void): void {
+    const asked = changes.find(({ key, entry }) => key === connectionFlushKey && entry !== null);
+    const before = asked === undefined || !this.#isStarted ? null : this.#snapshot();
     apply();
-    if (before === null) return;
-    const after = this.#snapshot();
-    this.#done = this.#done.then(() => this.#flush(before, after));
+    if (asked !== undefined) this.#request = JSON.stringify(asked.entry!.value);
+    if (before !== null) this.#add(before);
+  }
+
+  /** To be called when policy is in the kernel. Resolves when what was asked for while no agent ran is done. */
+  async start(): Promise<void> {
+    this.#isStarted = true;
+    const known = this.#read();
+    if (known === null) this.#note(this.#request);
+    if (known === null || known === this.#request || this.#request === NONE) return;
+    this.#parts.logger.warn(
+      {},
+      'a change asked to cut what it denies while no agent ran: what is denied now is cut',
+    );
+    this.#add(null);
+    await this.#done;
+  }
+
+  #read(): string | null {
+    try {
+      return this.#parts.mark.read();
+    } catch (error) {
+      this.#parts.logger.error({ error: String(error) }, 'cannot read which connections were cut last');
+      return null;
+    }
+  }
+
+  #note(request: string): void {
+    try {
+      this.#parts.mark.write(request);
+    } catch (error) {
+      this.#parts.logger.error({ error: String(error) }, 'cannot note which connections were cut last');
+    }
+  }
+
+  #add(before: Explainer | null): void {
+    const [request, after] = [this.#request, this.#snapshot()];
+    this.#done = this.#done.then(() => this.#flush(request, before, after));
   }
 
   #snapshot(): Explainer {
@@ -76,7 +127,7 @@ export class ConnectionFlush {
     return explainer;
   }
 
-  async #flush(before: Explainer, after: Explainer): Promise<void> {
+  async #flush(request: string, before: Explainer | null, after: Explainer): Promise<void> {
     const { policy, endpoints, linux, hostAddresses, logger } = this.#parts;
     try {
       await policy.flush();
@@ -89,6 +140,7 @@ export class ConnectionFlush {
         if (endpoint.kind === 'macvlan') connections += await this.#cutIn(endpoint, isToGo([endpoint]));
       this.#count += connections;
       logger.info({ connections }, 'cut connections that a change of policy denies');
+      this.#note(request);
     } catch (error) {
       logger.error({ error: asNetctlError(error).message }, 'cannot cut connections that a change denies');
     }
@@ -132,15 +184,17 @@ function interfacesOf(endpoints: readonly Endpoint[]): Map<Address, string> {
   );
 }
 
+/** @param before null: all that is denied now */
 function isNewlyDenied(
-  before: Explainer,
+  before: Explainer | null,
   after: Explainer,
   addresses: LocalAddresses,
 ): (connection: TrackedConnection) => boolean {
   return (connection) => {
     const { source, destination } = connection;
     if (!addresses.endpoints.has(source) && !addresses.endpoints.has(destination)) return false;
-    return isDenied(after, connection, addresses) && !isDenied(before, connection, addresses);
+    if (!isDenied(after, connection, addresses)) return false;
+    return before === null || !isDenied(before, connection, addresses);
   };
 }
 

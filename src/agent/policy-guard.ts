@@ -4,8 +4,9 @@
  *     start, every resync, rules of others changed → look around → another back end, or a warning
  *     our own rules changed by others              → read back and repair
  *
- * In: what the kernel tells and holds of others. Out: calls of PolicyDataplane, warnings for the status. Never: more than one look in two
- * seconds because some program changes rules all the time; a change that nobody looks at afterwards.
+ * In: what the kernel tells and holds of others. Out: calls of PolicyDataplane, warnings for the status. Never: more than one look at the
+ * rules of others in two seconds, nor more than a tenth of the time spent on looking, because some program changes rules all the time (what
+ * it does may even be told as lost); a change that nobody looks at afterwards.
  */
 import type { Backends, Surroundings } from '../dataplane/choose-backend.ts';
 import { nftTable } from '../dataplane/nft-reconciler.ts';

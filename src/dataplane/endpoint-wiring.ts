@@ -18,7 +18,7 @@ import {
 } from '../linux/ports.ts';
 import { announcedProtocol, routeProtocol } from '../linux/route-protocols.ts';
 import { shimPrefix } from '../macvlan/shim-plan.ts';
-import { hostInterfacePrefix } from '../model/attachment.ts';
+import { hostInterfaceIndex, hostInterfacePrefix } from '../model/attachment.ts';
 import {
   type Address,
   addressBits,
@@ -72,7 +72,7 @@ export class EndpointWiring implements Wiring {
    */
   async begin(endpoint: Endpoint, netns: Netns): Promise<VethSpec> {
     for (let attempt = 1; ; attempt++) {
-      const spec = this.#spec(endpoint, netns);
+      const spec = this.#spec(endpoint, netns, attempt);
       try {
         this.#host.batch(planHost(spec));
         this.loosenReversePath(endpoint);
@@ -302,8 +302,10 @@ export class EndpointWiring implements Wiring {
     }
   }
 
-  #spec(endpoint: Endpoint, netns: Netns): VethSpec {
-    const [hostIndex, containerIndex] = twoIndexes();
+  /** The index that belongs to the name may be another link's: the third attempt takes any. */
+  #spec(endpoint: Endpoint, netns: Netns, attempt: number): VethSpec {
+    const [anyIndex, containerIndex] = twoIndexes();
+    const hostIndex = attempt < 3 ? hostInterfaceIndex(endpoint.hostInterface) : anyIndex;
     return {
       hostInterface: endpoint.hostInterface,
       hostIndex,

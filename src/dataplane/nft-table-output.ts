@@ -5,23 +5,25 @@
  * (while many lists come, the dispatch changes with each): `settle` renders what is told last.
  *
  * The sets of lists become one map from interface and address to the number of the list; each dispatching chain has a second map,
- * from the number to the list's chain.
+ * from the number to the list's chain. The members of the set of all endpoints are held a second time, by the interface's index.
  */
 import { createHash } from 'node:crypto';
 import type { NftSetSpec } from '../linux/nftables-port.ts';
 import type { IpSetMember } from '../linux/ports.ts';
 import type { Family } from '../model/ip.ts';
 import type { Chain } from '../policy/chain.ts';
-import { isListSet } from '../policy/names.ts';
+import { endpointSet, isListSet } from '../policy/names.ts';
 import type { SetSpec } from '../policy/output.ts';
 import {
   dispatchMap,
   hostJumps,
+  indexSet,
   type NftJump,
   pairMap,
   renderBaseChains,
   renderNftChain,
 } from '../policy/render-nftables.ts';
+import { IndexPairs } from './index-pairs.ts';
 import { NftMembers } from './nft-members.ts';
 import { NftReconciler, nftTable } from './nft-reconciler.ts';
 
@@ -63,12 +65,17 @@ export class NftTableOutput {
   /** Per chain that dispatches: the elements of its map. */
   readonly #dispatch = new Map<string, ReadonlyMap<string, string>>();
   readonly #unsettled = new Set<string>();
+  readonly #byIndex = new IndexPairs((pair, isThere) =>
+    this.kernel.element(indexSet, pair, isThere ? null : undefined),
+  );
 
   constructor(family: Family, { table, jumps, dispatches }: TableLayout = hostLayout) {
     this.#family = family;
     this.#jumps = jumps;
     this.kernel = new NftReconciler({ family, table });
-    if (dispatches) this.#addSet(pairMap, 'pair', 'id');
+    if (!dispatches) return;
+    this.#addSet(pairMap, 'pair', 'id');
+    this.kernel.set(indexSet, { key: 'index-pair', prefixes: false, data: null });
   }
 
   set(name: string, spec: SetSpec | null): void {
@@ -84,6 +91,7 @@ export class NftTableOutput {
 
   member(set: string, member: IpSetMember, present: boolean): void {
     const list = this.#lists.get(set);
+    if (set === endpointSet(this.#family)) this.#byIndex.change(member, present);
     if (list === undefined) {
       this.#change(set, member, null, present);
       return;

@@ -102,7 +102,7 @@ export interface NftRule {
 export type NftExpression =
   | {
       readonly kind: 'meta';
-      readonly key: 'iifname' | 'oifname' | 'l4proto' | 'mark' | 'protocol';
+      readonly key: 'iif' | 'iifname' | 'oifname' | 'l4proto' | 'mark' | 'protocol';
       readonly to: number;
     }
   | { readonly kind: 'mark-set'; readonly from: number }
@@ -160,18 +160,18 @@ export type NftVerdict =
   | { readonly kind: 'jump' | 'goto'; readonly chain: string };
 
 /**
- * `pair`: interface and address; `id`: a number of 32 bits; `mac-pair`: MAC and address. `prefixes`: the elements are prefixes that do
- * not overlap, else single values.
+ * `pair`: interface and address; `index-pair`: index of an interface and address; `id`: a number of 32 bits; `mac-pair`: MAC and address.
+ * `prefixes`: the elements are prefixes that do not overlap, else single values.
  */
 export interface NftSetSpec {
-  readonly key: 'address' | 'pair' | 'id' | 'mac' | 'mac-pair';
+  readonly key: 'address' | 'pair' | 'index-pair' | 'id' | 'mac' | 'mac-pair';
   readonly prefixes: boolean;
   /** What a map holds; null for a set. */
   readonly data: 'id' | 'verdict' | null;
 }
 
 /**
- * Keys are `10.0.0.1`, `10.0.0.1,eth0` (pair), `17` (id), `02:42:0a:00:00:01` (mac), `10.0.0.1,02:42:0a:00:00:01` (mac-pair); with
+ * Keys are `10.0.0.1`, `10.0.0.1,eth0` (pair), `10.0.0.1,17` (index-pair), `17` (id), `02:42:0a:00:00:01` (mac), `10.0.0.1,02:42:0a:00:00:01` (mac-pair); with
  * `prefixes` `10.0.0.0/8`, `10.0.0.0/8,eth0`.
  */
 export type NftElement = readonly [key: string, data: NftData | null];

@@ -31,6 +31,7 @@ import type { Logger } from '../lib/logger.ts';
 import { createBird } from '../linux/real/bird.ts';
 import { createLinux } from '../linux/real/linux.ts';
 import { native } from '../linux/real/native.ts';
+import { FlushMarkFile } from './flush-mark-file.ts';
 import { listenMetrics, listenTls } from './listeners.ts';
 import { createLogger } from './logger.ts';
 import { openStore } from './open-store.ts';
@@ -81,6 +82,7 @@ async function run(config: Config, settings: readonly Setting[], logger: Logger)
     bird: createBird({ program: config.bgp.birdPath, directory: config.runDir }),
     clock: systemClock,
     logger,
+    flushMark: new FlushMarkFile(join(config.runDir, 'connections-flushed')),
     clusterTrouble: () => replication()?.error ?? null,
     releaseDelegate: (id, delegate) => release({ delegate, id, netnsPath: id.netns.path }),
   });

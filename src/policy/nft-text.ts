@@ -22,6 +22,11 @@ export function dispatchText(side: Side, family: Family, pairs: string, verdicts
   return `meta mark set ${pairText(side, family)} map @${pairs} meta mark set meta mark meta mark vmap @${verdicts}`;
 }
 
+/** @param set of indexes and addresses */
+export function indexPairText(family: Family, set: string): string {
+  return `iif . ${addressText('src', family)} @${set}`;
+}
+
 function conditionText(condition: Condition, family: Family): string {
   switch (condition.kind) {
     case 'interface':

@@ -8,29 +8,14 @@
  * and address, a second one the chain for the number. The number goes from one map to the other through the packet's mark, which
  * the same rule puts back: registers alone would do for the kernel, but nft 1.0.6 aborts when it is to list such a rule.
  */
-import type {
-  NftConnectionState,
-  NftExpression,
-  NftHook,
-  NftRule,
-  NftVerdict,
-} from '../linux/nftables-port.ts';
-import {
-  addressBits,
-  addressBytes,
-  addressFrom,
-  cidrBase,
-  type Family,
-  familyOf,
-  prefixLength,
-} from '../model/ip.ts';
-import { macBytes } from '../model/mac.ts';
-import type { Side } from '../model/rule.ts';
-import type { Chain, ChainRule, Condition, Mark, Verdict } from './chain.ts';
+import type { NftExpression, NftHook, NftRule } from '../linux/nftables-port.ts';
+import type { Family } from '../model/ip.ts';
+import type { Chain, ChainRule, Condition } from './chain.ts';
 import { jumps } from './compile.ts';
 import { mergePorts } from './merge-ports.ts';
 import { isListSet } from './names.ts';
-import { dispatchText, ruleText } from './nft-text.ts';
+import { LOAD_ADDRESS, loadPair, renderCondition, renderVerdict } from './nft-expressions.ts';
+import { dispatchText, indexPairText, ruleText } from './nft-text.ts';
 import { chainHashes, ruleComment } from './rule-hash.ts';
 
 export interface RenderedNftChain {
@@ -54,6 +39,8 @@ export interface NftJump {
 
 /** Interface and address of every endpoint → the number of its list. */
 export const pairMap = 'nctl-list-of';
+/** Index of the interface, and address, of every endpoint: the members of endpointSet in a form that is found faster. */
+export const indexSet = 'nctl-by-index';
 /** The verdict map of a chain: the number of a list → its chain. */
 export const dispatchMap = (chain: string): string => `${chain}-by-list`;
 
@@ -61,7 +48,6 @@ export const dispatchMap = (chain: string): string => `${chain}-by-list`;
 const ENCODING = 1;
 /** What nft takes: 127 characters. */
 const MAX_COMMENT = 127;
-const MAX_LOG_PREFIX = 127;
 const HOOKS = {
   FORWARD: 'forward',
   INPUT: 'input',
@@ -73,27 +59,12 @@ const HOOKS = {
 const FILTER = 0;
 const SOURCE_NAT = 100;
 const DESTINATION_NAT = -100;
-/** RTN_LOCAL, as the kernel holds it. */
-const LOCAL_ADDRESS = Uint8Array.from([2, 0, 0, 0]);
 const SAVED_MARK = 3;
+/** Of register 1: it has four quarters, and what goes on begins the next one. */
+const FIRST_QUARTER = 8;
 
 /** What many rules load is one object each: it is encoded once. */
 const COUNTER: NftExpression = { kind: 'counter' };
-const LOAD_PROTOCOL: NftExpression = { kind: 'meta', key: 'l4proto', to: 1 };
-const LOAD_INTERFACE: Readonly<Record<Side, NftExpression>> = {
-  src: { kind: 'meta', key: 'iifname', to: 1 },
-  dst: { kind: 'meta', key: 'oifname', to: 1 },
-};
-/** Where source and destination stand in the header (RFC 791, RFC 8200); into register 1 or 2. */
-const LOAD_ADDRESS: Readonly<Record<Family, Record<Side, NftExpression[]>>> = {
-  4: { src: loadsOf('network', 12, 4), dst: loadsOf('network', 16, 4) },
-  6: { src: loadsOf('network', 8, 16), dst: loadsOf('network', 24, 16) },
-};
-const LOAD_PORT: Readonly<Record<Side, NftExpression>> = {
-  src: loadsOf('transport', 0, 2)[0]!,
-  dst: loadsOf('transport', 2, 2)[0]!,
-};
-
 /** Those of the agent's namespace. */
 export const hostJumps: readonly NftJump[] = jumps.map(({ table, builtin, chain, rule }) => ({
   hook: {
@@ -115,7 +86,8 @@ export interface NftBody {
 
 export function renderNftChain(family: Family, chain: Chain): RenderedNftChain {
   const dispatch = chain.rules.flatMap(dispatchOf);
-  const rules = mergePorts(hoistedRule(chain) === null ? chain.rules : chain.rules.slice(1));
+  const known = knownRule(chain);
+  const rules = mergePorts(known === null || known.isByIndex ? chain.rules : chain.rules.slice(1));
   const first = rules.findIndex((rule) => dispatchOf(rule).length > 0);
   const bodies = rules.flatMap((rule, i): NftBody[] => {
     if (dispatchOf(rule).length === 0) return [renderRule(rule, family)];
@@ -169,27 +141,52 @@ export function withHashes(name: string, hook: NftHook | null, bodies: readonly 
 function renderEntry({ rule, chain: name }: NftJump, chain: Chain, family: Family): NftBody[] {
   const kind = rule.conditions.length === 0 ? 'jump' : 'goto';
   const jump = renderRule({ ...rule, verdict: { kind, chain: name } }, family, false);
-  const hoisted = hoistedRule(chain);
-  if (hoisted === null) return [jump];
-  const conditions = [...rule.conditions, ...hoisted.conditions];
-  return [renderRule({ ...hoisted, conditions }, family), jump];
-}
-
-/** The first rule of a chain that the kernel's hooks lead to, if it accepts known connections. */
-function hoistedRule({ name, rules }: Chain): ChainRule | null {
-  const isEntry = jumps.some(({ chain }) => chain === name);
-  const [first] = isEntry ? rules : [];
-  return first !== undefined && acceptsKnown(first) ? first : null;
+  const known = knownRule(chain);
+  if (known === null) return [jump];
+  if (known.isByIndex) return [renderKnownByIndex(known.rule, family), jump];
+  const conditions = [...rule.conditions, ...known.rule.conditions];
+  return [renderRule({ ...known.rule, conditions }, family), jump];
 }
 
 /**
- * Ports first: they tell most rules of a chain apart, and a rule that does not apply ends at its first condition. States last: the
- * interface of the jump's rule is still in its register when the pair is looked up.
+ * Most packets end here: 8 bytes are compared instead of a name and an address, and no name is asked for before. An interface that does not
+ * have the index which belongs to its name is known by its name in the chain behind.
  */
-const RANKS: Partial<Record<Condition['kind'], number>> = { ports: -1, connection: 1 };
-const rank = ({ kind }: Condition): number => RANKS[kind] ?? 0;
+function renderKnownByIndex(rule: ChainRule, family: Family): NftBody {
+  const states = rule.conditions.filter(({ kind }) => kind === 'connection');
+  const pair: NftExpression[] = [
+    { kind: 'meta', key: 'iif', to: FIRST_QUARTER },
+    { ...LOAD_ADDRESS[family].src[0]!, to: FIRST_QUARTER + 1 } as NftExpression,
+    { kind: 'in-set', from: 1, negated: false, set: indexSet },
+  ];
+  const { expressions, text, comment } = renderRule({ ...rule, conditions: states }, family);
+  return {
+    expressions: [...pair, ...expressions],
+    text: `${indexPairText(family, indexSet)} ${text}`,
+    comment,
+  };
+}
 
+/**
+ * The first rule of a chain that the kernel's hooks lead to, if it accepts known connections. By the index, if it asks for the source on an
+ * interface of ours; the chain then asks again, by the name.
+ */
+function knownRule({ name, rules }: Chain): { rule: ChainRule; isByIndex: boolean } | null {
+  const entry = jumps.find(({ chain }) => chain === name);
+  const [first] = rules;
+  if (entry === undefined || first === undefined || !acceptsKnown(first)) return null;
+  const asksForSource = first.conditions.some(({ kind }) => kind === 'set');
+  return { rule: first, isByIndex: asksForSource && entry.rule.conditions.length > 0 };
+}
+
+/** Ports first: they tell most rules of a chain apart, and a rule that does not apply ends at its first condition. */
+const RANKS: Partial<Record<Condition['kind'], number>> = { ports: -1, connection: -1 };
+
+/** After an interface, states come last: its name is still in its register when the pair is looked up. */
 function cheapestFirst(rule: ChainRule): ChainRule {
+  const hasInterface = rule.conditions.some(({ kind }) => kind === 'interface');
+  const rank = ({ kind }: Condition): number =>
+    kind === 'connection' && hasInterface ? 1 : (RANKS[kind] ?? 0);
   if (rule.conditions.every((each, i) => i === 0 || rank(rule.conditions[i - 1]!) <= rank(each))) return rule;
   return { ...rule, conditions: rule.conditions.toSorted((a, b) => rank(a) - rank(b)) };
 }
@@ -242,139 +239,4 @@ function renderDispatch({ conditions: [only] }: ChainRule, family: Family, chain
     text: dispatchText(side, family, pairMap, verdicts),
     comment: 'list of the endpoint',
   };
-}
-
-/** @param before the condition before it in its rule */
-function renderCondition(
-  condition: Condition,
-  family: Family,
-  before: Condition | undefined,
-): NftExpression[] {
-  switch (condition.kind) {
-    case 'interface':
-      return [loadInterface(condition.side), compare(condition, interfaceBytes(condition.pattern))];
-    case 'protocol':
-      return [LOAD_PROTOCOL, compare(condition, Buffer.from([condition.protocol]))];
-    case 'net':
-      return renderNet(condition, family);
-    case 'set': {
-      const { side, withInterface, interfaceSide = side } = condition;
-      const isLoaded = before?.kind === 'interface' && before.side === interfaceSide;
-      const address = loadAddress(side, family, 2);
-      const pair = isLoaded ? [address] : [loadInterface(interfaceSide), address];
-      const load = withInterface ? pair : [loadAddress(side, family, 1)];
-      return [...load, { kind: 'in-set', from: 1, negated: condition.negated, set: condition.set }];
-    }
-    case 'ports': {
-      return [
-        LOAD_PORT[condition.side],
-        { kind: 'in-ranges', from: 1, negated: condition.negated, ranges: condition.ports },
-      ];
-    }
-    case 'icmp': {
-      const { type, code } = condition;
-      const value = code === null ? [type] : [type, code];
-      return [loadsOf('transport', 0, value.length)[0]!, compare(condition, Buffer.from(value))];
-    }
-    case 'connection': {
-      const states = condition.states.map((state) => state.toLowerCase() as NftConnectionState);
-      return [{ kind: 'ct-state', states }];
-    }
-    case 'connection-mark': {
-      const { value, mask } = condition.mark;
-      return [
-        { kind: 'connection-mark', to: 1 },
-        { kind: 'mask', register: 1, mask: markBytes(mask) },
-        compare({ negated: false }, markBytes(value)),
-      ];
-    }
-    case 'source-mac':
-      return [
-        { kind: 'payload', base: 'link', offsetBytes: 6, lengthBytes: 6, to: 1 },
-        compare({ negated: false }, macBytes(condition.mac)),
-      ];
-    case 'to-this-host':
-      return [{ kind: 'destination-type', to: 1 }, compare({ negated: false }, LOCAL_ADDRESS)];
-  }
-}
-
-function renderNet({ side, net, negated }: Condition & { kind: 'net' }, family: Family): NftExpression[] {
-  const bits = prefixLength(net);
-  const value = addressBytes(cidrBase(net));
-  const all = addressBits(family);
-  const mask = addressBytes(addressFrom(family, ((1n << BigInt(bits)) - 1n) << BigInt(all - bits)));
-  return [
-    loadAddress(side, family, 1),
-    ...(bits === all ? [] : [{ kind: 'mask', register: 1, mask } as const]),
-    compare({ negated }, value),
-  ];
-}
-
-function renderVerdict(verdict: Verdict): NftExpression[] {
-  switch (verdict.kind) {
-    case 'log':
-      return [
-        { kind: 'limit', perSecond: 10, burst: 20 },
-        { kind: 'log', prefix: verdict.prefix.slice(0, MAX_LOG_PREFIX) },
-      ];
-    case 'masquerade':
-      return [{ kind: 'masquerade' }];
-    case 'dnat': {
-      const { address, port } = verdict;
-      return [
-        { kind: 'immediate', to: 1, value: addressBytes(address) },
-        { kind: 'immediate', to: 2, value: Uint8Array.from([port >> 8, port & 0xff]) },
-        { kind: 'dnat', family: familyOf(address), address: 1, port: 2 },
-      ];
-    }
-    case 'mark-connection':
-      return [
-        { kind: 'connection-mark', to: 1 },
-        marked(verdict.mark),
-        { kind: 'connection-mark-set', from: 1 },
-      ];
-    case 'mark-packet':
-      return [{ kind: 'meta', key: 'mark', to: 1 }, marked(verdict.mark), { kind: 'mark-set', from: 1 }];
-    default:
-      return [{ kind: 'verdict', verdict: verdict satisfies NftVerdict }];
-  }
-}
-
-function marked({ value, mask }: Mark): NftExpression {
-  return { kind: 'mask', register: 1, mask: markBytes(~mask >>> 0), flip: markBytes(value) };
-}
-
-/** In the host's order, as marks are. */
-function markBytes(number: number): Uint8Array {
-  const bytes = Buffer.alloc(4);
-  bytes.writeUInt32LE(number);
-  return bytes;
-}
-
-function loadPair(side: Side, family: Family): NftExpression[] {
-  return [loadInterface(side), loadAddress(side, family, 2)];
-}
-
-function loadInterface(side: Side): NftExpression {
-  return LOAD_INTERFACE[side];
-}
-
-function loadAddress(side: Side, family: Family, to: 1 | 2): NftExpression {
-  return LOAD_ADDRESS[family][side][to - 1]!;
-}
-
-function compare({ negated }: { readonly negated: boolean }, value: Uint8Array): NftExpression {
-  return { kind: 'compare', from: 1, negated, value };
-}
-
-function loadsOf(base: 'network' | 'transport', offsetBytes: number, lengthBytes: number): NftExpression[] {
-  return [1, 2].map((to) => ({ kind: 'payload', base, offsetBytes, lengthBytes, to }));
-}
-
-/** `nctl+` is a beginning, as iptables writes it; else the whole name, padded as the kernel holds it. */
-function interfaceBytes(pattern: string): Buffer {
-  if (pattern.endsWith('+')) return Buffer.from(pattern.slice(0, -1));
-  const name = Buffer.alloc(16);
-  name.write(pattern);
-  return name;
 }

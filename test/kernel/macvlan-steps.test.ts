@@ -15,7 +15,7 @@ import type { AttachRequest } from '../../src/model/attachment.ts';
 import { poolSchema } from '../../src/model/records.ts';
 import { MemoryStore } from '../../src/store/memory.ts';
 import type { Json } from '../../src/store/store.ts';
-import { request, silent } from '../unit/agent/rig.ts';
+import { MemoryMark, request, silent } from '../unit/agent/rig.ts';
 import { enterSandbox, ip } from './linux-contract-sandbox.ts';
 import { Life, mortal, mortalStore } from './mortal.ts';
 
@@ -63,6 +63,7 @@ async function startAgent(life = new Life()): Promise<Running> {
     bird: new FakeBird(),
     releaseDelegate: async () => undefined,
     clusterTrouble: () => null,
+    flushMark: new MemoryMark(),
     store: mortalStore(store, life),
     linux: mortal(linux, life),
   });
@@ -89,6 +90,7 @@ function wanted(name: string): AttachRequest {
       mode: 'bridge',
       hostAccess: 'veth',
       duplicateDetection: 'off',
+      gatewayCheck: 'off',
       defaultRoute: true,
     },
     rateLimits: { inBitsPerSecond: 1e8, outBitsPerSecond: 1e8, inBurstBytes: null, outBurstBytes: null },

@@ -8,6 +8,7 @@ import assert from 'node:assert/strict';
 import { type ChildProcess, execFileSync, spawn } from 'node:child_process';
 import { randomBytes } from 'node:crypto';
 import { createInterface } from 'node:readline';
+import { hostInterfaceIndex } from '../../src/model/attachment.ts';
 import type { Address } from '../../src/model/ip.ts';
 
 const HOST_MAC = '02:00:00:00:00:01';
@@ -54,8 +55,10 @@ export class PolicyHost {
     const namespace = this.#namespaceOf(name);
     const mac = `02:00:00:00:01:0${n}`;
     const link = `nctl${name}`;
+    // Every second one has another index than belongs to its name, as where that was taken.
+    const index = n % 2 === 1 ? `index ${hostInterfaceIndex(link)}` : '';
     this.#ip(this.namespace, [
-      `link add ${link} address ${HOST_MAC} type veth peer name eth0 address ${mac} netns ${namespace}`,
+      `link add ${link} ${index} address ${HOST_MAC} type veth peer name eth0 address ${mac} netns ${namespace}`,
       `link set ${link} addrgenmode none`,
       `link set ${link} up`,
     ]);

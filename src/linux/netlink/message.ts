@@ -89,22 +89,30 @@ export function dumpRequest(type: number, body: (writer: ByteWriter) => void): B
 
 /** All messages in what one receive returned. @throws Error when the bytes are not netlink messages */
 export function readMessages(bytes: Buffer): Message[] {
-  const messages: Message[] = [];
+  return [...eachMessage(bytes)];
+}
+
+/** Whether one of them is of a kind; the rest is not read then. @throws as readMessages */
+export function hasMessage(bytes: Buffer, isOfKind: (message: Message) => boolean): boolean {
+  for (const message of eachMessage(bytes)) if (isOfKind(message)) return true;
+  return false;
+}
+
+function* eachMessage(bytes: Buffer): Generator<Message> {
   for (let at = 0; at < bytes.length; ) {
     const length = at + HEADER_BYTES <= bytes.length ? bytes.readUInt32LE(at) : 0;
     if (length < HEADER_BYTES || at + length > bytes.length) {
       throw new Error(`netlink: a message of ${length} bytes where ${bytes.length - at} are left`);
     }
-    messages.push({
+    yield {
       type: bytes.readUInt16LE(at + 4),
       flags: bytes.readUInt16LE(at + 6),
       sequence: bytes.readUInt32LE(at + 8),
       port: bytes.readUInt32LE(at + 12),
       payload: bytes.subarray(at + HEADER_BYTES, at + length),
-    });
+    };
     at += (length + 3) & ~3;
   }
-  return messages;
 }
 
 export interface Answer {

@@ -40,9 +40,46 @@ const MAC_BYTES = 6;
 const PADDED_MAC_BYTES = 8;
 
 /** How the program nft numbers its types; for its listings only. */
-const TYPES = { address: { 4: 7, 6: 8 }, mac: 9, mark: 19, name: 41, verdict: 0xffffff00 } as const;
+const TYPES = {
+  address: { 4: 7, 6: 8 },
+  mac: 9,
+  mark: 19,
+  index: 20,
+  name: 41,
+  verdict: 0xffffff00,
+} as const;
 /** Bits of each part of a concatenated type. */
 const TYPE_BITS = 6;
+
+interface FirstValue {
+  /** With what is added, so that the address begins at a multiple of 4. */
+  readonly bytes: number;
+  parse(text: string, what: string): string;
+  write(bytes: Buffer, text: string): void;
+  read(key: Buffer): string | null;
+}
+
+/** What stands before the address in a key of two values. */
+const FIRST_VALUES: Readonly<Partial<Record<NftSetSpec['key'], FirstValue>>> = {
+  pair: {
+    bytes: NAME_BYTES,
+    parse: parseInterfaceName,
+    write: (bytes, name) => void bytes.write(name),
+    read: (key) => readText(key.subarray(0, NAME_BYTES)),
+  },
+  'index-pair': {
+    bytes: ID_BYTES,
+    parse: (text) => text,
+    write: (bytes, index) => bytes.set(idBytes(Number(index))),
+    read: (key) => String(key.readUInt32LE(0)),
+  },
+  'mac-pair': {
+    bytes: PADDED_MAC_BYTES,
+    parse: parseMac,
+    write: (bytes, mac) => bytes.set(macBytes(mac as Mac)),
+    read: (key) => macFromBytes(key.subarray(0, MAC_BYTES)),
+  },
+};
 
 export interface SetLayout {
   readonly keyType: number;
@@ -62,6 +99,11 @@ export function layoutOf(spec: NftSetSpec, family: Family): SetLayout {
       keyType: (TYPES.name << TYPE_BITS) | TYPES.address[family],
       keyBytes: NAME_BYTES + addressLength,
       fieldBytes: [NAME_BYTES, addressLength],
+    },
+    'index-pair': {
+      keyType: (TYPES.index << TYPE_BITS) | TYPES.address[family],
+      keyBytes: ID_BYTES + addressLength,
+      fieldBytes: [ID_BYTES, addressLength],
     },
     id: { keyType: TYPES.mark, keyBytes: ID_BYTES, fieldBytes: null },
     mac: { keyType: TYPES.mac, keyBytes: MAC_BYTES, fieldBytes: null },
@@ -191,14 +233,14 @@ function lastValue(family: Family): bigint {
   return (1n << BigInt(addressBits(family))) - 1n;
 }
 
-/** Address (or number, or MAC), and interface or MAC of a pair. @throws INVALID when one of them is missing, or too many */
+/** Address (or number, or MAC), and interface, index or MAC of a pair. @throws INVALID when one of them is missing, or too many */
 function splitPair(key: string, spec: NftSetSpec): [text: string, name: string | null] {
   const comma = key.indexOf(',');
-  if (comma >= 0 !== (spec.key === 'pair' || spec.key === 'mac-pair'))
+  const firstOf = FIRST_VALUES[spec.key];
+  if (comma >= 0 !== (firstOf !== undefined))
     throw invalid('element', key, `an element of a set of ${spec.key}`);
-  if (comma < 0) return [key, null];
-  const parse = spec.key === 'pair' ? parseInterfaceName : parseMac;
-  return [key.slice(0, comma), parse(key.slice(comma + 1), 'element')];
+  if (firstOf === undefined) return [key, null];
+  return [key.slice(0, comma), firstOf.parse(key.slice(comma + 1), 'element')];
 }
 
 function keyBytes(text: string, name: string | null, family: Family, spec: NftSetSpec): Uint8Array {
@@ -220,23 +262,21 @@ function idBytes(id: number): Buffer {
 
 /** The first value of a pair, padded. */
 function firstBytes(name: string, spec: NftSetSpec): Buffer {
-  const isMac = spec.key === 'mac-pair';
-  const bytes = Buffer.alloc(isMac ? PADDED_MAC_BYTES : NAME_BYTES);
-  if (isMac) bytes.set(macBytes(name as Mac));
-  else bytes.write(name);
-  return bytes;
+  const { bytes, write } = FIRST_VALUES[spec.key]!;
+  const buffer = Buffer.alloc(bytes);
+  write(buffer, name);
+  return buffer;
 }
 
 function keyText(key: Buffer, to: Buffer | null, family: Family, spec: NftSetSpec): string {
   if (spec.key === 'id') return String(key.readUInt32LE(0));
   if (spec.key === 'address') return addressFromBytes(key);
   if (spec.key === 'mac') return macFromBytes(key.subarray(0, MAC_BYTES));
-  const at = spec.key === 'mac-pair' ? PADDED_MAC_BYTES : NAME_BYTES;
+  const { bytes: at, read } = FIRST_VALUES[spec.key]!;
   const first = addressFromBytes(key.subarray(at));
   const last = addressFromBytes((to ?? key).subarray(at));
   const address = spec.prefixes ? rangeText(family, addressValue(first), addressValue(last)) : first;
-  const name = key.subarray(0, at);
-  return `${address},${spec.key === 'mac-pair' ? macFromBytes(name.subarray(0, MAC_BYTES)) : readText(name)}`;
+  return `${address},${read(key)}`;
 }
 
 function writeOne(

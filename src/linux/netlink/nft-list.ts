@@ -195,7 +195,9 @@ export function readNotifiedTable(message: Message): string | null {
 }
 
 /** All kinds of sets that there are. */
-const SPECS: readonly NftSetSpec[] = (['address', 'pair', 'id', 'mac', 'mac-pair'] as const).flatMap((key) =>
+const SPECS: readonly NftSetSpec[] = (
+  ['address', 'pair', 'index-pair', 'id', 'mac', 'mac-pair'] as const
+).flatMap((key) =>
   [false, true].flatMap((prefixes) =>
     ([null, 'id', 'verdict'] as const).map((data) => ({ key, prefixes, data })),
   ),

@@ -234,7 +234,7 @@ function writeSet(writer: ByteWriter, { family, set, spec }: NftRequest & { kind
   writer.attributeU32NetworkOrder(5, keyBytes);
   if (dataType !== null) writer.attributeU32NetworkOrder(6, dataType);
   if (dataBytes !== null) writer.attributeU32NetworkOrder(7, dataBytes);
-  if (!spec.prefixes && spec.key === 'pair') writeSize(writer, MAX_PAIRS);
+  if (!spec.prefixes && (spec.key === 'pair' || spec.key === 'index-pair')) writeSize(writer, MAX_PAIRS);
   if (spec.prefixes && fieldBytes !== null) writeFields(writer, fieldBytes);
   // Only anonymous sets are found by their number, but the kernel wants one for all.
   writer.attributeU32NetworkOrder(10, 1);
@@ -262,7 +262,7 @@ function byteOrder(attribute: number, what: string | null): Buffer {
 }
 
 export function flagsOf(spec: NftSetSpec): number {
-  const isPair = spec.key === 'pair' || spec.key === 'mac-pair';
+  const isPair = spec.key.endsWith('pair');
   const interval = spec.prefixes ? SET_INTERVAL | (isPair ? SET_CONCATENATED : 0) : 0;
   return interval | (spec.data === null ? 0 : SET_MAP);
 }

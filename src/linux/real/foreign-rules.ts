@@ -4,7 +4,7 @@
  * In: the notifications of the kernel; the numbers of the processes that we start ourselves. Out: that something changed. Never: our
  * own programs' changes told as those of others: a program's netlink socket has the number of its process.
  */
-import { readMessages } from '../netlink/message.ts';
+import { hasMessage } from '../netlink/message.ts';
 import { NFTABLES_GROUP, readNotifiedTable } from '../netlink/nft-list.ts';
 import { asKernelErrors } from './exchange.ts';
 import { NETLINK_NETFILTER, native, OWN_NETNS, RECEIVE_BYTES } from './native.ts';
@@ -33,7 +33,7 @@ export class ForeignRules {
       const isForeign =
         bytes === null
           ? error?.code === 'ENOBUFS'
-          : readMessages(bytes).some((message) => {
+          : hasMessage(bytes, (message) => {
               const table = readNotifiedTable(message);
               return table !== null && !table.startsWith(ownTable) && !this.#ours.has(message.port);
             });

@@ -8,7 +8,7 @@
 import { closeSync } from 'node:fs';
 import { describeNft } from '../describe.ts';
 import { errnoName } from '../netlink/errno.ts';
-import { MessageBatch, NLMSG_ERROR, readAnswer, readMessages } from '../netlink/message.ts';
+import { hasMessage, MessageBatch, NLMSG_ERROR, readAnswer, readMessages } from '../netlink/message.ts';
 import { elementsOf } from '../netlink/nft-element.ts';
 import {
   NFTABLES_GROUP,
@@ -214,7 +214,10 @@ class Lists {
 
 type Reader<T> = Parameters<typeof dump<T>>[4];
 
-/** A notification names the socket whose request it tells of. */
+/**
+ * A notification names the socket whose request it tells of. Programs that write thousands of rules have thousands of messages sent: what does
+ * not even contain the name of the table is not read.
+ */
 function watch(
   netnsFd: number,
   table: string,
@@ -223,11 +226,13 @@ function watch(
 ): () => void {
   const socket = openSocket('watch nftables', netnsFd);
   asKernelErrors('watch nftables', () => native.joinGroup(socket, NFTABLES_GROUP));
+  const name = Buffer.from(`${table}\0`);
   native.onReadable(socket, (bytes, error) => {
     const isForeign =
       bytes === null
         ? error?.code === 'ENOBUFS'
-        : readMessages(bytes).some((m) => m.port !== ownPort() && readNotifiedTable(m) === table);
+        : bytes.includes(name) &&
+          hasMessage(bytes, (m) => m.port !== ownPort() && readNotifiedTable(m) === table);
     if (isForeign) onForeignChange();
   });
   native.unref(socket);

@@ -11,7 +11,7 @@ import type { Address, Cidr } from '../../../src/model/ip.ts';
 import type { Mac } from '../../../src/model/mac.ts';
 import { poolSchema } from '../../../src/model/records.ts';
 import type { Json, Store } from '../../../src/store/store.ts';
-import { config, override, Rig, request, silent } from './rig.ts';
+import { config, MemoryMark, override, Rig, request, silent } from './rig.ts';
 
 /** What stays after a DEL by design: blocks until their addresses have cooled down, unused rules for a few seconds. */
 const settled = (linux: FakeLinux): string =>
@@ -249,18 +249,7 @@ describe('routes', () => {
       `ip route add blackhole ${inBlock.replace(/\d+$/, (last) => String(Number(last) & ~63))}/26 proto 111`,
     ];
     assert.equal(await routes(), wanted.sort().join('\n'));
-    const successor = new Agent({
-      config,
-      version: '0',
-      bootId: 'boot',
-      clock: rig.clock,
-      logger: silent,
-      linux: rig.linux,
-      bird: new FakeBird(),
-      releaseDelegate: async () => undefined,
-      clusterTrouble: () => null,
-      store: rig.store,
-    });
+    const successor = rig.successor();
     await successor.start();
     assert.equal(await routes(), wanted.join('\n'), 'a restart leaves them as they are');
   });
@@ -271,18 +260,7 @@ describe('restart', () => {
     const rig = new Rig();
     await (await rig.start()).attach(request('a'));
     const before = rig.linux.toString();
-    const successor = new Agent({
-      config,
-      version: '0',
-      bootId: 'boot',
-      clock: rig.clock,
-      logger: silent,
-      releaseDelegate: async () => undefined,
-      clusterTrouble: () => null,
-      linux: rig.linux,
-      bird: new FakeBird(),
-      store: rig.store,
-    });
+    const successor = rig.successor();
     await successor.start();
     assert.equal(rig.linux.toString(), before);
   });
@@ -333,6 +311,7 @@ describe('restart', () => {
       logger: silent,
       releaseDelegate: async ({ containerId }, { type }) => void released.push(`${containerId} ${type}`),
       clusterTrouble: () => null,
+      flushMark: new MemoryMark(),
       linux,
       bird: new FakeBird(),
       store: rig.store,

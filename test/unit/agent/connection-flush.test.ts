@@ -16,6 +16,7 @@ import { MemoryStore } from '../../../src/store/memory.ts';
 import type { Json } from '../../../src/store/store.ts';
 import { bootId, macvlanEndpoint } from '../dataplane/macvlan-endpoint.ts';
 import { ManualClock } from '../store/manual-clock.ts';
+import { MemoryMark, override, Rig, request } from './rig.ts';
 
 const silent = { debug() {}, info() {}, warn() {}, error() {} };
 const ADDRESSES = { n1: '10.0.0.1', n2: '10.0.0.2' } as const;
@@ -78,6 +79,7 @@ async function cutsItsOwn(kind: 'routed' | 'macvlan'): Promise<void> {
       bird: new FakeBird(),
       releaseDelegate: async () => undefined,
       clusterTrouble: () => null,
+      flushMark: new MemoryMark(),
     });
     hosts.push({ agent, linux, inode });
   }
@@ -145,3 +147,39 @@ function addMacvlan(linux: FakeLinux, { fd: netnsFd }: Netns): void {
     { kind: 'macvlan-add', parentIndex: 9, mode: 'bridge', link },
   ]);
 }
+
+test('what was asked for while no agent ran is done at the next start, once', async () => {
+  const rig = new Rig((linux, store) => ({
+    linux,
+    store: override(store, { close: async () => undefined }),
+  }));
+  const attachments = await rig.start();
+  const { addresses } = await attachments.attach({ ...request('a'), profiles: ['db'] });
+  const [address] = addresses;
+  const other = connection('192.0.2.9', '192.0.2.10', 3306);
+  const cut = connection('192.0.2.9', address!, 3306);
+  const kept = connection('192.0.2.9', address!, 80);
+  const change = (value: Json, id: string) =>
+    rig.store.transact(
+      [],
+      [
+        { kind: 'put', key: profileKey('db'), value },
+        { kind: 'put', key: connectionFlushKey, value: { id } },
+      ],
+    );
+  const restarted = async (): Promise<TrackedConnection[]> => {
+    rig.linux.tracked.connections = [other, cut, kept];
+    const agent = rig.successor();
+    await agent.start();
+    await agent.stop();
+    return [...rig.linux.tracked.connections];
+  };
+  await change(db(80, 3306), 'first');
+  await rig.agent.applied((await rig.store.list('')).revision);
+  await setImmediate();
+  await rig.agent.stop();
+  assert.deepEqual(await restarted(), [other, cut, kept], 'nothing was asked for since');
+  await change(db(80), 'second');
+  assert.deepEqual(await restarted(), [other, kept]);
+  assert.deepEqual(await restarted(), [other, cut, kept], 'it is done');
+});

@@ -7,6 +7,7 @@
 import { Agent } from '../../../src/agent/agent.ts';
 import type { Attachments } from '../../../src/agent/attach.ts';
 import { type Config, loadConfig } from '../../../src/agent/config.ts';
+import type { FlushMark } from '../../../src/agent/connection-flush.ts';
 import { FakeBird } from '../../../src/linux/fake/bird.ts';
 import { FakeLinux } from '../../../src/linux/fake/linux.ts';
 import type { Linux } from '../../../src/linux/ports.ts';
@@ -20,6 +21,19 @@ export const silent = { debug() {}, info() {}, warn() {}, error() {} };
 export const configOf = (dataplane: string): Config =>
   loadConfig({ argv: ['--node', 'n1', '--dataplane', dataplane], env: {}, readFile: () => null }).config;
 export const config = configOf('iptables');
+
+/** A run directory that lives as long as it is kept. */
+export class MemoryMark implements FlushMark {
+  #request: string | null = null;
+
+  read(): string | null {
+    return this.#request;
+  }
+
+  write(request: string): void {
+    this.#request = request;
+  }
+}
 
 /** The ports with some of their functions replaced. */
 export function override<T extends object>(target: T, replaced: Partial<T>): T {
@@ -37,6 +51,8 @@ export class Rig {
   readonly store = new MemoryStore();
   readonly clock = new ManualClock();
   readonly agent: Agent;
+  readonly #flushMark = new MemoryMark();
+  readonly #make: () => Agent;
 
   constructor(
     wrap: (linux: FakeLinux, store: MemoryStore) => { linux: Linux; store: Store } = (linux, store) => ({
@@ -47,17 +63,25 @@ export class Rig {
   ) {
     const ports = wrap(this.linux, this.store);
     this.linux.addNetns('/ns/a');
-    this.agent = new Agent({
-      config: configOf(dataplane),
-      version: '0',
-      bootId: 'boot',
-      clock: this.clock,
-      logger: silent,
-      bird: new FakeBird(),
-      releaseDelegate: async () => undefined,
-      clusterTrouble: () => null,
-      ...ports,
-    });
+    this.#make = () =>
+      new Agent({
+        config: configOf(dataplane),
+        version: '0',
+        bootId: 'boot',
+        clock: this.clock,
+        logger: silent,
+        bird: new FakeBird(),
+        releaseDelegate: async () => undefined,
+        clusterTrouble: () => null,
+        flushMark: this.#flushMark,
+        ...ports,
+      });
+    this.agent = this.#make();
+  }
+
+  /** Another agent on the same store, kernel and run directory. */
+  successor(): Agent {
+    return this.#make();
   }
 
   async start(): Promise<Attachments> {

@@ -26,7 +26,11 @@ async function rig(macvlanPrivileged: PrivilegedChoice) {
     parent: 'eth1',
     addresses: ['10.0.0.1' as Address],
   });
-  const policy = new MacvlanPolicy(linux, { bootId, hostAddresses: [], macvlanPrivileged, clock }, quiet);
+  const policy = new MacvlanPolicy(
+    linux,
+    { bootId, node: 'here', hostAddresses: [], macvlanPrivileged, clock },
+    quiet,
+  );
   policy.onEndpoint(null, endpoint);
   await policy.start();
   const nftables = linux.openNftables(netns);

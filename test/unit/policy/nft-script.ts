@@ -44,7 +44,7 @@ function tableScript(told: Recorder, family: Family): string {
       const { set, spec } = request;
       lines.push(`\t${spec.data === null ? 'set' : 'map'} ${set} {`, `\t\ttype ${typeText(spec, family)}`);
       if (spec.prefixes) lines.push('\t\tflags interval');
-      else if (spec.key === 'pair') lines.push(`\t\tsize ${MAX_PAIRS}`);
+      else if (spec.key === 'pair' || spec.key === 'index-pair') lines.push(`\t\tsize ${MAX_PAIRS}`);
       const shown = elements.map(([key, data]) => elementText(key, data, spec)).sort();
       if (shown.length > 0) lines.push(`\t\telements = { ${shown.join(', ')} }`);
       lines.push('\t}');
@@ -84,6 +84,7 @@ function typeText({ key, data }: NftSetSpec, family: Family): string {
   const keyText = {
     address,
     pair: `ifname . ${address}`,
+    'index-pair': `iface_index . ${address}`,
     id: 'mark',
     mac: 'ether_addr',
     'mac-pair': `ether_addr . ${address}`,
@@ -93,7 +94,8 @@ function typeText({ key, data }: NftSetSpec, family: Family): string {
 
 function elementText(key: string, data: NftData | null, spec: NftSetSpec): string {
   const [address, name] = key.split(',');
-  const text = spec.key === 'pair' ? `"${name}" . ${address}` : key;
+  const pair = { pair: `"${name}" . ${address}`, 'index-pair': `${name} . ${address}` };
+  const text = spec.key in pair ? pair[spec.key as keyof typeof pair] : key;
   if (data === null) return text;
   if (typeof data === 'number') return `${text} : ${data}`;
   return `${text} : ${'chain' in data ? `${data.kind} ${data.chain}` : data.kind}`;
