@@ -60,11 +60,7 @@ async function allocations(
     m: { cidr: 'fd00::/64', blockSize: 112, kind: 'macvlan' },
   });
   const exchange = new Exchange(shared);
-  const cluster = await startNodes(
-    names,
-    (name) => exchange.of(name),
-    () => new MemoryStore(),
-  );
+  const cluster = await startNodes(names, (name) => exchange.of(name), { local: () => new MemoryStore() });
   for (const { ipam } of cluster.nodes) await ipam.attach('warm', { kind });
   await cluster.settled();
   const start = performance.now();

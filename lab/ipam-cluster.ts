@@ -44,13 +44,25 @@ export async function furnish(
   }
 }
 
-/** @param open a connection to the cluster for each node, closed with it @param local its local store, given a path that nobody uses */
+export interface NodesOptions {
+  /** The local store of a node, given a path that nobody uses. */
+  readonly local?: (path: string) => Store;
+  readonly clock?: Clock;
+  /** An agent has three seconds; by default more, since nodes in one process share the processors that each would have alone. */
+  readonly patienceMilliseconds?: number;
+}
+
+/** @param open a connection to the cluster for each node, closed with it */
 export async function startNodes(
   names: readonly string[],
   open: (name: string) => Store,
-  local: (path: string) => Store = (path) => new SqliteStore({ path }),
-  clock: Clock = systemClock,
+  options: NodesOptions = {},
 ): Promise<IpamCluster> {
+  const {
+    local = (path: string) => new SqliteStore({ path }),
+    clock = systemClock,
+    patienceMilliseconds = 60_000,
+  } = options;
   const directory = mkdtempSync(join(tmpdir(), 'netctl-nodes-'));
   const nodes = await Promise.all(
     names.map(async (name) => {
@@ -60,8 +72,7 @@ export async function startNodes(
         cluster: open(name),
         clock,
         logger: silent,
-        // All of them share the processors that each would have alone.
-        patienceMilliseconds: 60_000,
+        patienceMilliseconds,
       });
       const ipam = new IpamNode(name, store, clock);
       const syncer = await ipam.follow();

@@ -35,12 +35,13 @@ describe('a host that was alone joins a cluster', () => {
   async function alone(
     index: number,
     pool: string,
+    name = `own${index}`,
   ): Promise<{ host: Host; container: Container; address: string }> {
     const host = await Host.create({ name: `jo${index}x${process.pid}`, address: `198.18.${100 + index}.1` });
     hosts.push(host);
     await mustRun(['ip', 'address', 'add', `198.18.${100 + index}.254/24`, 'dev', `up-${host.name}`]);
     await host.start();
-    await lab.ok(host, 'pool', 'add', pool, '--name', `own${index}`);
+    await lab.ok(host, 'pool', 'add', pool, '--name', name);
     const container = await Container.create(host, 'c');
     containers.push(container);
     const { ips } = await container.cniAdd(conflist);
@@ -76,6 +77,20 @@ describe('a host that was alone joins a cluster', () => {
       10_000,
       async () => !(await lab.ok(member, 'endpoint', 'show', '--node', host.name)).includes(address),
     );
+  });
+
+  test('a pool of the same name as another of the cluster: it is called after its prefix, and its containers keep what they have', async () => {
+    const { host, container, address } = await alone(2, '10.70.0.0/16', 'cluster');
+    const links = await lab.links(host);
+    await restartWithEtcd(host, 2);
+    await lab.healthy(host);
+    assert.deepEqual(await lab.links(host), links);
+    const pools = await lab.ok(member, 'pool', 'show');
+    assert.match(pools, /^10\.70\.0\.0-16 /m);
+    assert.match(pools, /^cluster .*10\.68\.0\.0\/16/m);
+    assert.match(await container.mustExec(['ip', '-o', 'address']), new RegExp(address));
+    for (const each of [host, member]) assert.equal((await each.netctl(['ipam', 'check'])).code, 0);
+    await container.cniDel(conflist);
   });
 
   test('a pool that overlaps: it says so and goes on alone; by the operator’s word it takes over the cluster’s', async () => {

@@ -327,6 +327,20 @@ describe('records of the cluster', () => {
     await one.put('addresses/10.0.1.2');
   });
 
+  test('who waits for one about its records may be overtaken by others: only what is awaited is in order', async () => {
+    const one = await settled();
+    one.wire.late = [];
+    const decided = one.store.transact([], [put('endpoints/n1/a', 1), put('profiles/x')]);
+    await eventually(clock, async () => 'profiles/x' in (await inCluster()), 'the decision');
+    const first = one.store.transact([], [put('endpoints/n1/a', 2), put('endpoints/n1/sequence', 1)]);
+    await one.put('endpoints/n1/sequence', 2);
+    one.wire.catchUp();
+    await running(Promise.all([decided, first]));
+    await agrees(one);
+    const { 'endpoints/n1/a': a, 'endpoints/n1/sequence': sequence } = await inCluster();
+    assert.deepEqual({ a, sequence }, { a: 2, sequence: 1 });
+  });
+
   test('a lost answer is found out: the caller gets the true one', async () => {
     const one = await settled();
     one.wire.loseAnswers = 1;
