@@ -3,13 +3,17 @@ import assert from 'node:assert/strict';
 import { describe, test } from 'node:test';
 import { setImmediate as nextTurn } from 'node:timers/promises';
 import { NetctlError } from '../../../src/lib/errors.ts';
+import type { Store } from '../../../src/store/store.ts';
 import { override, Rig, request } from './rig.ts';
 
 /** An agent whose disk takes its time. */
 function onSlowDisk(): { rig: Rig; end: (error?: Error) => void; hold: () => void } {
   let disk = Promise.withResolvers<void>();
   disk.resolve();
-  const rig = new Rig((linux, store) => ({ linux, store: override(store, { flush: () => disk.promise }) }));
+  const rig = new Rig((linux, store) => ({
+    linux,
+    store: override<Store>(store, { flush: () => disk.promise }),
+  }));
   const hold = (): void => {
     disk = Promise.withResolvers();
     disk.promise.catch(() => undefined);
