@@ -1,11 +1,11 @@
 /*
- * cni-calls COMMAND PROGRAM PARALLEL FROM TO [in | out ADDRESS PORT]: calls a CNI plugin for the containers b-FROM to b-(TO-1), up to
+ * cni-calls COMMAND PROGRAM PARALLEL FROM TO [connect]: calls a CNI plugin for the containers b-FROM to b-(TO-1), up to
  * PARALLEL at a time, each in the namespace /run/netns/b-N.
  *
  * In: the configuration on standard input. Out: a line per call, microseconds from posix_spawn to the plugin's end, in the order in
- * which they ended; last `total` and the microseconds of all together. With `in` or `out` (and PARALLEL 1) a second number on
- * each line: those of a TCP connection made right after the plugin's end, from here to the container's port, or from the
- * container to the address: a lost SYN makes that a second. `namespaces` as COMMAND makes the namespaces, and calls nothing.
+ * which they ended; last `total` and the microseconds of all together. With `connect` (and PARALLEL 1) a second number on
+ * each line: those of a TCP connection made right after the plugin's end, from here to the container: a lost SYN makes that a
+ * second. `namespaces` as COMMAND makes the namespaces, and calls nothing.
  * Never: a failed call that is counted (it ends with what the plugin printed). Exists because Node.js needs 2 ms to start a
  * child, more than what is measured.
  */
@@ -127,12 +127,10 @@ static struct sockaddr_in address_of(const struct running *call) {
   return to;
 }
 
-static double connect_us(const struct sockaddr_in *to, int from) {
-  if (from >= 0) enter(from);
+static double connect_us(const struct sockaddr_in *to) {
   int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
-  if (from >= 0) leave();
   double start = now_us();
-  if (fd < 0 || connect(fd, (const struct sockaddr *)to, sizeof *to) != 0) fail("connect to or from a container");
+  if (fd < 0 || connect(fd, (const struct sockaddr *)to, sizeof *to) != 0) fail("connect to a container");
   double took = now_us() - start;
   const struct linger abort = {1, 0};
   setsockopt(fd, SOL_SOCKET, SO_LINGER, &abort, sizeof abort);
@@ -153,16 +151,13 @@ static void make_namespaces(int from, int to) {
 }
 
 int main(int argc, char **argv) {
-  if (argc != 6 && argc != 7 && argc != 9) {
-    fprintf(stderr, "usage: cni-calls COMMAND PROGRAM PARALLEL FROM TO [in | out ADDRESS PORT]\n");
+  if (argc != 6 && argc != 7) {
+    fprintf(stderr, "usage: cni-calls COMMAND PROGRAM PARALLEL FROM TO [connect]\n");
     return 2;
   }
   int parallel = atoi(argv[3]), next = atoi(argv[4]), last = atoi(argv[5]);
-  bool in = argc == 7, out = argc == 9;
-  struct sockaddr_in outside = {.sin_family = AF_INET};
-  if (parallel < 1 || parallel > PARALLEL_MAX || next > last || ((in || out) && parallel != 1)) errno = EINVAL, fail("arguments");
-  if (out && inet_pton(AF_INET, argv[7], &outside.sin_addr) != 1) errno = EINVAL, fail(argv[7]);
-  if (out) outside.sin_port = htons((uint16_t)atoi(argv[8]));
+  bool connects = argc == 7;
+  if (parallel < 1 || parallel > PARALLEL_MAX || next > last || (connects && parallel != 1)) errno = EINVAL, fail("arguments");
   own_netns = open("/proc/thread-self/ns/net", O_RDONLY | O_CLOEXEC);
   if (own_netns < 0) fail("own namespace");
   if (strcmp(argv[1], "namespaces") == 0) return make_namespaces(next, last), 0;
@@ -174,7 +169,7 @@ int main(int argc, char **argv) {
     if (next < last && under_way < parallel) {
       int free = 0;
       while (calls[free].pid != 0) free++;
-      if (in) listening = listen_in(next);
+      if (connects) listening = listen_in(next);
       start(&calls[free], argv[1], argv[2], next++);
       under_way++;
       continue;
@@ -194,12 +189,12 @@ int main(int argc, char **argv) {
       return 1;
     }
     printf("%.1f", end - call->start);
-    if (in || out) {
-      struct sockaddr_in to = in ? address_of(call) : outside;
-      printf(" %.1f", connect_us(&to, in ? -1 : call->number));
+    if (connects) {
+      const struct sockaddr_in to = address_of(call);
+      printf(" %.1f", connect_us(&to));
+      close(listening);
     }
     putchar('\n');
-    if (in) close(listening);
     close(call->output);
     call->pid = 0;
     under_way--;

@@ -122,7 +122,7 @@ export class Contest {
 
 /**
  * Calls the plugin for the containers `from` to `to` - 1, up to `parallel` at once.
- * @param connections after each call, into the container or out of it to an address and port of the host
+ * @param connects whether a connection into the container is made after each
  * @throws when one fails, with what it printed
  */
 export async function calls(
@@ -131,12 +131,12 @@ export async function calls(
   parallel: number,
   from: number,
   to: number,
-  connections: readonly string[] = [],
+  connects = false,
 ): Promise<Calls> {
   const stdin = JSON.stringify({ cniVersion: '1.0.0', name: 'bench', ...one.plugin });
   const numbers = [parallel, from, to].map(String);
   const printed = await one.host.mustExec(
-    [join(built, 'cni-calls'), command, one.program, ...numbers, ...connections],
+    [join(built, 'cni-calls'), command, one.program, ...numbers, ...(connects ? ['connect'] : [])],
     { stdin, deadlineMs: 300_000 },
   );
   const lines = printed.trim().split('\n');

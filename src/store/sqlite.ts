@@ -139,10 +139,12 @@ export class SqliteStore implements Store {
       const start = this.#revision;
       const entries = await this.#readPages(prefix);
       try {
-        if (this.#revision === start) return { revision: start, entries };
         if (this.#compacted > start) continue;
-        const changeSets = readChanges(this.#statements, prefix, start, this.#revision);
-        return { revision: this.#revision, entries: overlay(entries, changeSets) };
+        const revision = this.#revision;
+        const changeSets = readChanges(this.#statements, prefix, start, revision);
+        // What is compared with a cluster must be on the disk, as what the watches show.
+        if (this.#shown < revision) await this.flush();
+        return { revision, entries: revision === start ? entries : overlay(entries, changeSets) };
       } catch (error) {
         throw this.#unavailable(error);
       }

@@ -12,7 +12,15 @@ import { livesUnder, type Runtime, reach } from './runtime-life.ts';
 interface Inspected {
   readonly NetworkSettings: {
     readonly Networks: Readonly<
-      Record<string, { readonly IPAddress: string; readonly MacAddress: string; readonly EndpointID: string }>
+      Record<
+        string,
+        {
+          readonly IPAddress: string;
+          readonly GlobalIPv6Address: string;
+          readonly MacAddress: string;
+          readonly EndpointID: string;
+        }
+      >
     >;
   };
 }
@@ -197,6 +205,47 @@ describe('Docker, libnetwork drivers', () => {
       (await mustDocker('inspect', '-f', '{{.State.Running}}', 'web')).startsWith('false'),
     );
     await mustDocker('rm', '-f', 'web');
+  });
+
+  test('both families: a network with --ipv6', async () => {
+    await host.mustNetctl(['pool', 'add', 'fd00:65::/64', '--cooldown', '0']);
+    const subnets = ['--ipv6', '--subnet', '10.65.0.0/16', '--subnet', 'fd00:65::/64'];
+    const network = ['network', 'create', '-d', 'netctl', '--ipam-driver', 'netctl'];
+    await mustDocker(...network, ...subnets, '-o', 'netctl.network=edge', 'dual');
+    await run('web', '--network', 'dual');
+    await run('client', '--network', 'dual');
+    const { IPAddress, GlobalIPv6Address } = (await inspect('web'))['dual']!;
+    const endpoint = (await host.endpoints()).find(({ addresses }) => addresses.includes(IPAddress));
+    assert.deepEqual(endpoint?.addresses, [IPAddress, GlobalIPv6Address]);
+    assert.match(GlobalIPv6Address, /^fd00:65::/);
+    assert.ok(await reach(runtime, 'client', IPAddress));
+    assert.ok(await reach(runtime, 'client', GlobalIPv6Address));
+    await mustDocker('rm', '-f', 'web', 'client');
+    await mustDocker('network', 'rm', 'dual');
+    await host.clean();
+  });
+
+  test('swarm: Docker refuses a network of its scope, and networks of the host go on', async () => {
+    const create = () =>
+      docker('network', 'create', '--scope', 'swarm', '-d', 'netctl', '--ipam-driver', 'netctl', 'wide');
+    assert.match((await create()).stderr, /swarm is not active/);
+    // Docker takes no part in a swarm with live restore.
+    await dockerd.kill('SIGTERM');
+    await startDockerOn(host, dockerd, '--live-restore=false');
+    await mustDocker('swarm', 'init', '--advertise-addr', '192.0.2.1');
+    assert.match(
+      (await create()).stderr,
+      /legacy plugin netctl of type NetworkDriver is not supported in swarm mode/,
+    );
+    const service = await docker('service', 'create', '--detach', '--network', 'edge', image, '/bin/true');
+    assert.match(service.stderr, /network edge not found/);
+    await run('web', '--network', 'edge');
+    await run('client', '--network', 'edge');
+    assert.ok(await reach(runtime, 'client', (await inspect('web'))['edge']!.IPAddress));
+    await mustDocker('rm', '-f', 'web', 'client');
+    await mustDocker('swarm', 'leave', '--force');
+    await dockerd.kill('SIGTERM');
+    await startDocker();
   });
 
   test('what netctl cannot do for Docker is refused with the reason', async () => {

@@ -99,17 +99,21 @@ describe('SQLite store, and the disk', () => {
     await store.close();
   });
 
-  test('a snapshot ahead of the watches is no revision from another world', async () => {
+  test('a list waits for the disk; a watch from a revision that waits is no revision from another world', async () => {
     const wal = new SlowDisk();
     const store = new SqliteStore({ path: freshPath(), wal });
     await store.transact([], [put('a', 1)], manner);
-    const { revision } = await store.list('');
     const recorder = new Recorder();
-    store.watch('', revision, recorder);
+    store.watch('', 1, recorder);
+    let listed = false;
+    const list = store.list('').then((snapshot) => {
+      listed = true;
+      return snapshot;
+    });
     await aWhile();
-    assert.deepEqual(recorder.ends, []);
+    assert.deepEqual([recorder.ends, listed], [[], false]);
     wal.end();
-    await store.flush();
+    assert.equal((await list).revision, 1);
     await store.transact([], [put('b', 2)], manner);
     wal.end();
     await until(() => recorder.changeSets.length === 1, 'the change after the snapshot');
