@@ -5,9 +5,10 @@
 import assert from 'node:assert/strict';
 import { spawn } from 'node:child_process';
 import { after, before, describe, test } from 'node:test';
+import { type Container, connectFrom } from '../../lab/container.ts';
 import { eventually } from '../../lab/run.ts';
 import { enterSandbox } from './linux-contract-sandbox.ts';
-import { MacvlanHost, type MacvlanMember, reaches, rulesOf } from './wired-host.ts';
+import { MacvlanHost, type MacvlanMember, rulesOf } from './wired-host.ts';
 
 enterSandbox(import.meta.url);
 
@@ -63,6 +64,18 @@ describe('rules taken away by a container', () => {
   });
 });
 
+/** As programs in containers run that may not change the network. */
+const plain = (command: readonly string[]): string[] => [
+  ...['setpriv', '--bounding-set', '-net_admin'],
+  ...command,
+];
+
+/** The client, too, is a process in its container. */
+async function reaches(from: Container, address: string, port: number): Promise<boolean> {
+  const exec = (command: readonly string[]): Promise<string> => from.mustExec(plain(command));
+  return (await connectFrom(exec, [{ address, port }], 700))[0]!;
+}
+
 describe('refuse', () => {
   let one: MacvlanHost;
   let peer: MacvlanMember;
@@ -95,16 +108,8 @@ describe('refuse', () => {
 
   test('one without is not; a process that may comes with the first change of rules', async () => {
     const harmless = await one.join('harmless', 'web');
-    const serving = harmless.container.command([
-      'setpriv',
-      '--bounding-set',
-      '-net_admin',
-      process.execPath,
-      'lab/tcp.ts',
-      'serve',
-      '80',
-    ]);
-    const server = spawn(serving[0]!, serving.slice(1), { stdio: ['pipe', 'ignore', 'inherit'] });
+    const serving = harmless.container.command(plain([process.execPath, 'lab/tcp.ts', 'serve', '80']));
+    const server = spawn(serving[0]!, serving.slice(1), { stdio: ['pipe', 'ignore', 'ignore'] });
     try {
       // What starts the server may change rules, for a moment.
       await eventually('it answers', 20_000, () => reaches(peer.container, harmless.address, 80));
@@ -114,6 +119,7 @@ describe('refuse', () => {
         async () => !/closed|advisory/.test(await shown(harmless.container.id)),
       );
       assert.doesNotMatch(await shown(harmless.container.id), /closed|advisory/);
+      // A process that may, and stays.
       await harmless.container.hold({ address: harmless.address, port: 80 });
       await harmless.container.mustExec(['nft', 'flush', 'ruleset']);
       await eventually('it is closed', 5000, async () =>
