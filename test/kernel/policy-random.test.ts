@@ -106,6 +106,9 @@ test('the kernel does what the rules mean', { timeout: 3_600_000 }, async (t) =>
             expect(wire, chosen, await wire.send(chosen.map((flow) => packetOf(flow))), expected);
             const answers = answered.map((flow) => packetOf(reversed(flow), true));
             expect(wire, answered.map(reversed), await wire.send(answers), expectedAnswers);
+            const riders = answered.flatMap((flow) => [riderOn(flow), riderOn(reversed(flow))]);
+            const none = riders.map(() => false);
+            expect(wire, riders, await wire.send(riders.map((flow) => packetOf(flow))), none);
           }),
         );
         for (const each of expected) seen[each ? 'allowed' : 'dropped']++;
@@ -174,6 +177,11 @@ function reversed(flow: Flow): Flow {
   if ('type' in content) back = { ...content, type: answerOf(content.type) };
   else if ('ports' in content) back = { ...content, ports: [content.ports[1], content.ports[0]] };
   return { ...flow, from: flow.to, to: flow.from, content: back };
+}
+
+/** Into a connection that is known by now, by the interface of another endpoint. */
+function riderOn(flow: Flow): Flow {
+  return { ...flow, forgedVia: flow.from < 4 ? (flow.from + 1) % 4 : 0 };
 }
 
 /** To echo and timestamp; what is no question gets itself back. */
