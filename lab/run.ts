@@ -77,8 +77,11 @@ export async function follow(command: readonly string[]): Promise<() => Promise<
   };
 }
 
-/** Asks again until the answer is neither false nor null. @throws after the deadline, naming what was waited for */
-export async function eventually<T>(
+/**
+ * Asks again until the answer is neither false nor null; that nothing was found (`found?.some(…)`) is no answer.
+ * @throws after the deadline, naming what was waited for
+ */
+export async function eventually<T extends NonNullable<unknown>>(
   what: string,
   deadlineMs: number,
   ask: () => Promise<T | null | false>,
