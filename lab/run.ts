@@ -78,7 +78,7 @@ export async function follow(command: readonly string[]): Promise<() => Promise<
 }
 
 /** Asks again while the answer is false, null or undefined. @throws after the deadline, naming what was waited for */
-export async function eventually<T>(
+export async function eventually<T extends NonNullable<unknown>>(
   what: string,
   deadlineMs: number,
   ask: () => Promise<T | null | undefined | false>,

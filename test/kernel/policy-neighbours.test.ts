@@ -129,9 +129,9 @@ describe('beside others', () => {
       await host.mustExec([iptables, '-I', 'FORWARD', '-p', 'tcp', '-j', 'DROP']);
       await eventually('our jump is first again', 10_000, async () => {
         const { lastRepair } = await check();
-        return lastRepair?.what.some((text) =>
-          /^jump from FORWARD \(IPv4\) .*: behind -A FORWARD -p tcp -j DROP$/.test(text),
-        );
+        const isTold = (text: string): boolean =>
+          /^jump from FORWARD \(IPv4\) .*: behind -A FORWARD -p tcp -j DROP$/.test(text);
+        return lastRepair?.what.some(isTold) ?? false;
       });
       assert(await reaches(app, address));
       assert.deepEqual(await ofOthers(iptables), [

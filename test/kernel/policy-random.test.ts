@@ -103,6 +103,9 @@ test('the kernel does what the rules mean', { timeout: 3_600_000 }, async (t) =>
             const arrives = isMacvlan ? isAnswerAllowedByTwo : isAnswerAllowed;
             const expectedAnswers = answered.map((flow) => arrives(world, flow));
             expect(wire, answered.map(reversed), await wire.send(answers), expectedAnswers);
+            const riders = answered.flatMap((flow) => [riderOn(flow), riderOn(reversed(flow))]);
+            const none = riders.map(() => false);
+            expect(wire, riders, await wire.send(riders.map((flow) => packetOf(flow))), none);
           }),
         );
         for (const result of results) if (result.status === 'rejected') throw result.reason;
@@ -197,6 +200,11 @@ function reversed(flow: Flow): Flow {
   if ('type' in content) back = { ...content, type: answerOf(content.type) };
   else if ('ports' in content) back = { ...content, ports: [content.ports[1], content.ports[0]] };
   return { ...flow, from: flow.to, to: flow.from, content: back };
+}
+
+/** Into a connection that is known by now, by the interface of another endpoint. */
+function riderOn(flow: Flow): Flow {
+  return { ...flow, forgedVia: flow.from < 4 ? (flow.from + 1) % 4 : 0 };
 }
 
 /** To echo and timestamp; what is no question gets itself back. */

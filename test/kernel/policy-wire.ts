@@ -10,6 +10,7 @@ import assert from 'node:assert/strict';
 import { type ChildProcess, execFileSync, spawn } from 'node:child_process';
 import { randomBytes } from 'node:crypto';
 import { createInterface } from 'node:readline';
+import { hostInterfaceIndex } from '../../src/model/attachment.ts';
 import type { World } from '../unit/policy/worlds.ts';
 import { type Envelope, framesOf, udp } from './frames.ts';
 import {
@@ -141,7 +142,8 @@ export class PolicyWire {
     for (const path of ['net/ipv4/ip_forward', 'net/ipv6/conf/all/forwarding'])
       this.#exec(this.#host, ['sh', '-c', `echo 1 > /proc/sys/${path}`]);
     const commands = interfaces.flatMap((name, i) => [
-      `link add ${name} address ${HOST_MAC} type veth peer name w-${name} address ${macOf(i)} netns ${this.#wire}`,
+      // Every second one has another index than belongs to its name, as where that was taken.
+      `link add ${name} ${i % 2 === 0 ? `index ${hostInterfaceIndex(name)}` : ''} address ${HOST_MAC} type veth peer name w-${name} address ${macOf(i)} netns ${this.#wire}`,
       `link set ${name} addrgenmode none`,
       `link set ${name} up`,
       ...addressesBehind[i]!.flatMap((address) => [

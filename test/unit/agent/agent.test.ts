@@ -7,6 +7,7 @@ import { FakeBird } from '../../../src/linux/fake/bird.ts';
 import { FakeLinux } from '../../../src/linux/fake/linux.ts';
 import type { Linux } from '../../../src/linux/ports.ts';
 import type { Attachment } from '../../../src/model/attachment.ts';
+import { hostInterfaceIndex } from '../../../src/model/attachment.ts';
 import type { Address, Cidr } from '../../../src/model/ip.ts';
 import type { Mac } from '../../../src/model/mac.ts';
 import { poolSchema } from '../../../src/model/records.ts';
@@ -253,6 +254,21 @@ describe('routes', () => {
     await successor.start();
     assert.equal(await routes(), wanted.join('\n'), 'a restart leaves them as they are');
   });
+});
+
+test('the host interface has the index that belongs to its name, or any other where that is taken', async () => {
+  const rig = new Rig();
+  const attachments = await rig.start();
+  const hostLink = async () =>
+    (await rig.linux.openRouting().links()).find(({ name }) => name.startsWith('nctl'))!;
+  await attachments.attach(request('a'));
+  const { name, index } = await hostLink();
+  assert.equal(index, hostInterfaceIndex(name));
+  await attachments.detach(request('a'));
+  rig.linux.addDevice({ name: 'other', index, mac: '02:00:00:00:00:09' as Mac, mtuBytes: 1500 });
+  await attachments.attach(request('a'));
+  assert.equal((await hostLink()).name, name);
+  assert.notEqual((await hostLink()).index, index);
 });
 
 describe('restart', () => {

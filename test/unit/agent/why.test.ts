@@ -170,7 +170,12 @@ describe('why', () => {
       ['dropped', 'node1 accept: profile web outbound 2, to elsewhere', 'dddd4444 drop: no profile matched'],
     ],
     ['host', 'eeee', tcp(80), ['allowed', 'node1 left: ']],
-    ['eeee', 'host', tcp(80), ['dropped', 'eeee5555 accept: judged by the host', 'node1 drop: no profile matched']],
+    [
+      'eeee',
+      'host',
+      tcp(80),
+      ['dropped', 'eeee5555 accept: judged by the host', 'node1 drop: no profile matched'],
+    ],
     [
       'dddd',
       'host',
