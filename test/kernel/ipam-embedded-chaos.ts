@@ -66,10 +66,22 @@ export async function embeddedChaos({ name = '', operations = 0, kills = 0 }) {
     held.set(address, mine);
   }
 
+  /** The answer is there at last, however often the agent dies meanwhile. */
+  async function ask(path: string): Promise<Reply> {
+    for (;;) {
+      await up;
+      try {
+        return await call('GET', path);
+      } catch {
+        await sleep(20);
+      }
+    }
+  }
+
   /** After an answer was lost: what is there of this caller's is its own, and nothing else. */
   async function look(caller: number, addresses: readonly string[]): Promise<void> {
     for (const address of addresses) {
-      const { body } = await call('GET', `/v1/allocations?ip=${address}`);
+      const { body } = await ask(`/v1/allocations?ip=${address}`);
       const [record] = body.items;
       held.delete(address);
       if (record === undefined || record.state === 'cooldown') continue;
@@ -90,7 +102,6 @@ export async function embeddedChaos({ name = '', operations = 0, kills = 0 }) {
       return null;
     } catch {
       unknown++;
-      await up;
       await look(caller, [address]);
       return null;
     }
@@ -109,8 +120,7 @@ export async function embeddedChaos({ name = '', operations = 0, kills = 0 }) {
       else if (!conflicts.includes(status)) problems.push(`reserve: ${status} ${JSON.stringify(reserved)}`);
     } catch {
       unknown++;
-      await up;
-      const { status, body } = await call('GET', `/v1/reservations/${id}`);
+      const { status, body } = await ask(`/v1/reservations/${id}`);
       if (status === 200) await look(caller, body.addresses);
     }
   }
@@ -137,8 +147,7 @@ export async function embeddedChaos({ name = '', operations = 0, kills = 0 }) {
   async function work(_: unknown, caller: number): Promise<void> {
     while ((done < operations || killed < kills) && problems.length === 0) {
       await up;
-      // The agent may die while a caller looks after its last death.
-      await step(caller).catch(() => sleep(20));
+      await step(caller);
       done++;
     }
   }
@@ -146,9 +155,10 @@ export async function embeddedChaos({ name = '', operations = 0, kills = 0 }) {
   async function kill(): Promise<void> {
     while (killed < kills && problems.length === 0) {
       await sleep(100 + Math.random() * 900);
+      // Callers hear of it by answers that do not come.
+      await host.kill('SIGKILL');
       const restarted = Promise.withResolvers<void>();
       up = restarted.promise;
-      await host.kill('SIGKILL');
       await host.start();
       killed++;
       restarted.resolve();
