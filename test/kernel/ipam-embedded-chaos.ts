@@ -83,7 +83,7 @@ export async function embeddedChaos({ name = '', operations = 0, kills = 0 }) {
     for (const address of addresses) {
       const { body } = await ask(`/v1/allocations?ip=${address}`);
       const [record] = body.items;
-      held.delete(address);
+      // It may be another caller's by now, who was told so.
       if (record === undefined || record.state === 'cooldown') continue;
       if (record.owner.instance.split('.')[0] !== `c${caller}`) continue;
       hold(address, { caller, ...record });
