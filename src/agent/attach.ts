@@ -3,17 +3,17 @@
  * step with its own undo. Detach: policy → kernel → one transaction.
  *
  * In: requests from the protocol fronts. Out: attachments, or an error after everything was undone. Never: two requests for one
- * endpoint at once, a container's interface up before its policy is in the kernel, an address released before its link is gone.
+ * endpoint at once, a container's interface up before its policy is in the kernel, an address released before its link is
+ * gone (or, where that takes the link, before nothing can use it).
  */
 
 import { isDeepStrictEqual } from 'node:util';
-import { forgetOlder, inspectLoopback, openLoopback } from '../dataplane/published-host.ts';
-import type { RateLimiter } from '../dataplane/rate-limits.ts';
+import { inspectLoopback } from '../dataplane/published-host.ts';
 import { reopen } from '../dataplane/reopen.ts';
 import { asNetctlError, NetctlError } from '../lib/errors.ts';
 import { KeyedQueue } from '../lib/keyed-queue.ts';
 import { UndoStack } from '../lib/undo.ts';
-import type { Linux, Netns } from '../linux/ports.ts';
+import type { Netns } from '../linux/ports.ts';
 import {
   type AddressWish,
   type Attacher,
@@ -24,32 +24,26 @@ import {
   hostInterfaceName,
   queueInterfaceName,
 } from '../model/attachment.ts';
-import type { Delegate } from '../model/delegate.ts';
 import type { Address } from '../model/ip.ts';
 import type { Mac } from '../model/mac.ts';
 import type { Endpoint } from '../model/records.ts';
+import { type BuilderParts, EndpointBuilder } from './endpoint-builder.ts';
 import { attachmentOf } from './endpoint-record.ts';
-import { type RegistrationParts, Registrations } from './registrations.ts';
+import { Registrations } from './registrations.ts';
 
-export interface AttachParts extends RegistrationParts {
-  readonly linux: Linux;
-  readonly limiter: RateLimiter;
-  /** Gives addresses back to the plugin that gave them. @throws when it refuses */
-  releaseDelegate(
-    id: AttachmentId & { readonly netns: { readonly path: string } },
-    delegate: Delegate,
-  ): Promise<void>;
-}
+export type AttachParts = BuilderParts;
 
 export class Attachments implements Attacher {
   readonly #parts: AttachParts;
   readonly #registrations: Registrations;
+  readonly #builder: EndpointBuilder;
   readonly #queue = new KeyedQueue();
   #limited: Promise<unknown> = Promise.resolve();
 
   constructor(parts: AttachParts) {
     this.#parts = parts;
     this.#registrations = new Registrations(parts);
+    this.#builder = new EndpointBuilder(parts, this.#registrations);
   }
 
   attach(request: AttachRequest): Promise<Attachment> {
@@ -170,7 +164,7 @@ export class Attachments implements Attacher {
   tearDown(id: string, endpoint: Endpoint): Promise<void> {
     return this.#queue.run(id, async () => {
       if (this.#parts.endpoints.get(id) !== undefined) return;
-      await this.#unmake(endpoint);
+      await this.#builder.unmake(endpoint);
       for (const address of endpoint.addresses) await this.#parts.linux.conntrack.flushAddress(address);
     });
   }
@@ -222,6 +216,7 @@ export class Attachments implements Attacher {
   /** Not so when an agent died in the middle of making it: then the link may stand without what belongs to it. */
   async #works(endpoint: Endpoint, netns: Netns): Promise<boolean> {
     const wiring = this.#parts.wirings[endpoint.kind];
+    if (endpoint.addresses.length === 0) return false;
     return wiring.stands(endpoint, netns) && (await wiring.inspect(endpoint, netns)).length === 0;
   }
 
@@ -250,13 +245,8 @@ export class Attachments implements Attacher {
   ): Promise<Endpoint> {
     const undo = new UndoStack();
     try {
-      const given = (await request.foreignIpam?.allocate()) ?? null;
-      const delegate = request.foreignIpam?.delegate ?? null;
-      if (delegate !== null)
-        undo.push('give the addresses back', () => this.#parts.releaseDelegate(request, delegate));
-      const endpoint = await this.#registrations.enter(id, request, netns.identity, { skip, given });
-      undo.push('release the addresses', () => this.#registrations.leave(id, endpoint, false));
-      await this.#wire(endpoint, netns, undo);
+      const endpoint = await this.#builder.enter(id, request, netns, skip, undo);
+      await this.#builder.wire(endpoint, netns);
       if (endpoint.kind === 'macvlan') await this.#parts.wirings.macvlan.checkGateway(endpoint, netns);
       // The disk was at work meanwhile.
       await this.#parts.ipam.flushed();
@@ -273,34 +263,11 @@ export class Attachments implements Attacher {
     }
   }
 
-  /** The commit has put the endpoint into the policy's desired state; it is in the kernel before the container's link goes up. */
-  async #wire(endpoint: Endpoint, netns: Netns, undo: UndoStack): Promise<void> {
-    const { policy, wirings, limiter } = this.#parts;
-    await policy.flush();
-    undo.push('remove the link', () => this.#unmake(endpoint));
-    await wirings[endpoint.kind].make(endpoint, netns);
-    await this.#publish(endpoint);
-    if (endpoint.rateLimits !== null) await limiter.apply(endpoint, netns);
-  }
-
-  /** The rules are in by now. */
-  async #publish(endpoint: Endpoint): Promise<void> {
-    const { linux, wirings } = this.#parts;
-    if (endpoint.portMappings.length === 0) return;
-    openLoopback(linux, endpoint);
-    await forgetOlder(linux.conntrack, endpoint, () => wirings.routed.hostAddresses());
-  }
-
   async #publishAgain(id: string): Promise<void> {
     const endpoint = this.#parts.endpoints.get(id)?.value;
     if (endpoint === undefined) return;
     await this.#parts.policy.flush();
-    await this.#publish(endpoint);
-  }
-
-  async #unmake(endpoint: Endpoint): Promise<void> {
-    await this.#parts.wirings[endpoint.kind].unmake(endpoint);
-    await this.#parts.limiter.remove(endpoint);
+    await this.#builder.publish(endpoint);
   }
 
   async #detach(id: string, endpoint: Endpoint | undefined): Promise<void> {
@@ -309,8 +276,7 @@ export class Attachments implements Attacher {
       await wirings.routed.remove(hostInterfaceName(id));
       return;
     }
-    await this.#unmake(endpoint);
-    if (endpoint.delegate !== null) await this.#parts.releaseDelegate(endpoint, endpoint.delegate);
+    await this.#builder.takeDown(endpoint);
     for (const address of endpoint.addresses) await linux.conntrack.flushAddress(address);
     await this.#registrations.leave(id, endpoint, true);
     this.#log(id, endpoint, 'detached');
@@ -327,12 +293,13 @@ export class Attachments implements Attacher {
   async #repair(id: string): Promise<'stands' | 'remade' | 'released'> {
     const endpoint = this.#parts.endpoints.get(id)?.value;
     if (endpoint === undefined) return 'released';
-    const netns = this.#reopen(endpoint);
+    // Without an address: an agent before this one died while it was asked for, and its caller has had no answer.
+    const netns = endpoint.addresses.length === 0 ? null : this.#reopen(endpoint);
     if (netns === null) {
       await this.#detach(id, endpoint);
       return 'released';
     }
-    const undo = new UndoStack();
+    let isUnmade = false;
     try {
       if (this.#parts.wirings[endpoint.kind].stands(endpoint, netns)) {
         if (endpoint.kind === 'macvlan') await this.#mend(id, endpoint, netns);
@@ -343,11 +310,12 @@ export class Attachments implements Attacher {
         await this.#detach(id, endpoint);
         return 'released';
       }
-      await this.#unmake(endpoint);
-      await this.#wire(endpoint, netns, undo);
+      await this.#builder.unmake(endpoint);
+      isUnmade = true;
+      await this.#builder.wire(endpoint, netns);
       return 'remade';
     } catch (error) {
-      await undo.run();
+      if (isUnmade) await this.#builder.unmake(endpoint).catch(() => undefined);
       throw error;
     } finally {
       netns.close();

@@ -13,8 +13,9 @@ import {
   type GivenAddress,
   hostInterfaceName,
 } from '../model/attachment.ts';
+import { needsLink } from '../model/delegate.ts';
 import { type Address, addressBits, familyOf, prefixLength } from '../model/ip.ts';
-import { macOf } from '../model/mac.ts';
+import { macOf, macOfEndpoint } from '../model/mac.ts';
 import type { MacvlanRecord } from '../model/macvlan.ts';
 import type { Endpoint } from '../model/records.ts';
 import { gateways, hostMac } from '../veth/plan.ts';
@@ -32,7 +33,11 @@ export interface EndpointFacts {
   readonly book: AddressBook;
 }
 
-export function endpointRecord(request: AttachRequest, proposal: Proposal, facts: EndpointFacts): Endpoint {
+export function endpointRecord(
+  request: AttachRequest,
+  proposal: Pick<Proposal, 'addresses' | 'mac'>,
+  facts: EndpointFacts,
+): Endpoint {
   const { macvlan, foreignLink } = request;
   return {
     network: request.network,
@@ -65,12 +70,28 @@ export function endpointRecord(request: AttachRequest, proposal: Proposal, facts
   };
 }
 
+/** The endpoint as entered before its addresses were given, with them. */
+export function withAddresses(bare: Endpoint, given: readonly GivenAddress[]): Endpoint {
+  return {
+    ...bare,
+    addresses: given.map(({ address }) => address),
+    macvlan: bare.macvlan && { ...bare.macvlan, subnets: given.map(subnetOf) },
+  };
+}
+
 /** Addresses of others' pools are in no record of ours, so there is nothing to compare or write. */
-export function proposalOf({ mac }: AttachRequest, given: readonly GivenAddress[]): Proposal {
+export function proposalOf(
+  { mac, foreignIpam }: AttachRequest,
+  id: string,
+  given: readonly GivenAddress[],
+): Proposal {
   const addresses = given.map(({ address }) => address);
   const [first] = addresses;
-  if (first === undefined) throw new NetctlError('POOL_EXHAUSTED', 'no address was given for this endpoint');
-  return { addresses, mac: mac ?? macOf(first), generations: [], compares: [], writes: [], settle() {} };
+  const isLater = needsLink(foreignIpam?.delegate ?? null);
+  if (first === undefined && !isLater)
+    throw new NetctlError('POOL_EXHAUSTED', 'no address was given for this endpoint');
+  const own = mac ?? (first === undefined ? macOfEndpoint(id) : macOf(first));
+  return { addresses, mac: own, generations: [], compares: [], writes: [], settle() {} };
 }
 
 export function attachmentOf(endpoint: Endpoint, book: AddressBook): Attachment {
@@ -113,9 +134,12 @@ function gatewaysOf(subnets: readonly Subnet[]): Attachment['gateways'] {
 type Subnet = MacvlanRecord['subnets'][number];
 
 function subnetsOf({ given, book }: EndpointFacts, addresses: readonly Address[]): Subnet[] {
-  if (given !== null)
-    return given.map(({ prefixLength: length, gateway }) => ({ prefixLength: length, gateway }));
+  if (given !== null) return given.map(subnetOf);
   return addresses.map((address) => poolSubnet(book, address));
+}
+
+function subnetOf({ prefixLength: length, gateway }: GivenAddress): Subnet {
+  return { prefixLength: length, gateway };
 }
 
 /** The pool is the subnet where it has a gateway or is on a wire; else an address stands alone. */

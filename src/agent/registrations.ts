@@ -21,7 +21,7 @@ import { newProfile, profileRecord } from '../model/profile.ts';
 import { refuseUnpublishable } from '../model/publishable.ts';
 import type { Endpoint, Owner, Pool } from '../model/records.ts';
 import type { Compare, Json, Write } from '../store/store.ts';
-import { endpointRecord, proposalOf } from './endpoint-record.ts';
+import { endpointRecord, proposalOf, withAddresses } from './endpoint-record.ts';
 import type { EndpointTable } from './endpoint-table.ts';
 import type { Picture } from './picture.ts';
 
@@ -45,7 +45,7 @@ export interface RegistrationParts {
 export interface Attempt {
   /** Not these: another machine answered for them a moment ago. */
   readonly skip: readonly Address[];
-  /** From elsewhere; null: from our pools. */
+  /** From elsewhere, none where they come later; null: from our pools. */
   readonly given: readonly GivenAddress[] | null;
 }
 
@@ -74,7 +74,7 @@ export class Registrations {
         const proposal =
           attempt.given === null
             ? this.#propose(id, request, owner, attempt)
-            : proposalOf(request, attempt.given);
+            : proposalOf(request, id, attempt.given);
         const facts = {
           id,
           profiles,
@@ -111,6 +111,29 @@ export class Registrations {
       if (!picture.hasProfile(profile))
         logger.warn({ endpoint: id, profile }, 'profile does not exist: it denies everything');
     }
+    return endpoint;
+  }
+
+  /** The addresses of an endpoint that was entered without. */
+  async complete(id: string, bare: Endpoint, given: readonly GivenAddress[]): Promise<Endpoint> {
+    const { ipam, node, endpoints } = this.#parts;
+    let endpoint = bare;
+    const key = endpointKey(node, id);
+    await ipam.commit(
+      () => {
+        const known = endpoints.get(id);
+        if (known === undefined)
+          throw new NetctlError('CONFLICT', `endpoint ${id} was removed while its address was asked for`);
+        endpoint = withAddresses(known.value, given);
+        refuseUnpublishable(endpoint, endpoint.portMappings);
+        return {
+          compares: [{ kind: 'modified', key, revision: known.modified }],
+          writes: [{ kind: 'put', key, value: endpoint as unknown as Json }],
+        };
+      },
+      null,
+      { flushed: 'soon' },
+    );
     return endpoint;
   }
 

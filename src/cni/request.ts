@@ -9,7 +9,7 @@ import { z } from 'zod';
 import { invalid, NetctlError } from '../lib/errors.ts';
 import type { AddressWish, AttachmentId, AttachRequest, ForeignIpam } from '../model/attachment.ts';
 import { checkJson } from '../model/check.ts';
-import type { Delegate } from '../model/delegate.ts';
+import { type Delegate, needsLink } from '../model/delegate.ts';
 import { labelsSchema } from '../model/host-endpoint.ts';
 import { type Address, parseAddress, parseAddressOrCidr } from '../model/ip.ts';
 import { parseMac } from '../model/mac.ts';
@@ -190,9 +190,14 @@ function delegateOf(request: Request, config: Config): Delegate | null {
   if (!type || ownIpam.has(type) || isIpamOnly(request)) return null;
   if (type.includes('/'))
     throw new CniError(7, `invalid network config: ipam.type: ${JSON.stringify(type)} is not a name`);
-  if (type === 'dhcp') throw unsupported('ipam.type', type);
   const path = request.env.get('CNI_PATH') ?? '';
-  return { type, path, args: request.env.get('CNI_ARGS') ?? '', config: request.stdin };
+  const delegate = { type, path, args: request.env.get('CNI_ARGS') ?? '', config: request.stdin };
+  if (needsLink(delegate) && config.mode !== 'macvlan')
+    throw new CniError(
+      7,
+      `invalid network config: ipam.type: ${type} only with mode macvlan: it asks on the wire`,
+    );
+  return delegate;
 }
 
 const ownIpam: ReadonlySet<string> = new Set(['netctl', 'netctl-ipam']);

@@ -8,6 +8,7 @@ import { createServer, type Server, type Socket } from 'node:net';
 import { asNetctlError, NetctlError } from '../lib/errors.ts';
 import type { Logger } from '../lib/logger.ts';
 import type { Attacher } from '../model/attachment.ts';
+import { needsLink } from '../model/delegate.ts';
 import { relay, release } from './delegate.ts';
 import { CniError, cniErrorText } from './errors.ts';
 import { decodeRequest, encodeReply, frameLength, type Request } from './frame.ts';
@@ -44,7 +45,9 @@ export async function runCall(call: CniCall, attacher: Attacher): Promise<string
       return '';
     case 'CHECK':
       await attacher.check(call.id, call.expected);
-      if (call.delegate !== null) await relay('CHECK', call.delegate.delegate, call.delegate);
+      // Debian's `dhcp` (1.1.1) takes another lease for a CHECK and keeps the one before until it expires, after the DEL, too.
+      if (call.delegate !== null && !needsLink(call.delegate.delegate))
+        await relay('CHECK', call.delegate.delegate, call.delegate);
       return '';
     case 'GC':
       await collect(call, attacher);

@@ -13,6 +13,7 @@ import { KeyedQueue } from '../lib/keyed-queue.ts';
 import type { Logger } from '../lib/logger.ts';
 import type { Linux } from '../linux/ports.ts';
 import { guardBase, guardChains, guardSetSpecs, guardSets } from '../macvlan/frame-rules.ts';
+import { needsLink } from '../model/delegate.ts';
 import { type Family, familyOf, hostCidr } from '../model/ip.ts';
 import type { Endpoint } from '../model/records.ts';
 import { setMembers } from '../policy/set-members.ts';
@@ -35,6 +36,7 @@ interface Contents {
   readonly macs: Set<string>;
   readonly claimed: Set<string>;
   readonly closed: Set<string>;
+  readonly clients: Set<string>;
   readonly pairs: Set<string>;
 }
 
@@ -154,7 +156,7 @@ class GuardTable {
   readonly #families: readonly Family[];
   readonly #pairs: NftMembers;
   readonly #bases = new Set<string>();
-  #before: Contents = { macs: new Set(), claimed: new Set(), closed: new Set(), pairs: new Set() };
+  #before: Contents = noContents();
 
   constructor(family: Family, families: readonly Family[]) {
     this.#family = family;
@@ -162,7 +164,7 @@ class GuardTable {
     this.kernel = new NftReconciler({ family, table: `netctl-guard-${family}`, layer: 'link' });
     this.#pairs = new NftMembers(family, (key, data) => this.kernel.element(guardSets.pairs, key, data));
     this.#tellSets();
-    this.#tellChains(false);
+    this.#tellChains(false, false);
   }
 
   tell(guarded: readonly Guarded[], hasEgressHook: boolean): void {
@@ -173,24 +175,26 @@ class GuardTable {
     });
     this.#tellSets();
     this.#pairs.settle();
-    for (const set of ['macs', 'claimed', 'closed'] as const)
+    for (const set of ['macs', 'claimed', 'closed', 'clients'] as const)
       differ(this.#before[set], now[set], (key, present) =>
         this.kernel.element(guardSets[set], key, present ? null : undefined),
       );
     const hasClosed = now.closed.size > 0;
-    if (hasClosed !== this.#before.closed.size > 0) this.#tellChains(hasClosed);
+    const hasClients = now.clients.size > 0;
+    if (hasClosed !== this.#before.closed.size > 0 || hasClients !== this.#before.clients.size > 0)
+      this.#tellChains(hasClosed, hasClients);
     this.#before = now;
     this.#tellBases(new Set(guarded.map(({ endpoint }) => parentName(macvlanOf(endpoint)))), hasEgressHook);
   }
 
-  #tellChains(hasClosed: boolean): void {
-    for (const chain of guardChains(this.#family, this.#families, hasClosed))
+  #tellChains(hasClosed: boolean, hasClients: boolean): void {
+    for (const chain of guardChains(this.#family, this.#families, hasClosed, hasClients))
       tellFrames(this.kernel, chain, null);
   }
 
   #tellSets(): void {
     const specs = guardSetSpecs(this.#pairs.hasPrefixes);
-    for (const set of ['macs', 'pairs', 'claimed', 'closed'] as const)
+    for (const set of ['macs', 'pairs', 'claimed', 'closed', 'clients'] as const)
       this.kernel.set(guardSets[set], specs[set]);
   }
 
@@ -212,12 +216,17 @@ class GuardTable {
   }
 }
 
+function noContents(): Contents {
+  return { macs: new Set(), claimed: new Set(), closed: new Set(), clients: new Set(), pairs: new Set() };
+}
+
 function contentsOf(guarded: readonly Guarded[], family: Family): Contents {
-  const contents: Contents = { macs: new Set(), claimed: new Set(), closed: new Set(), pairs: new Set() };
+  const contents = noContents();
   for (const { endpoint, isSettled, isClosed } of guarded) {
     const { mac, addresses, extraSources } = endpoint;
     contents.macs.add(mac);
     if (isClosed) contents.closed.add(mac);
+    if (needsLink(endpoint.delegate)) contents.clients.add(mac);
     const own = addresses.filter((address) => familyOf(address) === family);
     if (isSettled) for (const address of own) contents.claimed.add(address);
     const extra = setMembers(extraSources).filter((each) => each.family === family);

@@ -149,6 +149,11 @@ export class MacvlanPolicy implements PolicyOutput {
     if (this.#privileged === 'refuse') this.#adminLook.call();
   }
 
+  /** The link stays for who gives the addresses back. @param bare the endpoint without them @throws KernelError */
+  async strip(bare: Endpoint): Promise<void> {
+    await this.#guard.admit(bare);
+  }
+
   /** The link is about to go. */
   async close(endpoint: Endpoint): Promise<void> {
     await this.#guard.close(endpoint).catch((error: unknown) => this.#complain(error));

@@ -12,6 +12,8 @@ import type { Logger } from '../lib/logger.ts';
 import { KernelError, type LinkInfo, type Linux, type Netns, type Routing } from '../linux/ports.ts';
 import { announcement, etherTypes } from '../macvlan/frames.ts';
 import { type MacvlanSpec, planContainer, planLink, planUp } from '../macvlan/plan.ts';
+import { hostInterfaceIndex } from '../model/attachment.ts';
+import { needsLink } from '../model/delegate.ts';
 import { type Address, familyOf } from '../model/ip.ts';
 import type { MacvlanRecord } from '../model/macvlan.ts';
 import type { Endpoint } from '../model/records.ts';
@@ -29,6 +31,8 @@ export interface LinkPolicy {
   bring(endpoint: Endpoint, netns: Netns): Promise<void>;
   /** The link is up, and nobody else has its addresses. @throws KernelError */
   settle(endpoint: Endpoint): Promise<void>;
+  /** The link stays for who gives the addresses back. @throws KernelError */
+  strip(bare: Endpoint): Promise<void>;
   /** The link is about to go. */
   close(endpoint: Endpoint): Promise<void>;
   /** The link is gone. @throws KernelError */
@@ -61,13 +65,48 @@ export class MacvlanWiring implements Wiring {
     this.#logger = logger;
   }
 
+  /** Without addresses, the link is up for who asks for some; with them, `make` goes on from there. */
   async make(endpoint: Endpoint, netns: Netns): Promise<void> {
-    const spec = await this.#begin(endpoint, netns);
+    const spec = this.#begun(endpoint, netns) ?? (await this.#begin(endpoint, netns));
     await this.#policy.bring(endpoint, netns);
     await this.#finish(spec, endpoint, netns);
+    if (endpoint.addresses.length === 0) return;
     await this.#policy.settle(endpoint);
     if (hasPair(endpoint)) this.#pair.make(endpoint, netns);
     if (hasShim(endpoint)) await this.#shim.make(endpoint, this.#parents.ready(macvlanOf(endpoint)), netns);
+  }
+
+  /**
+   * What the endpoint could say is said: nothing passes from and to it any more but what gives its addresses back, and the link has none.
+   * @throws KernelError
+   */
+  async strip(endpoint: Endpoint): Promise<void> {
+    const record = { ...macvlanOf(endpoint), subnets: [] };
+    await this.#policy.strip({ ...endpoint, addresses: [], extraSources: [], macvlan: record });
+    const netns = reopen(this.#linux, endpoint);
+    try {
+      const link = netns && this.#own(endpoint, netns);
+      if (netns === null || link === null) return;
+      const container = this.#linux.openRouting(netns);
+      try {
+        const present = await container.addresses(link.index);
+        for (const { address, prefixLength } of present)
+          if (endpoint.addresses.includes(address))
+            container.batch([{ kind: 'address-delete', index: link.index, address, prefixLength }]);
+      } finally {
+        container.close();
+      }
+    } finally {
+      netns?.close();
+    }
+  }
+
+  /** The link of an endpoint that had no addresses until now. */
+  #begun(endpoint: Endpoint, netns: Netns): MacvlanSpec | null {
+    const link = needsLink(endpoint.delegate) ? this.#own(endpoint, netns) : null;
+    const parent = this.#parents.find(macvlanOf(endpoint));
+    if (link === null || parent === null || link.parentIndex !== parent.index) return null;
+    return { ...specOf(endpoint, parent.index, netns), index: link.index };
   }
 
   /**
@@ -83,7 +122,10 @@ export class MacvlanWiring implements Wiring {
         { parent: parent.name, mtuBytes: parent.mtuBytes },
       );
     for (let attempt = 1; ; attempt++) {
-      const spec = specOf(endpoint, parent.index, netns);
+      const chosen = specOf(endpoint, parent.index, netns);
+      // A DHCP client knows the link by its index, which is the same when the link is made anew.
+      const index = hostInterfaceIndex(endpoint.hostInterface);
+      const spec = needsLink(endpoint.delegate) && attempt < 3 ? { ...chosen, index } : chosen;
       try {
         this.#host.batch(planLink(spec));
         return spec;
@@ -110,8 +152,9 @@ export class MacvlanWiring implements Wiring {
     if (spec.addresses.some((address) => familyOf(address) === 6)) this.#enableIpv6(spec.name, netns);
     const container = this.#linux.openRouting(netns);
     try {
+      if (duplicateDetection !== 'off' || spec.addresses.length === 0) container.batch(planUp(spec));
+      if (spec.addresses.length === 0) return;
       if (duplicateDetection !== 'off') {
-        container.batch(planUp(spec));
         const { index, mac, addresses } = spec;
         await this.#questions.refuseDuplicates(
           { linkIndex: index, netns, mac, addresses },

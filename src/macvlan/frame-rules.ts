@@ -34,6 +34,8 @@ export const guardSets = {
   claimed: 'claimed',
   /** MACs of endpoints from and to which nothing passes. */
   closed: 'closed',
+  /** MACs of endpoints that have their address from a DHCP server, and may ask for it. */
+  clients: 'clients',
 } as const;
 
 /** @param hasPrefixes of some endpoint, extra sources are prefixes */
@@ -44,6 +46,7 @@ export function guardSetSpecs(hasPrefixes: boolean): Readonly<Record<keyof typeo
     pairs: { key: 'mac-pair', prefixes: hasPrefixes, data: null },
     claimed: { key: 'address', prefixes: false, data: null },
     closed: macs,
+    clients: macs,
   };
 }
 
@@ -58,6 +61,11 @@ export function insideSetSpecs(hasPrefixes: boolean): Readonly<Record<keyof type
 
 const ETHERNET = { destination: 0, source: 6 } as const;
 const ARP = { senderMac: 8, senderAddress: 14, targetAddress: 24 } as const;
+/** Of the header of IPv4 without options, and what follows it. */
+const IP4 = { protocol: 9, payload: 20 } as const;
+const UDP = 17;
+const DHCP_SERVER = 67;
+const DHCP_CLIENT = 68;
 const ICMPV6 = 58;
 const NEIGHBOUR_ADVERTISEMENT = 136;
 /** Of the header of IPv6 and what follows it. */
@@ -70,8 +78,14 @@ const ADDRESS_OF_PAIR = 10;
 /**
  * Chains of the guard; `ingress` and `egress` are what each device's base chain goes to.
  * @param families that have a table: a frame is judged in one of them @param hasClosed some endpoint is closed
+ * @param hasClients some endpoint has a DHCP client
  */
-export function guardChains(family: Family, families: readonly Family[], hasClosed: boolean): FrameChain[] {
+export function guardChains(
+  family: Family,
+  families: readonly Family[],
+  hasClosed: boolean,
+  hasClients: boolean,
+): FrameChain[] {
   const others = ofOtherTable(family, families);
   const isFrom = [load('link', ETHERNET.source, 6), inSet(guardSets.macs)];
   const isTo = [load('link', ETHERNET.destination, 6), inSet(guardSets.macs)];
@@ -81,8 +95,8 @@ export function guardChains(family: Family, families: readonly Family[], hasClos
     hasClosed ? [frame(`${what} a closed endpoint`, isClosed(at), drop)] : [];
   const fromClosed = closed('from', ETHERNET.source);
   return [
-    { name: 'from', rules: fromRules(family) },
-    { name: 'to', rules: toRules(family) },
+    { name: 'from', rules: [...(hasClients ? dhcpQuestion(family) : []), ...fromRules(family)] },
+    { name: 'to', rules: [...(hasClients ? dhcpAnswer(family) : []), ...toRules(family)] },
     {
       name: 'ingress',
       rules: [
@@ -104,6 +118,37 @@ export function guardChains(family: Family, families: readonly Family[], hasClos
 /** The chain of one device: everything goes on to the common one. */
 export function guardBase(chain: 'ingress' | 'egress'): FrameRule[] {
   return [frame(`what this guard says of ${chain}`, [], { kind: 'goto', chain }, false)];
+}
+
+/** RFC 2131, section 4.1: from no address, to all; so does one that renews its lease, from no socket of the container's. */
+function dhcpQuestion(family: Family): FrameRule[] {
+  if (family === 6) return [];
+  const addresses = [load('network', sourceOf(4), 8), compare([0, 0, 0, 0, 255, 255, 255, 255])];
+  const conditions = [...isUdpOf(ETHERNET.source, DHCP_CLIENT, DHCP_SERVER), ...addresses];
+  return [frame('asks a DHCP server', conditions, back, false)];
+}
+
+/** To the address that it is going to have. */
+function dhcpAnswer(family: Family): FrameRule[] {
+  if (family === 6) return [];
+  return [
+    frame('a DHCP server answers', isUdpOf(ETHERNET.destination, DHCP_SERVER, DHCP_CLIENT), back, false),
+  ];
+}
+
+/** Of a client's MAC; a header with options would have the ports elsewhere. */
+function isUdpOf(mac: number, from: number, to: number): NftExpression[] {
+  return [
+    load('link', mac, 6),
+    inSet(guardSets.clients),
+    ...isProtocol(4),
+    load('network', 0, 1),
+    compare([0x45]),
+    load('network', IP4.protocol, 1),
+    compare([UDP]),
+    load('network', IP4.payload, 4),
+    compare([0, from, 0, to]),
+  ];
 }
 
 function fromRules(family: Family): FrameRule[] {

@@ -16,3 +16,8 @@ export const delegateSchema = z.strictObject({
   config: z.string().max(1 << 20),
 });
 export type Delegate = z.infer<typeof delegateSchema>;
+
+/** A DHCP client asks on the wire, by the container's interface, and says goodbye there. */
+export function needsLink(delegate: Delegate | null): boolean {
+  return delegate?.type === 'dhcp';
+}

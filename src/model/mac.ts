@@ -32,6 +32,11 @@ export function macFromBytes(bytes: Uint8Array): Mac {
   return text as Mac;
 }
 
+/** The locally administered MAC of an endpoint whose address is not known yet. @param id 16 hex digits */
+export function macOfEndpoint(id: string): Mac {
+  return macFromBytes(Uint8Array.of(0x06, ...Buffer.from(id.slice(0, 10), 'hex')));
+}
+
 /**
  * The locally administered MAC that goes with an address: 02:42 and its four bytes, as Docker does; for IPv6 four bytes of a
  * hash. The same address always has the same MAC, so that neighbours' tables stay right when a container is made anew.

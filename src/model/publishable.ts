@@ -29,7 +29,8 @@ export function refuseUnpublishable(
     );
   for (const mapping of mappings) {
     const families = hostFamilies(mapping.hostIP);
-    if (!addresses.some((address) => families.includes(familyOf(address))))
+    // Without any: they are asked for later.
+    if (addresses.length > 0 && !addresses.some((address) => families.includes(familyOf(address))))
       throw invalid('portMappings', hostPortText(mapping), 'an address of a family that the endpoint has');
   }
 }

@@ -262,7 +262,7 @@ describe('calls', () => {
       7,
       /hostAccess: shim reaches nobody with macvlanMode private/,
     ],
-    ['a DHCP client', { ipam: { type: 'dhcp' } }, {}, 2, /unsupported field ipam.type: "dhcp"/],
+    ['a DHCP client on no wire', { ipam: { type: 'dhcp' } }, {}, 7, /ipam.type: dhcp only with mode macvlan/],
     ['a path as IPAM plugin', { ipam: { type: '../x' } }, {}, 7, /ipam.type: "..\/x" is not a name/],
     [
       'an interface of the plugin before that has no end on the host',
