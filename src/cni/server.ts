@@ -45,7 +45,7 @@ export async function runCall(call: CniCall, attacher: Attacher): Promise<string
       return '';
     case 'CHECK':
       await attacher.check(call.id, call.expected);
-      // Debian's `dhcp` (1.1.1) takes another lease for a CHECK and keeps the one before until it expires, after the DEL, too.
+      // After a CHECK, Debian's `dhcp` (1.1.1) keeps a lease beyond the DEL.
       if (call.delegate !== null && !needsLink(call.delegate.delegate))
         await relay('CHECK', call.delegate.delegate, call.delegate);
       return '';
