@@ -14,7 +14,7 @@ import { renderBird, stampOf } from '../bgp/render.ts';
 import { parseConfigureReply } from '../bgp/reply.ts';
 import type { RunningSession } from '../bgp/running.ts';
 import { parseSessions } from '../bgp/status.ts';
-import type { Clock, Timer } from '../lib/clock.ts';
+import { type Clock, pause, type Timer } from '../lib/clock.ts';
 import type { Logger } from '../lib/logger.ts';
 import { type Bird, BirdRejection, type BirdSession } from '../linux/bird.ts';
 import type { Routing } from '../linux/ports.ts';
@@ -249,7 +249,7 @@ export class BgpReconciler {
     for (const { protocol } of await this.#sessions(session)) await session.ask(`disable "${protocol}"`);
     const end = clock.monotonic() + withdrawMilliseconds;
     while ((await host.routes({ protocol: birdProtocol })).length > 0 && clock.monotonic() < end)
-      await new Promise<void>((wake) => clock.setTimer(50, wake));
+      await pause(clock, 50);
     await session.ask('down');
     session.close();
     this.#session = null;

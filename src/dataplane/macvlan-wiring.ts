@@ -6,10 +6,17 @@
  * the container that is not the endpoint's own touched; an address used that somebody else answered for; a wait for announcements
  * (the later ones follow in the background).
  */
-import type { Clock } from '../lib/clock.ts';
+import { type Clock, pause } from '../lib/clock.ts';
 import { NetctlError } from '../lib/errors.ts';
 import type { Logger } from '../lib/logger.ts';
-import { KernelError, type LinkInfo, type Linux, type Netns, type Routing } from '../linux/ports.ts';
+import {
+  KernelError,
+  type LinkInfo,
+  type Linux,
+  type Netns,
+  type Routing,
+  type RoutingRequest,
+} from '../linux/ports.ts';
 import { announcement, etherTypes } from '../macvlan/frames.ts';
 import { type MacvlanSpec, planContainer, planLink, planUp } from '../macvlan/plan.ts';
 import { hostInterfaceIndex } from '../model/attachment.ts';
@@ -41,6 +48,8 @@ export interface LinkPolicy {
 
 /** Milliseconds after the first announcement: a frame may be lost, a neighbour busy. */
 const repeatedAnnouncements = [1000, 2000];
+const macPatienceMs = 2000;
+
 export class MacvlanWiring implements Wiring {
   readonly #linux: Linux;
   readonly #host: Routing;
@@ -152,7 +161,8 @@ export class MacvlanWiring implements Wiring {
     if (spec.addresses.some((address) => familyOf(address) === 6)) this.#enableIpv6(spec.name, netns);
     const container = this.#linux.openRouting(netns);
     try {
-      if (duplicateDetection !== 'off' || spec.addresses.length === 0) container.batch(planUp(spec));
+      if (duplicateDetection !== 'off' || spec.addresses.length === 0)
+        await this.#onceMacIsFree(container, planUp(spec));
       if (spec.addresses.length === 0) return;
       if (duplicateDetection !== 'off') {
         const { index, mac, addresses } = spec;
@@ -161,7 +171,7 @@ export class MacvlanWiring implements Wiring {
           duplicateDetection,
         );
       }
-      container.batch(planContainer(spec));
+      await this.#onceMacIsFree(container, planContainer(spec));
     } catch (error) {
       if (error instanceof KernelError && error.errno === 'EADDRINUSE')
         throw new NetctlError('LINK', `another interface on ${parent} has MAC ${spec.mac} already`, {
@@ -175,6 +185,21 @@ export class MacvlanWiring implements Wiring {
       container.close();
     }
     this.announce(endpoint, spec.index, netns);
+  }
+
+  /** The kernel clears namespaces in the background: a link whose container has just ended has its MAC for a moment yet. @throws KernelError */
+  async #onceMacIsFree(container: Routing, requests: readonly RoutingRequest[]): Promise<void> {
+    const end = this.#clock.monotonic() + macPatienceMs;
+    for (let left = requests; ; ) {
+      try {
+        return container.batch(left);
+      } catch (error) {
+        const isTaken = error instanceof KernelError && error.errno === 'EADDRINUSE';
+        if (!isTaken || this.#clock.monotonic() >= end) throw error;
+        left = left.slice(error.position);
+      }
+      await pause(this.#clock, 20);
+    }
   }
 
   /** Tells the wire that the endpoint's addresses are at its MAC: now, and twice more within two seconds. */

@@ -3,7 +3,7 @@
  *
  * In: a link in a namespace, addresses. Out: nothing, or what was heard. Never: a question about an address as if it were ours already.
  */
-import type { Clock } from '../lib/clock.ts';
+import { type Clock, pause } from '../lib/clock.ts';
 import { NetctlError } from '../lib/errors.ts';
 import type { Linux, Netns, Packets } from '../linux/ports.ts';
 import { type Claim, etherTypes, probe, question, readClaim } from '../macvlan/frames.ts';
@@ -50,9 +50,9 @@ export class WireQuestions {
       );
     };
     await this.#listening(asker, hear, async (socketOf) => {
-      for (const pause of probePauses[detection]) {
+      for (const milliseconds of probePauses[detection]) {
         for (const address of asker.addresses) socketOf(address).send(probe(address, asker.mac));
-        await Promise.race([conflict, this.#pause(pause)]);
+        await Promise.race([conflict, pause(this.#clock, milliseconds)]);
       }
     });
   }
@@ -65,12 +65,12 @@ export class WireQuestions {
       if (mac !== asker.mac && !isProbe && silent.delete(address) && silent.size === 0) resolve();
     };
     await this.#listening(asker, hear, async (socketOf) => {
-      for (const pause of gatewayPauses) {
+      for (const milliseconds of gatewayPauses) {
         for (const gateway of silent) {
           const source = asker.addresses.find((own) => familyOf(own) === familyOf(gateway));
           if (source !== undefined) socketOf(gateway).send(question(gateway, source, asker.mac));
         }
-        await Promise.race([answered, this.#pause(pause)]);
+        await Promise.race([answered, pause(this.#clock, milliseconds)]);
         if (silent.size === 0) break;
       }
     });
@@ -97,9 +97,5 @@ export class WireQuestions {
     } finally {
       for (const socket of sockets.values()) socket.close();
     }
-  }
-
-  #pause(milliseconds: number): Promise<void> {
-    return new Promise((resolve) => void this.#clock.setTimer(milliseconds, resolve));
   }
 }

@@ -18,6 +18,11 @@ export interface Clock {
   setTimer(delayMilliseconds: number, call: () => void): Timer;
 }
 
+/** Resolves after so many milliseconds. */
+export function pause(clock: Clock, milliseconds: number): Promise<void> {
+  return new Promise((resolve) => void clock.setTimer(milliseconds, resolve));
+}
+
 export const systemClock: Clock = {
   now: Date.now,
   monotonic: () => performance.now(),

@@ -1,7 +1,8 @@
 /** The wire below macvlan endpoints: it goes and comes back, and somebody else claims an address on it. */
 import assert from 'node:assert/strict';
 import { after, afterEach, before, describe, test } from 'node:test';
-import { type Conflist, Container } from '../../lab/container.ts';
+import { setTimeout } from 'node:timers/promises';
+import { type CniCall, type Conflist, Container } from '../../lab/container.ts';
 import { Host } from '../../lab/host.ts';
 import { eventually, mustRun, run } from '../../lab/run.ts';
 
@@ -38,10 +39,14 @@ describe('the wire of macvlan endpoints', () => {
     await run(['ip', 'link', 'delete', bridge]);
   });
 
-  async function join(words: object = {}, name = 'one'): Promise<{ container: Container; address: string }> {
+  async function join(
+    words: object = {},
+    name = 'one',
+    call: CniCall = {},
+  ): Promise<{ container: Container; address: string }> {
     const container = await Container.create(host, name);
     containers.push(container);
-    const { ips } = await container.cniAdd(network(words));
+    const { ips } = await container.cniAdd(network(words), call);
     return { container, address: ips[0]!.address.split('/')[0]! };
   }
 
@@ -131,5 +136,41 @@ describe('the wire of macvlan endpoints', () => {
       (await container.exec(['ip', '-o', 'address', 'show', 'eth0'])).stdout.includes(address),
     );
     assert.equal((await container.cni('CHECK', network({ parent: 'wire1' }))).code, 0);
+  });
+
+  describe('a MAC that an interface on the wire still has', () => {
+    const mac = '02:00:00:00:44:44';
+    const withMac = { args: `MAC=${mac}` };
+
+    async function holder(): Promise<Container> {
+      const container = await Container.create(host, 'holder');
+      containers.push(container);
+      const link = `ip link add link eth0 name h0 address ${mac} type macvlan mode bridge`;
+      await host.mustExec(link.split(' '));
+      await host.mustExec(['ip', 'link', 'set', 'h0', 'netns', container.netns]);
+      await container.mustExec(['ip', 'link', 'set', 'h0', 'up']);
+      return container;
+    }
+
+    test('the container that had it is about to go: the next one waits for that', async () => {
+      const old = await holder();
+      const adding = join({}, 'next', withMac);
+      await setTimeout(300);
+      await old.mustExec(['ip', 'link', 'delete', 'h0']);
+      const { container } = await adding;
+      assert.equal(await ownMac(container), mac);
+      assert.equal((await container.cni('CHECK', network(), withMac)).code, 0);
+      assert.match(await container.mustExec(['ip', 'route']), /default|10\.66\.0\.0\/24/);
+    });
+
+    test('it stays: the error says so, and nothing is left', async () => {
+      await holder();
+      const container = await Container.create(host, 'refused');
+      containers.push(container);
+      const { code, stdout } = await container.cni('ADD', network(), withMac);
+      assert.notEqual(code, 0);
+      assert.match(stdout, new RegExp(`another interface on eth0 has MAC ${mac}`));
+      assert.doesNotMatch(await container.mustExec(['ip', '-o', 'link']), /eth0/);
+    });
   });
 });
