@@ -88,7 +88,7 @@ describe('BGP between hosts', () => {
       await one.mustExec(['ip', 'route', 'add', ...route]);
     // What is announced goes out in order: once this is there, the others would be too.
     await one.mustExec(['ip', 'route', 'add', 'blackhole', '10.65.79.0/26', 'proto', '111']);
-    await eventually('the one that is to be announced is', 2000, async () =>
+    await eventually('the one that is to be announced is', 10_000, async () =>
       (await routes(two)).includes('10.65.79.0'),
     );
     const added = (await routes(two)).split('\n').filter((line) => !before.includes(line));

@@ -97,7 +97,7 @@ for (const [name, make] of [
       );
       assert.match(parseStatus(await session.ask('show status')).version, /^2\./);
       await rig.crash();
-      await eventually('its end is heard of', 2000, async () => ended === 1);
+      await eventually('its end is heard of', 10_000, async () => ended === 1);
       await assert.rejects(session.ask('show status'), /has ended/);
       assert.equal(await bird.connect(deaf), null);
       await bird.start(true);
@@ -136,7 +136,7 @@ describe('the real BIRD', () => {
       await session!.ask('echo all');
       const replies = await Promise.all(['restart "mesh_1"', 'show status'].map((ask) => session!.ask(ask)));
       assert.match(replies[1]!, /Daemon is up and running$/);
-      await eventually('the log line is there', 2000, async () =>
+      await eventually('the log line is there', 10_000, async () =>
         lines.includes('mesh_1: State changed to start'),
       );
       session!.close();

@@ -29,8 +29,8 @@ describe('rules taken away by a container', () => {
     const before = await rulesOf(victim.container);
     assert.doesNotMatch(await shown(), /put right/);
     await victim.container.mustExec(['nft', 'flush', 'ruleset']);
-    await eventually('the rules are back', 2000, async () => (await rulesOf(victim.container)) === before);
-    await eventually('it is shown', 2000, async () =>
+    await eventually('the rules are back', 10_000, async () => (await rulesOf(victim.container)) === before);
+    await eventually('it is shown', 10_000, async () =>
       /container and guard, rules in the container were changed and put right at 20/.test(await shown()),
     );
     assert.match(await one.host.mustNetctl(['endpoint', 'show', '-o', 'json']), /flushed/);
@@ -44,11 +44,11 @@ describe('rules taken away by a container', () => {
     const isBack = async (): Promise<boolean> => (await lines()) === before;
     for (let i = 0; i < 3; i++) {
       await victim.container.mustExec(['nft', 'delete', 'table', 'ip', 'netctl-eth0']);
-      await eventually('the rules are back', 5000, isBack);
+      await eventually('the rules are back', 10_000, isBack);
     }
     await one.host.restart();
     await victim.container.mustExec(['nft', 'flush', 'ruleset']);
-    await eventually('the rules are back', 5000, isBack);
+    await eventually('the rules are back', 10_000, isBack);
   });
 
   test('a second interface of the container is put right with the first', async () => {
@@ -57,7 +57,7 @@ describe('rules taken away by a container', () => {
     const before = await rulesOf(victim.container);
     assert.match(before, /table ip netctl-net1/);
     await victim.container.mustExec(['nft', 'flush', 'ruleset']);
-    await eventually('the rules are back', 5000, async () => {
+    await eventually('the rules are back', 10_000, async () => {
       const now = await rulesOf(victim.container);
       return /netctl-net1-6/.test(now) && /netctl-eth0-6/.test(now);
     });
@@ -96,7 +96,7 @@ describe('refuse', () => {
     await admin.serve([80]);
     const { ips } = await admin.cniAdd(one.network('web'));
     const address = ips[0]!.address.split('/')[0]!;
-    await eventually('it is closed', 5000, async () =>
+    await eventually('it is closed', 10_000, async () =>
       /closed: nothing passes to or from it; advisory: process \d+/.test(await shown(admin.id)),
     );
     assert.equal(await reaches(peer.container, address, 80), false);
@@ -122,7 +122,7 @@ describe('refuse', () => {
       // A process that may, and stays.
       await harmless.container.hold({ address: harmless.address, port: 80 });
       await harmless.container.mustExec(['nft', 'flush', 'ruleset']);
-      await eventually('it is closed', 5000, async () =>
+      await eventually('it is closed', 10_000, async () =>
         /closed: nothing passes/.test(await shown(harmless.container.id)),
       );
       assert.equal(await reaches(peer.container, harmless.address, 80), false);

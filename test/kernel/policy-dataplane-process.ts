@@ -47,14 +47,14 @@ if (backend === 'nftables') {
     assert.equal(await toldOf(() => nft('flush', 'chain', 'ip', 'netctl', 'nctl-from')), 1);
     told = 0;
     nft('flush', 'ruleset');
-    await eventually('the flush is told', 2000, async () => told > 0);
+    await eventually('the flush is told', 10_000, async () => told > 0);
     stop();
     await agent.dataplane.resync();
 
     /** Of what was done before, nothing was told: notifications come in order. */
     async function toldOf(act: () => void): Promise<number> {
       act();
-      await eventually('the change is told', 2000, async () => told > 0);
+      await eventually('the change is told', 10_000, async () => told > 0);
       return told;
     }
   });
@@ -106,7 +106,7 @@ if (backend !== 'nftables') {
     agent.endpoint('a', '10.0.0.1', 'web');
     await agent.dataplane.start();
     run(`iptables-${variant}`, '-A', 'FORWARD', '-i', 'eth7', '-j', 'ACCEPT');
-    if (variant === 'nft') await eventually('the rule is told', 2000, async () => told > 0);
+    if (variant === 'nft') await eventually('the rule is told', 10_000, async () => told > 0);
     // One notification carries the whole of another program's change.
     assert(told <= 1, `told ${told} times`);
     stop();

@@ -209,7 +209,7 @@ for (const loader of policyLoaders) {
         for (const text of [...meant, ...others]) send(text);
         const expected = { accepted: meant.length, dropped: others.length };
         let seen = counted();
-        await eventually('all packets are counted', 3000, async () => {
+        await eventually('all packets are counted', 10_000, async () => {
           seen = counted();
           return seen.accepted + seen.dropped >= meant.length + others.length;
         }).catch(() => undefined);

@@ -103,12 +103,12 @@ describe('the back end changes on a live host', () => {
     });
   }
 
-  test('all rules flushed by others are back within a second', async () => {
+  test('all rules flushed by others are back within seconds', async () => {
     const ours = async () => (await readState(host)).filter((line) => line.startsWith('sh -c'));
     const before = await ours();
     assert(before.length > 20);
     await host.mustExec(['nft', 'flush', 'ruleset']);
-    await eventually('the tables are back', 1000, async () => difference(before, await ours()) === '');
+    await eventually('the tables are back', 5000, async () => difference(before, await ours()) === '');
     assert.match(host.log(), /changed by others and is repaired/);
   });
 });
