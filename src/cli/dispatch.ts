@@ -186,6 +186,7 @@ function parseArguments(command: Command, argv: readonly string[]): Record<strin
         builder.positional(name, {
           type: 'string',
           ...(choices === undefined ? {} : { choices: [...choices] }),
+          ...(name === 'KIND' ? { coerce: singular } : {}),
         });
       }
       for (const [name, option] of Object.entries({ ...globalOptions, ...command.options }))
@@ -193,6 +194,11 @@ function parseArguments(command: Command, argv: readonly string[]): Record<strin
       return builder;
     });
   return parser.parseSync([...argv]);
+}
+
+/** As other tools of the field take kinds: `get profiles`, `get policies`. */
+function singular(kind: string | undefined): string | undefined {
+  return kind?.replace(/ies$/, 'y').replace(/s$/, '');
 }
 
 /** Numbers are read by Arguments, whose error names what was given. */

@@ -41,6 +41,12 @@ describe('what is typed and what is printed', () => {
     assert.equal(await all('profile show -o name'), 'profile/add\nprofile/show\n');
   });
 
+  test('kinds are taken in the plural, too', async () => {
+    assert.equal(await all('get profiles'), await all('get profile'));
+    assert.equal(await all('get policies'), await all('get policy'));
+    assert.equal(await all('get address-sets'), await all('get address-set'));
+  });
+
   test('the words of rules, in any of the places that the grammar allows', async () => {
     await all(
       'profile add web',
