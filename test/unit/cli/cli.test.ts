@@ -42,9 +42,9 @@ describe('what is typed and what is printed', () => {
   });
 
   test('kinds are taken in the plural, too', async () => {
-    assert.equal(await all('get profiles'), await all('get profile'));
-    assert.equal(await all('get policies'), await all('get policy'));
-    assert.equal(await all('get address-sets'), await all('get address-set'));
+    assert.equal(await all('get profiles -o json'), await all('get profile -o json'));
+    assert.equal(await all('get policies -o json'), await all('get policy -o json'));
+    assert.equal(await all('get address-sets -o json'), await all('get address-set -o json'));
   });
 
   test('the words of rules, in any of the places that the grammar allows', async () => {
