@@ -5,18 +5,19 @@
  * (while many lists come, the dispatch changes with each): `settle` renders what is told last.
  *
  * The sets of lists become one map from interface and address to the number of the list; each dispatching chain has a second map,
- * from the number to the list's chain. The members of the set of all endpoints are held a second time, by the interface's index.
+ * from the number to the list's chain. That map and the set of all endpoints are held a second time, by the interface's index.
  */
 import { createHash } from 'node:crypto';
 import type { NftSetSpec } from '../linux/nftables-port.ts';
 import type { IpSetMember } from '../linux/ports.ts';
 import type { Family } from '../model/ip.ts';
 import type { Chain } from '../policy/chain.ts';
-import { endpointSet, isListSet } from '../policy/names.ts';
+import { dispatching, endpointSet, isListSet } from '../policy/names.ts';
 import type { SetSpec } from '../policy/output.ts';
 import {
   dispatchMap,
   hostJumps,
+  indexMap,
   indexSet,
   type NftJump,
   pairMap,
@@ -65,17 +66,20 @@ export class NftTableOutput {
   /** Per chain that dispatches: the elements of its map. */
   readonly #dispatch = new Map<string, ReadonlyMap<string, string>>();
   readonly #unsettled = new Set<string>();
-  readonly #byIndex = new IndexPairs((pair, isThere) =>
-    this.kernel.element(indexSet, pair, isThere ? null : undefined),
-  );
+  readonly #byIndex: IndexPairs;
+  readonly #listsByIndex: IndexPairs;
 
   constructor(family: Family, { table, jumps, dispatches }: TableLayout = hostLayout) {
     this.#family = family;
     this.#jumps = jumps;
     this.kernel = new NftReconciler({ family, table });
+    this.#byIndex = this.#indexPairs(indexSet);
+    this.#listsByIndex = this.#indexPairs(indexMap);
     if (!dispatches) return;
     this.#addSet(pairMap, 'pair', 'id');
     this.kernel.set(indexSet, { key: 'index-pair', prefixes: false, data: null });
+    this.kernel.set(indexMap, { key: 'index-pair', prefixes: false, data: 'id' });
+    for (const chain of dispatching) this.kernel.set(dispatchMap(chain), VERDICTS);
   }
 
   set(name: string, spec: SetSpec | null): void {
@@ -91,7 +95,9 @@ export class NftTableOutput {
 
   member(set: string, member: IpSetMember, present: boolean): void {
     const list = this.#lists.get(set);
-    if (set === endpointSet(this.#family)) this.#byIndex.change(member, present);
+    if (set === endpointSet(this.#family)) this.#byIndex.change(member, present ? null : undefined);
+    else if (set === endpointSet(this.#family === 4 ? 6 : 4))
+      for (const pairs of [this.#byIndex, this.#listsByIndex]) pairs.changeOther(member, present);
     if (list === undefined) {
       this.#change(set, member, null, present);
       return;
@@ -115,10 +121,15 @@ export class NftTableOutput {
     this.#renderBaseChains();
   }
 
+  #indexPairs(name: string): IndexPairs {
+    return new IndexPairs(this.#family, (pair, data) => this.kernel.element(name, pair, data));
+  }
+
   #addSet(name: string, key: TableSet['key'], data: TableSet['data']): void {
-    const members = new NftMembers(this.#family, (element, value) =>
-      this.kernel.element(name, element, value),
-    );
+    const members = new NftMembers(this.#family, (element, value) => {
+      this.kernel.element(name, element, value);
+      if (name === pairMap) this.#listsByIndex.change(element, value);
+    });
     this.#sets.set(name, { key, data, members });
     this.kernel.set(name, { key, prefixes: false, data });
   }
@@ -172,13 +183,11 @@ export class NftTableOutput {
     const map = dispatchMap(chain);
     const before = this.#dispatch.get(chain) ?? new Map();
     const now = new Map(dispatch.map(([set, target]) => [String(this.#lists.get(set)!.id), target]));
-    if (now.size > 0 && before.size === 0) this.kernel.set(map, VERDICTS);
     for (const [id, target] of now) {
       if (before.get(id) !== target) this.kernel.element(map, id, { kind: 'goto', chain: target });
     }
     for (const id of before.keys()) if (!now.has(id)) this.kernel.element(map, id, undefined);
-    if (now.size > 0) this.#dispatch.set(chain, now);
-    else if (this.#dispatch.delete(chain)) this.kernel.set(map, null);
+    this.#dispatch.set(chain, now);
   }
 
   #renderBaseChains(): void {
