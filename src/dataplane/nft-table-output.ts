@@ -12,6 +12,7 @@ import type { NftSetSpec } from '../linux/nftables-port.ts';
 import type { IpSetMember } from '../linux/ports.ts';
 import type { Family } from '../model/ip.ts';
 import type { Chain } from '../policy/chain.ts';
+import { cutLongChain, LONG_CHAIN } from '../policy/long-chains.ts';
 import { dispatching, endpointSet, isListSet } from '../policy/names.ts';
 import type { SetSpec } from '../policy/output.ts';
 import {
@@ -36,10 +37,17 @@ export interface TableLayout {
   readonly jumps: readonly NftJump[];
   /** Lists are found by interface and address. */
   readonly dispatches: boolean;
+  /** From how many rules on a chain is cut in two. */
+  readonly longChain: number;
 }
 
 /** In the agent's namespace. */
-export const hostLayout: TableLayout = { table: nftTable, jumps: hostJumps, dispatches: true };
+export const hostLayout: TableLayout = {
+  table: nftTable,
+  jumps: hostJumps,
+  dispatches: true,
+  longChain: LONG_CHAIN,
+};
 
 interface List {
   readonly id: number;
@@ -56,12 +64,15 @@ export class NftTableOutput {
   readonly kernel: NftReconciler;
   readonly #family: Family;
   readonly #jumps: readonly NftJump[];
+  readonly #longChain: number;
   readonly #sets = new Map<string, TableSet>();
   readonly #lists = new Map<string, List>();
   readonly #usedIds = new Set<number>();
   /** Told since the last settle(). */
   readonly #told = new Map<string, Chain | null>();
   readonly #chains = new Map<string, Chain>();
+  /** Of the chains that are cut: the name of the second part. */
+  readonly #rests = new Map<string, string>();
   #baseChains: readonly string[] = [];
   /** Per chain that dispatches: the elements of its map. */
   readonly #dispatch = new Map<string, ReadonlyMap<string, string>>();
@@ -69,9 +80,10 @@ export class NftTableOutput {
   readonly #byIndex: IndexPairs;
   readonly #listsByIndex: IndexPairs;
 
-  constructor(family: Family, { table, jumps, dispatches }: TableLayout = hostLayout) {
+  constructor(family: Family, { table, jumps, dispatches, longChain }: TableLayout = hostLayout) {
     this.#family = family;
     this.#jumps = jumps;
+    this.#longChain = longChain;
     this.kernel = new NftReconciler({ family, table });
     this.#byIndex = this.#indexPairs(indexSet);
     this.#listsByIndex = this.#indexPairs(indexMap);
@@ -167,16 +179,29 @@ export class NftTableOutput {
   }
 
   #render(name: string, chain: Chain | null): void {
-    if (chain === null) {
+    const [first, rest] = chain === null ? [] : cutLongChain(chain, this.#longChain);
+    this.#renderRest(name, rest);
+    if (chain === null || first === undefined) {
       this.#chains.delete(name);
       this.kernel.chain(name, null);
       this.#tellDispatch(name, []);
       return;
     }
-    const rendered = renderNftChain(this.#family, chain);
+    const rendered = renderNftChain(this.#family, first);
     this.#chains.set(name, chain);
     this.kernel.chain(name, rendered);
     this.#tellDispatch(name, rendered.dispatch);
+  }
+
+  #renderRest(name: string, rest: Chain | undefined): void {
+    const before = this.#rests.get(name);
+    if (rest !== undefined) {
+      this.#rests.set(name, rest.name);
+      this.kernel.chain(rest.name, renderNftChain(this.#family, rest));
+    } else if (before !== undefined) {
+      this.#rests.delete(name);
+      this.kernel.chain(before, null);
+    }
   }
 
   #tellDispatch(chain: string, dispatch: readonly (readonly [listSet: string, chain: string])[]): void {
