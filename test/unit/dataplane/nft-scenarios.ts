@@ -239,6 +239,32 @@ export function nftScenarios(open: () => Promise<Parts>): void {
       assert(!(await linux.nftables.read(4, nftTable))!.chains.has(listChains.inbound(listId(['db']))));
     });
 
+    test('a list with many rules is in two chains; only one that logs has a chain of its own for what is sent to this host', async () => {
+      const list = listId(['web']);
+      const [rest, host] = [`${listChains.inbound(list)}.rest`, listChains.host(list)];
+      const chainsThere = async (): Promise<string[]> => {
+        await assertNftables(linux, agent);
+        const { chains } = (await linux.nftables.read(4, nftTable))!;
+        return [rest, host].filter((name) => chains.has(name));
+      };
+      assert.deepEqual(await chainsThere(), []);
+      const profile = newProfile('web');
+      const ports = Array.from({ length: 20 }, (_, i) => i + 1);
+      const inbound = ports.map((port) => ruleFromJson({ protocol: 'tcp', dst_ports: [port] }));
+      const outbound = [ruleFromJson({ action: 'log' }), ...profile.outbound];
+      for (const [now, expected] of [
+        [{ ...profile, inbound, outbound }, [rest, host]],
+        [{ ...profile, inbound }, [rest]],
+        [profile, []],
+        [{ ...profile, outbound }, [host]],
+        [null, []],
+      ] as const) {
+        agent.engine.onProfile('web', now);
+        await agent.dataplane.flush();
+        assert.deepEqual(await chainsThere(), expected);
+      }
+    });
+
     test('prefixes: an address set with one inside another, extra sources, and back', async () => {
       const inbound = [ruleFromJson({ src_set: 'office' })];
       agent.engine.onProfile('web', { ...newProfile('web'), inbound });
