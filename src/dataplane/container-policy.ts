@@ -23,7 +23,6 @@ import {
   ownExtraSet,
   ownSet,
 } from '../policy/container-chains.ts';
-import { LONG_CHAIN } from '../policy/long-chains.ts';
 import type { SetSpec } from '../policy/output.ts';
 import { setMembers } from '../policy/set-members.ts';
 import { ToldChains } from '../policy/told-chains.ts';
@@ -89,12 +88,7 @@ export class ContainerPolicy implements SetReader {
     );
     this.#backend = new NftBackend(
       { families: linux.families, nftables: this.#nftables },
-      {
-        table,
-        jumps: containerJumps(containerEnds(this.#endpoint, this.#parts, null)),
-        dispatches: false,
-        longChain: LONG_CHAIN,
-      },
+      { table, jumps: containerJumps(containerEnds(this.#endpoint, this.#parts, null)), dispatches: false },
       Array.from(this.#frames.values(), ({ kernel }) => kernel),
     );
     this.#chains = new ToldChains(this.#backend);

@@ -38,41 +38,41 @@ export class IndexPairs {
   /** @param data undefined: it is not there any more */
   change(member: string, data: Data | undefined): void {
     const [, address, name] = this.#single.exec(member) ?? [];
-    if (address === undefined) return;
-    this.#changeHolder(name!, ({ addresses }) => {
+    if (address === undefined || !name!.startsWith(hostInterfacePrefix)) return;
+    this.#changeHolder(name!, ({ addresses }, index, isAlone) => {
+      const known = addresses.get(address);
       if (data === undefined) addresses.delete(address);
       else addresses.set(address, data);
+      if (isAlone && known !== data) this.#tell(`${address},${index}`, data);
     });
   }
 
   /** A pair of the other family, whose interface has an index, too. */
   changeOther(member: string, isThere: boolean): void {
     const name = member.slice(member.indexOf(',') + 1);
+    if (!name.startsWith(hostInterfacePrefix)) return;
     this.#changeHolder(name, (holder) => {
       holder.others += isThere ? 1 : -1;
     });
   }
 
-  #changeHolder(name: string, change: (holder: Holder) => void): void {
-    if (!name.startsWith(hostInterfacePrefix)) return;
+  /** Where a second name comes to the index, or only one is left, all pairs of the other go or come. */
+  #changeHolder(name: string, change: (holder: Holder, index: number, isAlone: boolean) => void): void {
     const index = hostInterfaceIndex(name);
-    const before = new Map(this.#pairsOf(index));
     const names = this.#holders.get(index) ?? new Map<string, Holder>();
     const holder = names.get(name) ?? { addresses: new Map<string, Data>(), others: 0 };
-    change(holder);
-    if (holder.addresses.size + holder.others > 0) names.set(name, holder);
-    else names.delete(name);
-    if (names.size > 0) this.#holders.set(index, names);
-    else this.#holders.delete(index);
-    const after = this.#pairsOf(index);
-    for (const address of before.keys())
-      if (!after.has(address)) this.#tell(`${address},${index}`, undefined);
-    for (const [address, data] of after)
-      if (!before.has(address) || before.get(address) !== data) this.#tell(`${address},${index}`, data);
+    if (names.size === 1 && !names.has(name)) this.#tellAll(index, names, false);
+    names.set(name, holder);
+    change(holder, index, names.size === 1);
+    this.#holders.set(index, names);
+    if (holder.addresses.size + holder.others > 0) return;
+    names.delete(name);
+    if (names.size === 1) this.#tellAll(index, names, true);
+    if (names.size === 0) this.#holders.delete(index);
   }
 
-  #pairsOf(index: number): ReadonlyMap<string, Data> {
-    const [only, ...more] = this.#holders.get(index)?.values() ?? [];
-    return only === undefined || more.length > 0 ? new Map() : only.addresses;
+  #tellAll(index: number, names: ReadonlyMap<string, Holder>, isThere: boolean): void {
+    for (const { addresses } of names.values())
+      for (const [address, data] of addresses) this.#tell(`${address},${index}`, isThere ? data : undefined);
   }
 }

@@ -12,7 +12,6 @@ import type { Nftables, NftPlace, NftRequest } from '../linux/nftables-port.ts';
 import { type IpSetMember, KernelError, type Linux } from '../linux/ports.ts';
 import type { Family } from '../model/ip.ts';
 import type { Chain, ChainRule } from '../policy/chain.ts';
-import { joinParts } from '../policy/long-chains.ts';
 import { mergePorts } from '../policy/merge-ports.ts';
 import type { SetSpec } from '../policy/output.ts';
 import type { ChainCounts, Count } from '../policy/rule-counts.ts';
@@ -92,7 +91,7 @@ export class NftBackend implements PolicyBackend {
   async counts(): Promise<ChainCounts> {
     const counts = new Map<string, Count[]>();
     for (const family of this.#tables.keys()) {
-      for (const [chain, rules] of joinParts(await this.#nftables.counts(family, this.#table)))
+      for (const [chain, rules] of await this.#nftables.counts(family, this.#table))
         counts.set(
           `${family} ${chain}`,
           rules.map((count) => count ?? { packets: 0, bytes: 0 }),

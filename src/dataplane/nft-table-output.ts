@@ -14,7 +14,6 @@ import type { IpSetMember } from '../linux/ports.ts';
 import type { Family } from '../model/ip.ts';
 import type { Chain } from '../policy/chain.ts';
 import { takesNothing } from '../policy/compile-list.ts';
-import { cutLongChain, LONG_CHAIN } from '../policy/long-chains.ts';
 import { chains, dispatching, endpointSet, isListSet } from '../policy/names.ts';
 import type { SetSpec } from '../policy/output.ts';
 import {
@@ -42,17 +41,10 @@ export interface TableLayout {
   readonly jumps: readonly NftJump[];
   /** Lists are found by interface and address. */
   readonly dispatches: boolean;
-  /** From how many rules on a chain is cut in two. */
-  readonly longChain: number;
 }
 
 /** In the agent's namespace. */
-export const hostLayout: TableLayout = {
-  table: nftTable,
-  jumps: hostJumps,
-  dispatches: true,
-  longChain: LONG_CHAIN,
-};
+export const hostLayout: TableLayout = { table: nftTable, jumps: hostJumps, dispatches: true };
 
 interface List {
   readonly id: number;
@@ -70,15 +62,12 @@ export class NftTableOutput {
   readonly #family: Family;
   readonly #jumps: readonly NftJump[];
   readonly #dispatches: boolean;
-  readonly #longChain: number;
   readonly #sets = new Map<string, TableSet>();
   readonly #lists = new Map<string, List>();
   readonly #usedIds = new Set<number>();
   /** Told since the last settle(). */
   readonly #told = new Map<string, Chain | null>();
   readonly #chains = new Map<string, Chain>();
-  /** Of the chains that are cut: the name of the second part. */
-  readonly #rests = new Map<string, string>();
   #baseChains: readonly string[] = [];
   /** Chains for which `nothingToHost` stands. */
   readonly #shared = new Set<string>();
@@ -90,11 +79,10 @@ export class NftTableOutput {
   readonly #byIndex: IndexPairs;
   readonly #listsByIndex: IndexPairs;
 
-  constructor(family: Family, { table, jumps, dispatches, longChain }: TableLayout = hostLayout) {
+  constructor(family: Family, { table, jumps, dispatches }: TableLayout = hostLayout) {
     this.#family = family;
     this.#jumps = jumps;
     this.#dispatches = dispatches;
-    this.#longChain = longChain;
     this.kernel = new NftReconciler({ family, table });
     this.#byIndex = this.#indexPairs(indexSet);
     this.#listsByIndex = this.#indexPairs(indexMap);
@@ -203,28 +191,15 @@ export class NftTableOutput {
 
   /** Returns where its lists lead. */
   #render(name: string, chain: Chain | null): RenderedNftChain['dispatch'] {
-    const [first, rest] = chain === null ? [] : cutLongChain(chain, this.#longChain);
-    this.#renderRest(name, rest);
-    if (chain === null || first === undefined) {
+    if (chain === null) {
       this.#chains.delete(name);
       this.kernel.chain(name, null);
       return [];
     }
-    const rendered = renderNftChain(this.#family, first);
+    const rendered = renderNftChain(this.#family, chain);
     this.#chains.set(name, chain);
     this.kernel.chain(name, rendered);
     return rendered.dispatch;
-  }
-
-  #renderRest(name: string, rest: Chain | undefined): void {
-    const before = this.#rests.get(name);
-    if (rest !== undefined) {
-      this.#rests.set(name, rest.name);
-      this.kernel.chain(rest.name, renderNftChain(this.#family, rest));
-    } else if (before !== undefined) {
-      this.#rests.delete(name);
-      this.kernel.chain(before, null);
-    }
   }
 
   #tellDispatch(chain: string): void {

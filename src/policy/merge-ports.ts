@@ -64,7 +64,7 @@ function joinPorts(conditions: readonly Condition[]): Condition[] {
 }
 
 /** Ascending, neither overlapping nor touching. */
-export function disjoint(ports: readonly PortRange[]): PortRange[] {
+function disjoint(ports: readonly PortRange[]): PortRange[] {
   const ranges: { from: number; to: number }[] = [];
   for (const { from, to } of ports.toSorted((a, b) => a.from - b.from)) {
     const last = ranges.at(-1);

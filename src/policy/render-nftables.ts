@@ -222,10 +222,10 @@ function renderRule(written: ChainRule, family: Family, isCounted = countsPacket
   };
 }
 
-/** Not where every packet of every connection comes along, foreign ones included, nor where one is only led on. */
+/** Not where every packet of every connection comes along, foreign ones included. */
 function countsPackets({ conditions, verdict, origin }: ChainRule): boolean {
   if (verdict.kind === 'jump' || verdict.kind === 'log' || verdict.kind === 'mark-packet') return false;
-  if (verdict.kind === 'return' || verdict.kind === 'goto') return origin !== undefined;
+  if (verdict.kind === 'return') return origin !== undefined;
   return !acceptsKnown({ conditions, verdict });
 }
 

@@ -8,7 +8,6 @@ import { createInterface } from 'node:readline';
 import { IptablesBackend } from '../../src/dataplane/iptables-backend.ts';
 import { MacvlanPolicy } from '../../src/dataplane/macvlan-policy.ts';
 import { NftBackend } from '../../src/dataplane/nft-backend.ts';
-import { hostLayout } from '../../src/dataplane/nft-table-output.ts';
 import { PolicyDataplane } from '../../src/dataplane/policy-dataplane.ts';
 import { systemClock } from '../../src/lib/clock.ts';
 import type { Logger } from '../../src/lib/logger.ts';
@@ -24,8 +23,6 @@ import { macvlanMac, macvlanParent } from './policy-wire-macvlan.ts';
 
 /** NFNL_SUBSYS_CTNETLINK and IPCTNL_MSG_CT_DELETE; without a tuple: all. */
 const DELETE_CONNECTIONS = (1 << 8) | 2;
-/** So that many chains of these worlds are cut in two. */
-const LONG = 3;
 
 interface Policy extends PolicyOutput {
   start(): Promise<void>;
@@ -68,10 +65,7 @@ async function load(world: World): Promise<void> {
 }
 
 function onHost(): Policy {
-  const backend =
-    backendName === 'nftables'
-      ? new NftBackend(linux, { ...hostLayout, longChain: LONG })
-      : new IptablesBackend(linux, logger);
+  const backend = backendName === 'nftables' ? new NftBackend(linux) : new IptablesBackend(linux, logger);
   return new PolicyDataplane({ backend, other: null }, logger);
 }
 

@@ -1,6 +1,7 @@
 /** Endpoints by the index of their interface: never by one that may be another interface's. */
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
+import fc from 'fast-check';
 import { IndexPairs } from '../../../src/dataplane/index-pairs.ts';
 import { hostInterfaceIndex } from '../../../src/model/attachment.ts';
 import type { Family } from '../../../src/model/ip.ts';
@@ -77,4 +78,41 @@ test('what is said of a pair changes with it', () => {
   assert.equal(there.get(pair), 8);
   pairs.change('10.0.0.1,nctla', undefined);
   assert.equal(there.size, 0);
+});
+
+test('whatever comes and goes, in whichever order', () => {
+  const names = [...twoOfOneIndex(), 'nctlother', 'cali1'];
+  const step = fc.record({
+    name: fc.constantFrom(...names),
+    address: fc.constantFrom('10.0.0.1', '10.0.0.2'),
+    data: fc.constantFrom(null, 7, undefined),
+    isOther: fc.boolean(),
+  });
+  fc.assert(
+    fc.property(fc.array(step, { maxLength: 30 }), (steps) => {
+      const { there, pairs } = told();
+      const data = new Map<string, number | null>();
+      const others = new Set<string>();
+      for (const { name, address, data: now, isOther } of steps) {
+        const key = `${address},${name}`;
+        if (isOther && others.has(name) === (now === undefined)) {
+          pairs.changeOther(`fd00::1/128,${name}`, now !== undefined);
+          if (now === undefined) others.delete(name);
+          else others.add(name);
+        } else if (!isOther) {
+          pairs.change(key, now);
+          if (now === undefined) data.delete(key);
+          else data.set(key, now);
+        }
+        const holders = new Set([...Array.from(data.keys(), (each) => each.split(',')[1]!), ...others]);
+        const expected = [...data].flatMap(([each, value]) => {
+          const [of, by] = each.split(',') as [string, string];
+          const index = hostInterfaceIndex(by);
+          const isShared = [...holders].some((other) => other !== by && hostInterfaceIndex(other) === index);
+          return isShared || by === 'cali1' ? [] : [[`${of},${index}`, value] as const];
+        });
+        assert.deepEqual(new Map([...there].sort()), new Map(expected.sort()));
+      }
+    }),
+  );
 });

@@ -5,7 +5,6 @@ import { NftTableOutput, nothingToHost } from '../../../src/dataplane/nft-table-
 import { MAX_PAIRS } from '../../../src/linux/netlink/nftables.ts';
 import type { NftData, NftRequest, NftSetSpec } from '../../../src/linux/nftables-port.ts';
 import { type Family, families } from '../../../src/model/ip.ts';
-import { cutLongChain, LONG_CHAIN } from '../../../src/policy/long-chains.ts';
 import { renderBaseChains, renderNftChain } from '../../../src/policy/render-nftables.ts';
 import type { Recorder } from './recorder.ts';
 
@@ -72,7 +71,7 @@ function tableScript(told: Recorder, family: Family): string {
 function textsOf(told: Recorder, family: Family): Map<string, readonly string[]> {
   const chains = [...told.chains].filter(([key]) => key.startsWith(`${family} `)).map(([, chain]) => chain);
   const base = renderBaseChains(family, (name) => chains.find((chain) => chain.name === name));
-  const written = [...chains.flatMap((chain) => cutLongChain(chain, LONG_CHAIN)), nothingToHost];
+  const written = [...chains, nothingToHost];
   return new Map(
     [...base, ...written.map((chain) => renderNftChain(family, chain))].map(({ name, texts }) => [
       name,

@@ -159,11 +159,15 @@ test('before an interface is asked for its name, its index tells the list', () =
   const index = byIndex('oif', 'ip6 daddr', 'nctl-to');
   assert.deepEqual(leading, [
     ['nctl-FORWARD', []],
-    ['nctl-FORWARD-to', [index, 'goto nctl-to']],
+    ['nctl-FORWARD-to', [index, 'counter goto nctl-to']],
     ['nctl-INPUT', []],
     [
       'nctl-allowed',
-      [index, 'oifname "nctl*" goto nctl-to', 'oifname . ip6 daddr @nctl6-foreign goto nctl-to'],
+      [
+        index,
+        'oifname "nctl*" counter goto nctl-to',
+        'oifname . ip6 daddr @nctl6-foreign counter goto nctl-to',
+      ],
     ],
   ]);
   const [by] = renderNftChain(6, entries.find(({ name }) => name === 'nctl-FORWARD-to')!).rules.slice(-2);
