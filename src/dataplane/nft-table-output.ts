@@ -5,21 +5,25 @@
  * (while many lists come, the dispatch changes with each): `settle` renders what is told last.
  *
  * The sets of lists become one map from interface and address to the number of the list; each dispatching chain has a second map,
- * from the number to the list's chain. The members of the set of all endpoints are held a second time, by the interface's index.
+ * from the number to the list's chain. That map and the set of all endpoints are held a second time, by the interface's index. Lists
+ * that let nothing through to this host share the chain that says so: the kernel visits every chain at each transaction.
  */
 import { createHash } from 'node:crypto';
 import type { NftSetSpec } from '../linux/nftables-port.ts';
 import type { IpSetMember } from '../linux/ports.ts';
 import type { Family } from '../model/ip.ts';
 import type { Chain } from '../policy/chain.ts';
-import { endpointSet, isListSet } from '../policy/names.ts';
+import { takesNothing } from '../policy/compile-list.ts';
+import { chains, dispatching, endpointSet, isListSet } from '../policy/names.ts';
 import type { SetSpec } from '../policy/output.ts';
 import {
   dispatchMap,
   hostJumps,
+  indexMap,
   indexSet,
   type NftJump,
   pairMap,
+  type RenderedNftChain,
   renderBaseChains,
   renderNftChain,
 } from '../policy/render-nftables.ts';
@@ -27,6 +31,8 @@ import { IndexPairs } from './index-pairs.ts';
 import { NftMembers } from './nft-members.ts';
 import { NftReconciler, nftTable } from './nft-reconciler.ts';
 
+/** Shared by all lists that say just this. */
+export const nothingToHost: Chain = { name: 'nctl-host-nothing', rules: [takesNothing] };
 const VERDICTS: NftSetSpec = { key: 'id', prefixes: false, data: 'verdict' };
 
 /** What the tables of one place are called, and how packets get into them. */
@@ -55,6 +61,7 @@ export class NftTableOutput {
   readonly kernel: NftReconciler;
   readonly #family: Family;
   readonly #jumps: readonly NftJump[];
+  readonly #dispatches: boolean;
   readonly #sets = new Map<string, TableSet>();
   readonly #lists = new Map<string, List>();
   readonly #usedIds = new Set<number>();
@@ -62,20 +69,29 @@ export class NftTableOutput {
   readonly #told = new Map<string, Chain | null>();
   readonly #chains = new Map<string, Chain>();
   #baseChains: readonly string[] = [];
-  /** Per chain that dispatches: the elements of its map. */
+  /** Chains for which `nothingToHost` stands. */
+  readonly #shared = new Set<string>();
+  /** Per chain that dispatches: where its lists lead. */
+  readonly #leads = new Map<string, RenderedNftChain['dispatch']>();
+  /** The elements of its map. */
   readonly #dispatch = new Map<string, ReadonlyMap<string, string>>();
   readonly #unsettled = new Set<string>();
-  readonly #byIndex = new IndexPairs((pair, isThere) =>
-    this.kernel.element(indexSet, pair, isThere ? null : undefined),
-  );
+  readonly #byIndex: IndexPairs;
+  readonly #listsByIndex: IndexPairs;
 
   constructor(family: Family, { table, jumps, dispatches }: TableLayout = hostLayout) {
     this.#family = family;
     this.#jumps = jumps;
+    this.#dispatches = dispatches;
     this.kernel = new NftReconciler({ family, table });
+    this.#byIndex = this.#indexPairs(indexSet);
+    this.#listsByIndex = this.#indexPairs(indexMap);
     if (!dispatches) return;
     this.#addSet(pairMap, 'pair', 'id');
     this.kernel.set(indexSet, { key: 'index-pair', prefixes: false, data: null });
+    this.kernel.set(indexMap, { key: 'index-pair', prefixes: false, data: 'id' });
+    for (const chain of dispatching) this.kernel.set(dispatchMap(chain), VERDICTS);
+    this.kernel.chain(nothingToHost.name, renderNftChain(family, nothingToHost));
   }
 
   set(name: string, spec: SetSpec | null): void {
@@ -91,7 +107,9 @@ export class NftTableOutput {
 
   member(set: string, member: IpSetMember, present: boolean): void {
     const list = this.#lists.get(set);
-    if (set === endpointSet(this.#family)) this.#byIndex.change(member, present);
+    if (set === endpointSet(this.#family)) this.#byIndex.change(member, present ? null : undefined);
+    else if (set === endpointSet(this.#family === 4 ? 6 : 4))
+      for (const pairs of [this.#byIndex, this.#listsByIndex]) pairs.changeOther(member, present);
     if (list === undefined) {
       this.#change(set, member, null, present);
       return;
@@ -110,15 +128,31 @@ export class NftTableOutput {
     for (const name of this.#unsettled) this.#settleSet(name);
     this.#unsettled.clear();
     if (this.#told.size === 0) return;
-    for (const [name, chain] of this.#told) this.#render(name, chain);
+    const changed = new Set<string>();
+    for (const [name, chain] of this.#told) {
+      const isShared = this.#dispatches && chain?.rules[0] === takesNothing;
+      if (this.#shared.has(name) !== isShared) changed.add(chains.host);
+      if (isShared) this.#shared.add(name);
+      else this.#shared.delete(name);
+      const leads = this.#render(name, isShared ? null : chain);
+      if (!dispatching.includes(name)) continue;
+      this.#leads.set(name, leads);
+      changed.add(name);
+    }
     this.#told.clear();
+    for (const chain of changed) this.#tellDispatch(chain);
     this.#renderBaseChains();
   }
 
+  #indexPairs(name: string): IndexPairs {
+    return new IndexPairs(this.#family, (pair, data) => this.kernel.element(name, pair, data));
+  }
+
   #addSet(name: string, key: TableSet['key'], data: TableSet['data']): void {
-    const members = new NftMembers(this.#family, (element, value) =>
-      this.kernel.element(name, element, value),
-    );
+    const members = new NftMembers(this.#family, (element, value) => {
+      this.kernel.element(name, element, value);
+      if (name === pairMap) this.#listsByIndex.change(element, value);
+    });
     this.#sets.set(name, { key, data, members });
     this.kernel.set(name, { key, prefixes: false, data });
   }
@@ -155,30 +189,30 @@ export class NftTableOutput {
     return id;
   }
 
-  #render(name: string, chain: Chain | null): void {
+  /** Returns where its lists lead. */
+  #render(name: string, chain: Chain | null): RenderedNftChain['dispatch'] {
     if (chain === null) {
       this.#chains.delete(name);
       this.kernel.chain(name, null);
-      this.#tellDispatch(name, []);
-      return;
+      return [];
     }
     const rendered = renderNftChain(this.#family, chain);
     this.#chains.set(name, chain);
     this.kernel.chain(name, rendered);
-    this.#tellDispatch(name, rendered.dispatch);
+    return rendered.dispatch;
   }
 
-  #tellDispatch(chain: string, dispatch: readonly (readonly [listSet: string, chain: string])[]): void {
+  #tellDispatch(chain: string): void {
     const map = dispatchMap(chain);
-    const before = this.#dispatch.get(chain) ?? new Map();
-    const now = new Map(dispatch.map(([set, target]) => [String(this.#lists.get(set)!.id), target]));
-    if (now.size > 0 && before.size === 0) this.kernel.set(map, VERDICTS);
-    for (const [id, target] of now) {
-      if (before.get(id) !== target) this.kernel.element(map, id, { kind: 'goto', chain: target });
-    }
+    const before = this.#dispatch.get(chain) ?? new Map<string, string>();
+    const target = (name: string): string => (this.#shared.has(name) ? nothingToHost.name : name);
+    const now = new Map(
+      (this.#leads.get(chain) ?? []).map(([set, to]) => [String(this.#lists.get(set)!.id), target(to)]),
+    );
+    for (const [id, to] of now)
+      if (before.get(id) !== to) this.kernel.element(map, id, { kind: 'goto', chain: to });
     for (const id of before.keys()) if (!now.has(id)) this.kernel.element(map, id, undefined);
-    if (now.size > 0) this.#dispatch.set(chain, now);
-    else if (this.#dispatch.delete(chain)) this.kernel.set(map, null);
+    this.#dispatch.set(chain, now);
   }
 
   #renderBaseChains(): void {

@@ -102,7 +102,7 @@ export interface NftRule {
 export type NftExpression =
   | {
       readonly kind: 'meta';
-      readonly key: 'iif' | 'iifname' | 'oifname' | 'l4proto' | 'mark' | 'protocol';
+      readonly key: 'iif' | 'oif' | 'iifname' | 'oifname' | 'l4proto' | 'mark' | 'protocol';
       readonly to: number;
     }
   | { readonly kind: 'mark-set'; readonly from: number }

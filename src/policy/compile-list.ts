@@ -48,6 +48,9 @@ export interface ListParts {
 
 type Direction = RuleOrigin['direction'];
 
+/** All that a chain of packets to this host says where they are dropped anyhow. */
+export const takesNothing: ChainRule = rule([], DROP, 'this host takes nothing from endpoints');
+
 export function compileList(
   family: Family,
   list: string,
@@ -74,7 +77,7 @@ export function compileList(
     ...compiler.chains('inbound', listChains.inbound(list), listChains.inboundPassed(list), ACCEPT),
     ...compiler.chains('outbound', listChains.outbound(list), listChains.outboundPassed(list), allowed),
     ...(isDroppedAnyhow(parts, definitions, endpointToHost)
-      ? [{ name: listChains.host(list), rules: [rule([], DROP, 'this host takes nothing from endpoints')] }]
+      ? [{ name: listChains.host(list), rules: [takesNothing] }]
       : compiler.chains('outbound', listChains.host(list), listChains.hostPassed(list), {
           kind: endpointToHost,
         })),

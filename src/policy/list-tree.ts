@@ -10,12 +10,11 @@ import { createHash } from 'node:crypto';
 import type { IpSetMember } from '../linux/ports.ts';
 import type { Family } from '../model/ip.ts';
 import { type Chain, type ChainRule, goto, lazyChain, rule } from './chain.ts';
-import { bucketChain, bucketSet, chains, isListSet } from './names.ts';
+import { bucketChain, bucketSet, dispatching, isListSet } from './names.ts';
 import type { PolicyOutput, SetSpec } from './output.ts';
 
 /** A packet asks half of the buckets and half of the lists of one: with a hundred lists 11 sets, where it would be 50. */
 const BUCKETS = 16;
-const DISPATCHING: readonly string[] = [chains.from, chains.host, chains.to];
 
 interface Bucket {
   readonly lists: Map<string, Set<IpSetMember>>;
@@ -54,7 +53,7 @@ export class ListTree implements PolicyOutput {
   }
 
   chain(family: Family, name: string, chain: Chain | null): void {
-    if (chain === null || !DISPATCHING.includes(name)) {
+    if (chain === null || !dispatching.includes(name)) {
       this.#output.chain(family, name, chain);
       return;
     }
@@ -113,7 +112,7 @@ export class ListTree implements PolicyOutput {
     bucket.lists.delete(list);
     if (bucket.lists.size > 0) return;
     this.#buckets.delete(name);
-    for (const chain of DISPATCHING) this.#output.chain(place.family, bucketChain(chain, place.number), null);
+    for (const chain of dispatching) this.#output.chain(place.family, bucketChain(chain, place.number), null);
     this.#output.set(name, null);
   }
 

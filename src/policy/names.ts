@@ -44,6 +44,9 @@ export const chains = {
   publishedIn: 'nctl-published-in',
 } as const;
 
+/** Those that lead to the chains of lists. */
+export const dispatching: readonly string[] = [chains.from, chains.host, chains.to];
+
 /** Identifies an ordered list of profiles with the policies before it (sorted by name): `web-sYx8jD_2kQ`. */
 export function listId(profiles: readonly string[], policies: readonly string[] = []): string {
   return shortId(

@@ -29,10 +29,16 @@ const LOAD_INTERFACE: Readonly<Record<Side, NftExpression>> = {
   src: { kind: 'meta', key: 'iifname', to: 1 },
   dst: { kind: 'meta', key: 'oifname', to: 1 },
 };
+/** Of register 1: it has four quarters, and what goes on begins the next one. */
+const FIRST_QUARTER = 8;
 /** Where source and destination stand in the header (RFC 791, RFC 8200); into register 1 or 2. */
-export const LOAD_ADDRESS: Readonly<Record<Family, Record<Side, NftExpression[]>>> = {
+const LOAD_ADDRESS: Readonly<Record<Family, Record<Side, NftExpression[]>>> = {
   4: { src: loadsOf('network', 12, 4), dst: loadsOf('network', 16, 4) },
   6: { src: loadsOf('network', 8, 16), dst: loadsOf('network', 24, 16) },
+};
+const LOAD_INDEX_PAIR: typeof LOAD_ADDRESS = {
+  4: { src: indexPairLoads('iif', 4, 'src'), dst: indexPairLoads('oif', 4, 'dst') },
+  6: { src: indexPairLoads('iif', 6, 'src'), dst: indexPairLoads('oif', 6, 'dst') },
 };
 const LOAD_PORT: Readonly<Record<Side, NftExpression>> = {
   src: loadsOf('transport', 0, 2)[0]!,
@@ -148,6 +154,16 @@ function markBytes(number: number): Uint8Array {
 
 export function loadPair(side: Side, family: Family): NftExpression[] {
   return [loadInterface(side), loadAddress(side, family, 2)];
+}
+
+/** The index of the interface, and the address: one behind the other, from register 1 on. */
+export function loadIndexPair(side: Side, family: Family): NftExpression[] {
+  return LOAD_INDEX_PAIR[family][side];
+}
+
+function indexPairLoads(key: 'iif' | 'oif', family: Family, side: Side): NftExpression[] {
+  const [address] = LOAD_ADDRESS[family][side];
+  return [{ kind: 'meta', key, to: FIRST_QUARTER }, { ...address!, to: FIRST_QUARTER + 1 } as NftExpression];
 }
 
 function loadInterface(side: Side): NftExpression {

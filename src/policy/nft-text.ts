@@ -18,16 +18,15 @@ export function ruleText({ conditions, verdict }: ChainRule, family: Family, isC
 }
 
 /** The mark is there again when the rule has ended, which the text cannot say. */
-export function dispatchText(side: Side, family: Family, pairs: string, verdicts: string): string {
-  return `meta mark set ${pairText(side, family)} map @${pairs} meta mark set meta mark meta mark vmap @${verdicts}`;
+export function dispatchText(pair: string, pairs: string, verdicts: string): string {
+  return `meta mark set ${pair} map @${pairs} meta mark set meta mark meta mark vmap @${verdicts}`;
 }
 
-/** @param set of indexes and addresses */
-export function indexPairText(family: Family, set: string): string {
-  return `iif . ${addressText('src', family)} @${set}`;
+export function indexPairText(side: Side, family: Family): string {
+  return `${side === 'src' ? 'iif' : 'oif'} . ${addressText(side, family)}`;
 }
 
-function conditionText(condition: Condition, family: Family): string {
+export function conditionText(condition: Condition, family: Family): string {
   switch (condition.kind) {
     case 'interface':
       return `${interfaceText(condition.side)} ${not(condition)}"${condition.pattern.replace(/\+$/, '*')}"`;
@@ -97,7 +96,7 @@ function hex(number: number): string {
   return `0x${number.toString(16).padStart(8, '0')}`;
 }
 
-function pairText(side: Side, family: Family, interfaceSide = side): string {
+export function pairText(side: Side, family: Family, interfaceSide = side): string {
   return `${interfaceText(interfaceSide)} . ${addressText(side, family)}`;
 }
 

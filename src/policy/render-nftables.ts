@@ -6,16 +6,18 @@
  *
  * Rules that only ask which list an endpoint has (`compileDispatch`) become one rule: a map tells the list's number for interface
  * and address, a second one the chain for the number. The number goes from one map to the other through the packet's mark, which
- * the same rule puts back: registers alone would do for the kernel, but nft 1.0.6 aborts when it is to list such a rule.
+ * the same rule puts back: registers alone would do for the kernel, but nft 1.0.6 aborts when it is to list such a rule. Before anybody
+ * asks by the interface's name, the list is looked up by its index, which is cheaper; what is not found so is found by the name.
  */
 import type { NftExpression, NftHook, NftRule } from '../linux/nftables-port.ts';
 import type { Family } from '../model/ip.ts';
+import type { Side } from '../model/rule.ts';
 import type { Chain, ChainRule, Condition } from './chain.ts';
 import { jumps } from './compile.ts';
 import { mergePorts } from './merge-ports.ts';
-import { isListSet } from './names.ts';
-import { LOAD_ADDRESS, loadPair, renderCondition, renderVerdict } from './nft-expressions.ts';
-import { dispatchText, indexPairText, ruleText } from './nft-text.ts';
+import { chains, isListSet } from './names.ts';
+import { loadIndexPair, loadPair, renderCondition, renderVerdict } from './nft-expressions.ts';
+import { conditionText, dispatchText, indexPairText, pairText, ruleText } from './nft-text.ts';
 import { chainHashes, ruleComment } from './rule-hash.ts';
 
 export interface RenderedNftChain {
@@ -41,7 +43,9 @@ export interface NftJump {
 export const pairMap = 'nctl-list-of';
 /** Index of the interface, and address, of every endpoint: the members of endpointSet in a form that is found faster. */
 export const indexSet = 'nctl-by-index';
-/** The verdict map of a chain: the number of a list → its chain. */
+/** The same → the number of its list. */
+export const indexMap = 'nctl-list-of-index';
+/** The verdict map of a dispatching chain: the number of a list → its chain. It is there even when it is empty. */
 export const dispatchMap = (chain: string): string => `${chain}-by-list`;
 
 /** Part of every hash: to be counted up when the same text comes to other expressions. */
@@ -60,8 +64,7 @@ const FILTER = 0;
 const SOURCE_NAT = 100;
 const DESTINATION_NAT = -100;
 const SAVED_MARK = 3;
-/** Of register 1: it has four quarters, and what goes on begins the next one. */
-const FIRST_QUARTER = 8;
+const IS_NEW: Condition = { kind: 'connection', states: ['NEW'] };
 
 /** What many rules load is one object each: it is encoded once. */
 const COUNTER: NftExpression = { kind: 'counter' };
@@ -90,8 +93,8 @@ export function renderNftChain(family: Family, chain: Chain): RenderedNftChain {
   const rules = mergePorts(known === null || known.isByIndex ? chain.rules : chain.rules.slice(1));
   const first = rules.findIndex((rule) => dispatchOf(rule).length > 0);
   const bodies = rules.flatMap((rule, i): NftBody[] => {
-    if (dispatchOf(rule).length === 0) return [renderRule(rule, family)];
-    return i === first ? [renderDispatch(rule, family, chain.name)] : [];
+    if (dispatchOf(rule).length === 0) return [...foundByIndex(rule, family), renderRule(rule, family)];
+    return i === first ? [renderDispatch('name', sideOf(rule), family, chain.name)] : [];
   });
   return { ...withHashes(chain.name, null, bodies), dispatch };
 }
@@ -143,7 +146,8 @@ function renderEntry({ rule, chain: name }: NftJump, chain: Chain, family: Famil
   const jump = renderRule({ ...rule, verdict: { kind, chain: name } }, family, false);
   const known = knownRule(chain);
   if (known === null) return [jump];
-  if (known.isByIndex) return [renderKnownByIndex(known.rule, family), jump];
+  if (known.isByIndex)
+    return [renderKnownByIndex(known.rule, family), ...foundNewByIndex(chain, family), jump];
   const conditions = [...rule.conditions, ...known.rule.conditions];
   return [renderRule({ ...known.rule, conditions }, family), jump];
 }
@@ -154,17 +158,29 @@ function renderEntry({ rule, chain: name }: NftJump, chain: Chain, family: Famil
  */
 function renderKnownByIndex(rule: ChainRule, family: Family): NftBody {
   const states = rule.conditions.filter(({ kind }) => kind === 'connection');
-  const pair: NftExpression[] = [
-    { kind: 'meta', key: 'iif', to: FIRST_QUARTER },
-    { ...LOAD_ADDRESS[family].src[0]!, to: FIRST_QUARTER + 1 } as NftExpression,
-    { kind: 'in-set', from: 1, negated: false, set: indexSet },
-  ];
   const { expressions, text, comment } = renderRule({ ...rule, conditions: states }, family);
   return {
-    expressions: [...pair, ...expressions],
-    text: `${indexPairText(family, indexSet)} ${text}`,
+    expressions: [
+      ...loadIndexPair('src', family),
+      { kind: 'in-set', from: 1, negated: false, set: indexSet },
+      ...expressions,
+    ],
+    text: `${indexPairText('src', family)} @${indexSet} ${text}`,
     comment,
   };
+}
+
+/** What is new and comes from an endpoint is not known, not of no connection and not spoofed: nctl-FORWARD would lead it to its list. */
+function foundNewByIndex({ name }: Chain, family: Family): NftBody[] {
+  if (name !== chains.forward) return [];
+  return [renderDispatch('index', 'src', family, chains.from, [IS_NEW])];
+}
+
+/** Before a rule that leads to nctl-to by no more than the interface, the same is decided by its index. */
+function foundByIndex({ conditions, verdict }: ChainRule, family: Family): NftBody[] {
+  const leads = verdict.kind === 'goto' && verdict.chain === chains.to;
+  if (!leads || conditions.some(({ kind }) => kind !== 'interface')) return [];
+  return [renderDispatch('index', 'dst', family, chains.to)];
 }
 
 /**
@@ -222,21 +238,38 @@ function dispatchOf({ conditions: [only, ...more], verdict }: ChainRule): [listS
   return isDispatch && verdict.kind === 'goto' ? [[only.set, verdict.chain]] : [];
 }
 
-/** Registers 1 and 2 hold the pair, then 1 what is looked up for it. */
-function renderDispatch({ conditions: [only] }: ChainRule, family: Family, chain: string): NftBody {
-  const { side } = only as Condition & { kind: 'set' };
+function sideOf({ conditions: [only] }: ChainRule): Side {
+  return (only as Condition & { kind: 'set' }).side;
+}
+
+/**
+ * Registers 1 and 2 hold the pair, then 1 what is looked up for it.
+ * @param chain whose verdict map leads on
+ * @param before that are asked first
+ */
+function renderDispatch(
+  by: 'name' | 'index',
+  side: Side,
+  family: Family,
+  chain: string,
+  before: readonly Condition[] = [],
+): NftBody {
+  const isByName = by === 'name';
+  const map = isByName ? pairMap : indexMap;
   const verdicts = dispatchMap(chain);
+  const pair = isByName ? pairText(side, family) : indexPairText(side, family);
   return {
     expressions: [
-      ...loadPair(side, family),
+      ...before.flatMap((condition) => renderCondition(condition, family, undefined)),
+      ...(isByName ? loadPair(side, family) : loadIndexPair(side, family)),
       { kind: 'meta', key: 'mark', to: SAVED_MARK },
-      { kind: 'map', from: 1, map: pairMap, to: 1 },
+      { kind: 'map', from: 1, map, to: 1 },
       { kind: 'mark-set', from: 1 },
       { kind: 'meta', key: 'mark', to: 1 },
       { kind: 'mark-set', from: SAVED_MARK },
       { kind: 'verdict-map', from: 1, map: verdicts },
     ],
-    text: dispatchText(side, family, pairMap, verdicts),
+    text: [...before.map((each) => conditionText(each, family)), dispatchText(pair, map, verdicts)].join(' '),
     comment: 'list of the endpoint',
   };
 }

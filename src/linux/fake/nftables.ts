@@ -6,6 +6,7 @@
  */
 import type { Family } from '../../model/ip.ts';
 import { describeNft } from '../describe.ts';
+import { checkElement } from '../netlink/nft-element.ts';
 import { checkNftRequest } from '../netlink/nftables.ts';
 import type {
   Nftables,
@@ -58,7 +59,7 @@ export class FakeNftables implements Nftables {
   }
 
   transact(requests: readonly NftRequest[]): void {
-    for (const request of requests) checkNftRequest(request);
+    for (const request of requests) checkWhole(request);
     const ordered = this.#failures.take('nftables');
     const tables = copyTables(this.#tables, requests);
     for (const [position, request] of requests.entries()) {
@@ -137,6 +138,13 @@ export class FakeNftables implements Nftables {
       ),
     ]);
   }
+}
+
+/** All that is refused before the kernel is asked. */
+function checkWhole(request: NftRequest): void {
+  checkNftRequest(request);
+  if (request.kind !== 'elements-add' && request.kind !== 'elements-delete') return;
+  for (const element of request.elements) checkElement(request.family, request.spec, element);
 }
 
 /** Only tables that the transaction touches. */

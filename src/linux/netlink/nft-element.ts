@@ -126,6 +126,7 @@ export function writeElement(
   spec: NftSetSpec,
   [key, data]: NftElement,
 ): void {
+  checkData(spec, data);
   const [text, name] = splitPair(key, spec);
   if (!spec.prefixes) {
     writeOne(writer, keyBytes(text, name, family, spec), { data });
@@ -155,6 +156,10 @@ export function checkElement(family: Family, spec: NftSetSpec, [key, data]: NftE
   const [text, name] = splitPair(key, spec);
   if (spec.prefixes) parseRange(text, family);
   else keyBytes(text, name, family, spec);
+  checkData(spec, data);
+}
+
+function checkData(spec: NftSetSpec, data: NftData | null): void {
   const kind = typeof data === 'number' ? 'id' : data === null ? null : 'verdict';
   if (kind !== null && kind !== spec.data) throw invalid('data', data, spec.data ?? 'no data');
 }

@@ -19,7 +19,16 @@ export const DATA_VALUE = 1;
 export const LIST_ELEMENT = 1;
 const DATA_VERDICT = 2;
 const VERDICT_REGISTER = 0;
-const META_KEYS = { protocol: 1, iif: 4, iifname: 6, oifname: 7, l4proto: 16, mark: 3, trace: 12 } as const;
+const META_KEYS = {
+  protocol: 1,
+  iif: 4,
+  oif: 5,
+  iifname: 6,
+  oifname: 7,
+  l4proto: 16,
+  mark: 3,
+  trace: 12,
+} as const;
 const PAYLOAD_BASES = { link: 0, network: 1, transport: 2 } as const;
 const CT_KEY_STATE = 0;
 const CT_KEY_MARK = 3;

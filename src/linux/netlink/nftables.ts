@@ -8,7 +8,7 @@ import type { NftExpression, NftHook, NftPlace, NftRequest, NftSetSpec } from '.
 import { AF } from './address.ts';
 import { type ByteWriter, NLA_F_NESTED } from './attribute.ts';
 import { type MessageBatch, NLM_F_ACK, NLM_F_CREATE } from './message.ts';
-import { checkElement, layoutOf, writeElement, writeRange } from './nft-element.ts';
+import { layoutOf, writeElement, writeRange } from './nft-element.ts';
 import {
   ANONYMOUS_SET,
   LIST_ELEMENT,
@@ -65,6 +65,8 @@ export interface NftPart {
 export function splitNftRequests(requests: readonly NftRequest[]): NftPart[] {
   return requests.flatMap((request, position): NftPart[] => {
     if (request.kind !== 'elements-add' && request.kind !== 'elements-delete') return [{ request, position }];
+    if (request.elements.length <= ELEMENTS_PER_MESSAGE)
+      return request.elements.length === 0 ? [] : [{ request, position }];
     const parts: NftPart[] = [];
     for (let first = 0; first < request.elements.length; first += ELEMENTS_PER_MESSAGE) {
       const elements = request.elements.slice(first, first + ELEMENTS_PER_MESSAGE);
@@ -99,7 +101,7 @@ export function writeTransaction(batch: MessageBatch, parts: readonly NftPart[])
   return positions;
 }
 
-/** @throws INVALID for a name, comment or element that the kernel would not take */
+/** All but its elements, each of which is checked when it is written. @throws INVALID for a name or comment that the kernel would not take */
 export function checkNftRequest(request: NftRequest): void {
   for (const key of ['table', 'chain', 'set'] as const) {
     const name = (request as { readonly [key in typeof key]?: string })[key];
@@ -109,9 +111,6 @@ export function checkNftRequest(request: NftRequest): void {
   }
   if (request.kind === 'rule-add' && !/^[ !#-~]{0,127}$/.test(request.rule.comment)) {
     throw invalid('comment', request.rule.comment, `at most ${MAX_COMMENT} printable characters`);
-  }
-  if (request.kind === 'elements-add' || request.kind === 'elements-delete') {
-    for (const element of request.elements) checkElement(request.family, request.spec, element);
   }
 }
 

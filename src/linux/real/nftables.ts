@@ -77,8 +77,9 @@ export function openNftables(
 }
 
 /**
- * The kernel has answered when send returns: one message for each request that it refused, and one for the whole. Errors that show
- * only when all is put together come for the first message of the batch, before the others. Returns the number of our socket.
+ * The kernel has answered when send returns: one message for each request that it refused, and one for the last. Errors that show
+ * only when all is put together come for the first message of the batch, before the others: where the last one is the first to be answered,
+ * and well, there is nothing else to read. Returns the number of our socket.
  */
 function exchange(
   socket: NetlinkSocket,
@@ -88,6 +89,7 @@ function exchange(
 ): number {
   const what = `change ${requests.length} things in nftables`;
   asKernelErrors(what, () => native.send(socket, batch.bytes()));
+  const last = positions.length - 2;
   let port: number | null = null;
   let failure: KernelError | null = null;
   for (let bytes = receive(socket); bytes !== null; bytes = receive(socket)) {
@@ -96,6 +98,7 @@ function exchange(
       if (message.type !== NLMSG_ERROR || index < 0 || index >= positions.length) continue;
       port = message.port;
       const { errno, text } = readAnswer(message);
+      if (errno === 0 && failure === null && index === last) return port;
       if (errno === 0 || failure !== null) continue;
       const position = positions[index] ?? 0;
       const described = positions[index] === null ? what : describeNft(requests[position]!);

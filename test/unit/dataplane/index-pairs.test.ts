@@ -1,15 +1,17 @@
 /** Endpoints by the index of their interface: never by one that may be another interface's. */
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
+import fc from 'fast-check';
 import { IndexPairs } from '../../../src/dataplane/index-pairs.ts';
 import { hostInterfaceIndex } from '../../../src/model/attachment.ts';
+import type { Family } from '../../../src/model/ip.ts';
 
-const told = () => {
-  const there = new Set<string>();
-  const pairs = new IndexPairs((pair, isThere) => {
-    assert.equal(there.has(pair), !isThere);
-    if (isThere) there.add(pair);
-    else there.delete(pair);
+const told = (family: Family = 4) => {
+  const there = new Map<string, unknown>();
+  const pairs = new IndexPairs(family, (pair, data) => {
+    assert(there.has(pair) ? there.get(pair) !== data : data !== undefined);
+    if (data === undefined) there.delete(pair);
+    else there.set(pair, data);
   });
   return { there, pairs };
 };
@@ -27,23 +29,90 @@ function twoOfOneIndex(): [string, string] {
 
 test('single addresses on interfaces of ours, by an index above all that are numbered in another way', () => {
   const { there, pairs } = told();
-  for (const member of ['10.0.0.1/32,nctla', '10.0.0.2/32,nctla', 'fd00::1/128,nctla'])
-    pairs.change(member, true);
-  pairs.change('10.1.0.0/16,nctla', true);
-  pairs.change('10.0.0.9/32,cali1', true);
+  for (const member of ['10.0.0.1/32,nctla', '10.0.0.2,nctla']) pairs.change(member, null);
+  pairs.change('10.1.0.0/16,nctla', null);
+  pairs.change('10.0.0.9/32,cali1', null);
   const index = hostInterfaceIndex('nctla');
   assert(index >= 2 ** 30 && index < 2 ** 31);
-  assert.deepEqual([...there], [`10.0.0.1,${index}`, `10.0.0.2,${index}`, `fd00::1,${index}`]);
-  pairs.change('10.0.0.1/32,nctla', false);
-  assert.deepEqual([...there], [`10.0.0.2,${index}`, `fd00::1,${index}`]);
+  assert.deepEqual([...there.keys()], [`10.0.0.1,${index}`, `10.0.0.2,${index}`]);
+  pairs.change('10.0.0.1/32,nctla', undefined);
+  assert.deepEqual([...there.keys()], [`10.0.0.2,${index}`]);
 });
 
 test('an index that belongs to two names is nobody’s, until one of them is gone', () => {
   const { there, pairs } = told();
   const [one, two] = twoOfOneIndex();
-  pairs.change(`10.0.0.1/32,${one}`, true);
-  pairs.change(`10.0.0.2/32,${two}`, true);
-  assert.deepEqual([...there], []);
-  pairs.change(`10.0.0.1/32,${one}`, false);
-  assert.deepEqual([...there], [`10.0.0.2,${hostInterfaceIndex(two)}`]);
+  pairs.change(`10.0.0.1/32,${one}`, null);
+  pairs.change(`10.0.0.2/32,${two}`, null);
+  assert.deepEqual([...there.keys()], []);
+  pairs.change(`10.0.0.1/32,${one}`, undefined);
+  assert.deepEqual([...there.keys()], [`10.0.0.2,${hostInterfaceIndex(two)}`]);
+});
+
+test('nor if the other name has addresses of the other family only', () => {
+  const { there, pairs } = told();
+  const [one, two] = twoOfOneIndex();
+  pairs.change(`10.0.0.1/32,${one}`, null);
+  pairs.changeOther(`fd00::1/128,${two}`, true);
+  assert.deepEqual([...there.keys()], []);
+  pairs.changeOther(`fd00::1/128,${two}`, false);
+  assert.deepEqual([...there.keys()], [`10.0.0.1,${hostInterfaceIndex(one)}`]);
+  pairs.changeOther(`fd00::1/128,${one}`, true);
+  assert.equal(there.size, 1);
+});
+
+test('a prefix of IPv6 is no single address, however its length is written', () => {
+  const { there, pairs } = told(6);
+  pairs.change('fd00::/32,nctla', null);
+  assert.equal(there.size, 0);
+  pairs.change('fd00::1/128,nctla', null);
+  assert.deepEqual([...there.keys()], [`fd00::1,${hostInterfaceIndex('nctla')}`]);
+});
+
+test('what is said of a pair changes with it', () => {
+  const { there, pairs } = told();
+  const pair = `10.0.0.1,${hostInterfaceIndex('nctla')}`;
+  pairs.change('10.0.0.1,nctla', 7);
+  assert.equal(there.get(pair), 7);
+  pairs.change('10.0.0.1,nctla', 8);
+  assert.equal(there.get(pair), 8);
+  pairs.change('10.0.0.1,nctla', undefined);
+  assert.equal(there.size, 0);
+});
+
+test('whatever comes and goes, in whichever order', () => {
+  const names = [...twoOfOneIndex(), 'nctlother', 'cali1'];
+  const step = fc.record({
+    name: fc.constantFrom(...names),
+    address: fc.constantFrom('10.0.0.1', '10.0.0.2'),
+    data: fc.constantFrom(null, 7, undefined),
+    isOther: fc.boolean(),
+  });
+  fc.assert(
+    fc.property(fc.array(step, { maxLength: 30 }), (steps) => {
+      const { there, pairs } = told();
+      const data = new Map<string, number | null>();
+      const others = new Set<string>();
+      for (const { name, address, data: now, isOther } of steps) {
+        const key = `${address},${name}`;
+        if (isOther && others.has(name) === (now === undefined)) {
+          pairs.changeOther(`fd00::1/128,${name}`, now !== undefined);
+          if (now === undefined) others.delete(name);
+          else others.add(name);
+        } else if (!isOther) {
+          pairs.change(key, now);
+          if (now === undefined) data.delete(key);
+          else data.set(key, now);
+        }
+        const holders = new Set([...Array.from(data.keys(), (each) => each.split(',')[1]!), ...others]);
+        const expected = [...data].flatMap(([each, value]) => {
+          const [of, by] = each.split(',') as [string, string];
+          const index = hostInterfaceIndex(by);
+          const isShared = [...holders].some((other) => other !== by && hostInterfaceIndex(other) === index);
+          return isShared || by === 'cali1' ? [] : [[`${of},${index}`, value] as const];
+        });
+        assert.deepEqual(new Map([...there].sort()), new Map(expected.sort()));
+      }
+    }),
+  );
 });

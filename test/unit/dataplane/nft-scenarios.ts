@@ -239,6 +239,26 @@ export function nftScenarios(open: () => Promise<Parts>): void {
       assert(!(await linux.nftables.read(4, nftTable))!.chains.has(listChains.inbound(listId(['db']))));
     });
 
+    test('only a list that logs has a chain of its own for what is sent to this host', async () => {
+      const hasOwn = async (): Promise<boolean> => {
+        await assertNftables(linux, agent);
+        return (await linux.nftables.read(4, nftTable))!.chains.has(listChains.host(listId(['web'])));
+      };
+      assert(!(await hasOwn()));
+      const profile = newProfile('web');
+      const outbound = [ruleFromJson({ action: 'log' }), ...profile.outbound];
+      for (const [now, expected] of [
+        [{ ...profile, outbound }, true],
+        [profile, false],
+        [{ ...profile, outbound }, true],
+        [null, false],
+      ] as const) {
+        agent.engine.onProfile('web', now);
+        await agent.dataplane.flush();
+        assert.equal(await hasOwn(), expected);
+      }
+    });
+
     test('prefixes: an address set with one inside another, extra sources, and back', async () => {
       const inbound = [ruleFromJson({ src_set: 'office' })];
       agent.engine.onProfile('web', { ...newProfile('web'), inbound });

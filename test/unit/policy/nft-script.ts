@@ -1,7 +1,7 @@
 /**
  * What an engine has told, as text for `nft -f` and as a transaction: for golden files, and to ask nft whether both say the same.
  */
-import { NftTableOutput } from '../../../src/dataplane/nft-table-output.ts';
+import { NftTableOutput, nothingToHost } from '../../../src/dataplane/nft-table-output.ts';
 import { MAX_PAIRS } from '../../../src/linux/netlink/nftables.ts';
 import type { NftData, NftRequest, NftSetSpec } from '../../../src/linux/nftables-port.ts';
 import { type Family, families } from '../../../src/model/ip.ts';
@@ -71,8 +71,9 @@ function tableScript(told: Recorder, family: Family): string {
 function textsOf(told: Recorder, family: Family): Map<string, readonly string[]> {
   const chains = [...told.chains].filter(([key]) => key.startsWith(`${family} `)).map(([, chain]) => chain);
   const base = renderBaseChains(family, (name) => chains.find((chain) => chain.name === name));
+  const written = [...chains, nothingToHost];
   return new Map(
-    [...base, ...chains.map((chain) => renderNftChain(family, chain))].map(({ name, texts }) => [
+    [...base, ...written.map((chain) => renderNftChain(family, chain))].map(({ name, texts }) => [
       name,
       texts,
     ]),

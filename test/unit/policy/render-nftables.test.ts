@@ -146,6 +146,38 @@ test('however many lists there are, one rule finds the chain, and the mark is wh
   assert(restored?.kind === 'mark-set' && restored.from === saved.to);
 });
 
+const byIndex = (side: 'iif' | 'oif', address: string, chain: string): string =>
+  `meta mark set ${side} . ${address} map @nctl-list-of-index meta mark set meta mark meta mark vmap @${chain}-by-list`;
+
+test('before an interface is asked for its name, its index tells the list', () => {
+  const entries = compileBase(6, { extraSources: true, foreign: true });
+  const leading = entries.map(({ name, rules }) => {
+    const { texts, dispatch } = renderNftChain(6, { name, rules });
+    assert.deepEqual(dispatch, []);
+    return [name, texts.filter((text) => text.includes('nctl-to'))];
+  });
+  const index = byIndex('oif', 'ip6 daddr', 'nctl-to');
+  assert.deepEqual(leading, [
+    ['nctl-FORWARD', []],
+    ['nctl-FORWARD-to', [index, 'counter goto nctl-to']],
+    ['nctl-INPUT', []],
+    [
+      'nctl-allowed',
+      [
+        index,
+        'oifname "nctl*" counter goto nctl-to',
+        'oifname . ip6 daddr @nctl6-foreign counter goto nctl-to',
+      ],
+    ],
+  ]);
+  const [by] = renderNftChain(6, entries.find(({ name }) => name === 'nctl-FORWARD-to')!).rules.slice(-2);
+  // A register of 16 bytes holds the index and three quarters of the address, the next one the rest.
+  assert.deepEqual(by!.expressions.slice(0, 2), [
+    { kind: 'meta', key: 'oif', to: 8 },
+    { kind: 'payload', base: 'network', offsetBytes: 24, lengthBytes: 16, to: 9 },
+  ]);
+});
+
 const empty = (isThere: (chain: string) => boolean) => (name: string) =>
   isThere(name) ? { name, rules: [] } : undefined;
 
@@ -184,6 +216,7 @@ test('known connections are accepted before the goto, and only with a source of 
     const textsOf = (name: string) => base.find((chain) => chain.name === name)!.texts;
     assert.deepEqual(textsOf('forward'), [
       known,
+      `ct state new ${byIndex('iif', address, 'nctl-from')}`,
       'iifname "nctl*" goto nctl-FORWARD',
       'oifname "nctl*" ct state related,established accept',
       'oifname "nctl*" goto nctl-FORWARD-to',
