@@ -37,6 +37,7 @@ import type {
   Watcher,
   Write,
 } from './store.ts';
+import { encodeWrites } from './transaction.ts';
 
 export interface ReplicatedOptions {
   readonly node: string;
@@ -273,10 +274,11 @@ export class ReplicatedStore implements Store {
       await this.#decisions.unlocked(touched);
       return this.transact(compares, writes, manner);
     }
-    const settle = this.#outbox.submitting(writes.map(({ key }) => key));
+    const encoded = encodeWrites(writes);
+    const settle = this.#outbox.submitting(encoded);
     let revision: Revision | null = null;
     try {
-      const result = await this.#local.transact([...compares, ...standing.compares], writes, manner);
+      const result = await this.#local.transact([...compares, ...standing.compares], encoded, manner);
       if (!result.committed) return result;
       revision = result.revision;
       for (const claim of standing.claims) this.#mirror.own.delete(claim);
