@@ -98,12 +98,19 @@ class Agent {
         const record = (await store.get(`addresses/${address}`))?.value ?? null;
         const isOurs = isDeepStrictEqual(record, { node: name, endpoint: key.split('/')[2] });
         if (!this.forced.has(address) || isOurs) continue;
-        const gone = () =>
+        let state: 'there' | 'asked' | 'gone' = 'there';
+        const ask = (): void => {
+          state = 'asked';
           commit(store, remove(key)).then(
-            () => true,
-            () => false,
+            () => (state = 'gone'),
+            () => (state = 'there'),
           );
-        await eventually(this.node.clock, gone, `${key} to give way`);
+        };
+        const isGone = (): boolean => {
+          if (state === 'there') ask();
+          return state === 'gone';
+        };
+        await eventually(this.node.clock, isGone, `${key} to give way`);
       }
     }
   }
