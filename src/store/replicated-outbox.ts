@@ -35,7 +35,7 @@ interface Waiting {
 }
 
 /** Below etcd's limits of 128 operations and 1.5 MiB (with compares and our cursor). */
-const writesPerBatch = 100;
+const writesPerBatch = 120;
 const charactersPerBatch = 512 * 1024;
 
 export class Outbox {
