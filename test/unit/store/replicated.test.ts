@@ -73,7 +73,7 @@ describe('records of the node', () => {
     assert.deepEqual(recorder.keys(), recorder.keys().toSorted());
     assert.equal(recorder.keys().length, 500);
     assert.ok(recorder.changeSets.length <= 6, `${recorder.changeSets.length} transactions`);
-    assert.ok(recorder.changeSets.every(({ changes }) => changes.length <= 100));
+    assert.ok(recorder.changeSets.every(({ changes }) => changes.length <= 120));
   });
 
   test('their echo changes nothing here', async () => {
