@@ -21,6 +21,8 @@ import { median, quantile } from './statistics.ts';
 
 const rounds = 3;
 const callers = [1, 16, 100];
+/** With more than 10,000 waiting, states would be compared instead: not what a burst of containers is. */
+const mostKeptWaiting = 9000;
 /** Blocks of 65,536, so that what is measured is not the claim of a block. */
 const pools = {
   r: { cidr: '10.0.0.0/8', blockSize: 16, cooldownSeconds: 0 },
@@ -69,20 +71,24 @@ async function rates(cluster: Cluster): Promise<void> {
       const { nodes, close } = await nodeOn(cluster, prefix);
       const { ipam, store } = nodes[0]!;
       await ipam.attach('warm');
+      const arrived = async (): Promise<void> => {
+        while (store.status().waiting > 0) await new Promise((resolve) => setTimeout(resolve, 2));
+      };
+      await measure(count, count === 1 ? 500 : 3000, (number) => ipam.attach(`w${number}`));
+      await arrived();
       const start = performance.now();
-      const own = count === 1 ? 2000 : 20_000;
+      const own = count === 1 ? 2000 : mostKeptWaiting;
       note(`own ${count}`, await measure(count, own, (number) => ipam.attach(`e${number}`)));
-      while (store.status().waiting > 0) await new Promise((resolve) => setTimeout(resolve, 2));
+      await arrived();
       note(`own, at etcd ${count}`, {
         latencies: [],
         rate: (own / (performance.now() - start)) * 1000,
       });
       if (count === callers.at(-1)) {
-        // Fewer than are kept waiting for a cluster that is not there.
         await cluster.members[0]!.freeze();
-        note('own, frozen', await measure(count, 9000, (number) => ipam.attach(`f${number}`)));
+        note('own, frozen', await measure(count, mostKeptWaiting, (number) => ipam.attach(`f${number}`)));
         cluster.members[0]!.thaw();
-        while (store.status().waiting > 0) await new Promise((resolve) => setTimeout(resolve, 2));
+        await arrived();
       }
       const decided = count === 1 ? 500 : 3000;
       note(
@@ -106,8 +112,8 @@ async function rates(cluster: Cluster): Promise<void> {
     console.log(`  ${'  SQLite alone, three records'.padEnd(46)} ${summary(of(`bare sqlite ${count}`))}`);
     line(`sqlite ${count}`, '  SQLite, a host alone');
     line(`own ${count}`, '  own block, etcd behind it');
-    const arrived = Math.round(median(of(`own, at etcd ${count}`).map(({ rate }) => rate)));
-    console.log(`  ${'    until all of them are in etcd'.padEnd(46)} ${String(arrived).padStart(7)}/s`);
+    const inEtcd = Math.round(median(of(`own, at etcd ${count}`).map(({ rate }) => rate)));
+    console.log(`  ${'    until all of them are in etcd'.padEnd(46)} ${String(inEtcd).padStart(7)}/s`);
     if (count === callers.at(-1)) line('own, frozen', '  own block, etcd frozen');
     line(`decided ${count}`, '  decided by etcd (macvlan)');
   }
