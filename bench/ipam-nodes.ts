@@ -14,7 +14,7 @@ import { type Measured, measure, ratio, summary } from './measure.ts';
 import { median } from './statistics.ts';
 
 const rounds = 3;
-const calls = 6000;
+const calls = 3000;
 const value: Json = { kind: 'routed', filler: 'x'.repeat(400) };
 
 export async function measureNodes(etcd: Cluster): Promise<void> {
@@ -26,7 +26,7 @@ export async function measureNodes(etcd: Cluster): Promise<void> {
     for (let round = 0; round < rounds; round++) {
       const raw = etcd.open({ prefix: `/rawnodes${count}-${round}/` });
       results.raw.push(
-        await measure(count, 5000, (number) =>
+        await measure(count, calls, (number) =>
           raw.transact(
             [{ kind: 'absent', key: `a/${number}` }],
             ['a', 'b', 'c'].map((kind) => ({ kind: 'put', key: `${kind}/${number}`, value })),
