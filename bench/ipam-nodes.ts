@@ -17,9 +17,9 @@ const rounds = 3;
 const calls = 3000;
 const value: Json = { kind: 'routed', filler: 'x'.repeat(400) };
 
-export async function measureNodes(etcd: Cluster): Promise<void> {
+export async function measureNodes(etcd: Cluster, counts: readonly number[] = [16, 100]): Promise<void> {
   console.log(`Many nodes at once on one etcd; medians of ${rounds} rounds in turns`);
-  for (const count of [16, 100]) {
+  for (const count of counts) {
     const results: Record<'raw' | 'own' | 'decided', Measured[]> = { raw: [], own: [], decided: [] };
     const replayed: Record<'own' | 'decided', Measured[]> = { own: [], decided: [] };
     const sizes: Record<'own' | 'decided', number[]> = { own: [], decided: [] };

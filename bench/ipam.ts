@@ -35,7 +35,7 @@ const parts: Readonly<Record<string, (etcd: Cluster) => Promise<void>>> = {
   rates,
   decision,
   requests,
-  nodes: measureNodes,
+  nodes: (etcd) => measureNodes(etcd),
   book: measureBook,
 };
 

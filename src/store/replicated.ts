@@ -28,6 +28,7 @@ import { Signal } from './replicated-wait.ts';
 import type {
   Compare,
   Entry,
+  Json,
   Manner,
   Revision,
   Snapshot,
@@ -122,11 +123,7 @@ export class ReplicatedStore implements Store {
     const blocks = await options.local.list(keyPrefix.block);
     const yielded = (await options.local.get(yieldedKey))?.value as Cidr[] | undefined;
     const store = new ReplicatedStore(options, note ?? null, blocks, yielded ?? []);
-    await store.#readLog().catch(async (error: unknown) => {
-      await store.close();
-      throw error;
-    });
-    return store;
+    return store.#readLog(note);
   }
 
   private constructor(
@@ -339,10 +336,12 @@ export class ReplicatedStore implements Store {
   }
 
   /** Before the node says anything new, it is known what it had said, or that the log does not tell. */
-  async #readLog(): Promise<void> {
-    const result = await this.#local.transact([], [this.#mirror.noteWrite()]);
-    const revision = result.committed ? result.revision : 0;
+  async #readLog(note: Note = this.#note()): Promise<this> {
+    const mark: Write = { kind: 'put', key: noteKey, value: note as unknown as Json };
+    const result = await this.#local.transact([], [mark]).catch(() => null);
+    const revision = result?.committed ? result.revision : 0;
     await this.#signal.until(() => this.#closed || this.#outbox.seen >= revision);
+    return this;
   }
 
   /** The log does not reach back to where the feed was. */

@@ -15,8 +15,8 @@
 import type { DatabaseSync } from 'node:sqlite';
 import { setImmediate as nextTurn } from 'node:timers/promises';
 import { NetctlError } from '../lib/errors.ts';
-import { RecentChanges } from './recent-changes.ts';
 import { openStoreFile, sqliteError } from './sqlite-file.ts';
+import { RecentChanges } from './sqlite-recent.ts';
 import {
   overlay,
   prepareStatements,
