@@ -6,6 +6,7 @@
  * is in memory. Beside it the same transactions by a client that does nothing else, so that etcd's part can be told from ours. Never: a node that shares more than the connection's process with another.
  */
 import { furnish, startNodes } from '../lab/ipam-cluster.ts';
+import { keyPrefix } from '../src/model/keys.ts';
 import { MemoryStore } from '../src/store/memory.ts';
 import type { ChangeSet, Json, Revision, Store, Watch, Watcher } from '../src/store/store.ts';
 import type { Cluster } from '../test/kernel/etcd-harness.ts';
@@ -150,7 +151,10 @@ class Exchange {
   }
 
   #deliver(changeSet: ChangeSet): void {
-    const owner = changeSet.changes.find(({ key }) => key.startsWith('replication/'))?.key.split('/')[1];
+    // Who loses a race for a block waits until it hears by whom: claims are for all, and made before the time is taken.
+    const isClaim = changeSet.changes.some(({ key }) => key.startsWith(keyPrefix.block));
+    const fence = changeSet.changes.find(({ key }) => key.startsWith('replication/'));
+    const owner = isClaim ? undefined : fence?.key.split('/')[1];
     this.#log.push({ changeSet, owner });
     for (const listener of this.#listeners) this.#tell(listener);
   }
