@@ -3,25 +3,31 @@
  *
  * In: an etcd. Out: allocations per second until etcd has them all, next to etcd's own rate with as many callers. What each host does for
  * itself is left out, since here all would share two processors: each node hears of its own changes only, and its local store
- * is in memory. Never: a node that shares more than the connection's process with another.
+ * is in memory. Beside it the same transactions by a client that does nothing else, so that etcd's part can be told from ours. Never: a node that shares more than the connection's process with another.
  */
 import { furnish, startNodes } from '../lab/ipam-cluster.ts';
+import { keyPrefix } from '../src/model/keys.ts';
 import { MemoryStore } from '../src/store/memory.ts';
 import type { ChangeSet, Json, Revision, Store, Watch, Watcher } from '../src/store/store.ts';
 import type { Cluster } from '../test/kernel/etcd-harness.ts';
+import { Recording } from './ipam-replay.ts';
 import { type Measured, measure, ratio, summary } from './measure.ts';
+import { median } from './statistics.ts';
 
 const rounds = 3;
+const calls = 3000;
 const value: Json = { kind: 'routed', filler: 'x'.repeat(400) };
 
-export async function measureNodes(etcd: Cluster): Promise<void> {
+export async function measureNodes(etcd: Cluster, counts: readonly number[] = [16, 100]): Promise<void> {
   console.log(`Many nodes at once on one etcd; medians of ${rounds} rounds in turns`);
-  for (const count of [16, 100]) {
+  for (const count of counts) {
     const results: Record<'raw' | 'own' | 'decided', Measured[]> = { raw: [], own: [], decided: [] };
+    const replayed: Record<'own' | 'decided', Measured[]> = { own: [], decided: [] };
+    const sizes: Record<'own' | 'decided', number[]> = { own: [], decided: [] };
     for (let round = 0; round < rounds; round++) {
       const raw = etcd.open({ prefix: `/rawnodes${count}-${round}/` });
       results.raw.push(
-        await measure(count, 5000, (number) =>
+        await measure(count, calls, (number) =>
           raw.transact(
             [{ kind: 'absent', key: `a/${number}` }],
             ['a', 'b', 'c'].map((kind) => ({ kind: 'put', key: `${kind}/${number}`, value })),
@@ -29,8 +35,14 @@ export async function measureNodes(etcd: Cluster): Promise<void> {
         ),
       );
       for (const kind of ['routed', 'macvlan'] as const) {
-        const measured = await allocations(etcd, `/nodes${count}-${round}-${kind}/`, count, kind);
-        results[kind === 'routed' ? 'own' : 'decided'].push(measured);
+        const name = kind === 'routed' ? 'own' : 'decided';
+        const recording = new Recording();
+        results[name].push(
+          await allocations(etcd, `/nodes${count}-${round}-${kind}/`, count, kind, recording),
+        );
+        const took = await recording.replay(etcd.open({ prefix: `/again${count}-${round}-${kind}/` }));
+        replayed[name].push({ latencies: [], rate: (calls / took) * 1000 });
+        sizes[name].push(calls / recording.transactions);
       }
     }
     const line = (what: string, measured: Measured[]): void =>
@@ -39,8 +51,16 @@ export async function measureNodes(etcd: Cluster): Promise<void> {
       );
     console.log(`  ${count} nodes, one caller each`);
     line('  etcd alone, as many callers, separate keys', results.raw);
+    const again = (name: 'own' | 'decided'): void =>
+      console.log(
+        `      the same transactions (${median(sizes[name]).toFixed(1)} allocations each) by a bare client: ` +
+          `${Math.round(median(replayed[name].map(({ rate }) => rate)))}/s, ` +
+          `${ratio(replayed[name], results.raw).toFixed(2)} of etcd alone; ours ${ratio(results[name], replayed[name]).toFixed(2)} of it`,
+      );
     line('  own blocks, until all are in etcd', results.own);
+    again('own');
     line('  decided by etcd (macvlan)', results.decided);
+    again('decided');
     console.log('    (aim: 0.8)');
   }
   console.log('');
@@ -51,6 +71,7 @@ async function allocations(
   prefix: string,
   count: number,
   kind: 'routed' | 'macvlan',
+  recording: Recording,
 ): Promise<Measured> {
   const names = Array.from({ length: count }, (_, number) => `n${number}`);
   const shared = etcd.open({ prefix });
@@ -59,18 +80,19 @@ async function allocations(
     // Nodes that do not hear of each other must not meet: who loses a race waits until it sees by whom.
     m: { cidr: 'fd00::/64', blockSize: 112, kind: 'macvlan' },
   });
-  const exchange = new Exchange(shared);
+  const exchange = new Exchange(shared, recording);
   const cluster = await startNodes(names, (name) => exchange.of(name), { local: () => new MemoryStore() });
   for (const { ipam } of cluster.nodes) await ipam.attach('warm', { kind });
   await cluster.settled();
+  recording.start();
   const start = performance.now();
-  const calls = 6000;
   const { latencies } = await measure(count, calls, (number) =>
     cluster.nodes[number % count]!.ipam.attach(`e${number}`, { kind }),
   );
   for (const { store } of cluster.nodes)
     while (store.status().waiting > 0) await new Promise((resolve) => setTimeout(resolve, 1));
   const rate = (calls / (performance.now() - start)) * 1000;
+  recording.stop();
   await cluster.close();
   exchange.close();
   return { latencies, rate };
@@ -90,18 +112,24 @@ class Exchange {
   readonly #listeners = new Set<Listener>();
   /** All that the watch has told: who begins late begins where its snapshot ends, neither before nor after. */
   readonly #log: { readonly changeSet: ChangeSet; readonly owner: string | undefined }[] = [];
+  readonly #recording: Recording;
   #watch: Watch | null = null;
 
-  constructor(store: Store) {
+  constructor(store: Store, recording: Recording) {
     this.#store = store;
+    this.#recording = recording;
   }
 
   of(name: string): Store {
     const store = this.#store;
+    const recording = this.#recording;
     return {
       get: (key) => store.get(key),
       list: (prefix) => store.list(prefix),
-      transact: (compares, writes) => store.transact(compares, writes),
+      transact: (compares, writes) => {
+        recording.note(name, compares, writes);
+        return store.transact(compares, writes);
+      },
       watch: (_, after, watcher) => {
         const listener: Listener = { name, watcher, after, next: 0 };
         this.#listeners.add(listener);
@@ -123,7 +151,10 @@ class Exchange {
   }
 
   #deliver(changeSet: ChangeSet): void {
-    const owner = changeSet.changes.find(({ key }) => key.startsWith('replication/'))?.key.split('/')[1];
+    // Who loses a race for a block waits until it hears by whom: claims are for all, and made before the time is taken.
+    const isClaim = changeSet.changes.some(({ key }) => key.startsWith(keyPrefix.block));
+    const fence = changeSet.changes.find(({ key }) => key.startsWith('replication/'));
+    const owner = isClaim ? undefined : fence?.key.split('/')[1];
     this.#log.push({ changeSet, owner });
     for (const listener of this.#listeners) this.#tell(listener);
   }

@@ -6,11 +6,15 @@
 export class IndexBy<T extends string> {
   readonly #members = new Map<string, T | Set<T>>();
   static readonly #none: ReadonlySet<never> = new Set();
+  /** The last answer about a single member: the same few keys are asked for again and again. */
+  #single: ReadonlySet<T> = IndexBy.#none;
 
   of(key: string): ReadonlySet<T> {
     const members = this.#members.get(key);
     if (members === undefined) return IndexBy.#none;
-    return members instanceof Set ? members : new Set([members]);
+    if (members instanceof Set) return members;
+    if (!this.#single.has(members)) this.#single = new Set([members]);
+    return this.#single;
   }
 
   has(key: string): boolean {

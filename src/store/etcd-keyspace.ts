@@ -15,7 +15,7 @@ import {
 } from './etcd-messages.ts';
 import type { Given } from './etcd-protobuf.ts';
 import { compareKeys } from './key-order.ts';
-import type { ChangeSet, Compare, Entry } from './store.ts';
+import type { ChangeSet, Compare, Entry, Json } from './store.ts';
 import type { Transaction, Versions } from './transaction.ts';
 
 export interface Range {
@@ -58,12 +58,15 @@ export class EtcdKeyspace {
     };
   }
 
-  /** @param events all of these revisions, in the order of revisions */
+  /**
+   * Values are parsed when somebody asks for them, and fail then as `entry` does: most events are the echo of what their reader wrote.
+   * @param events all of these revisions, in the order of revisions
+   */
   *changeSets(events: readonly WatchEvent[]): Generator<ChangeSet> {
     for (const [revision, ofRevision] of Map.groupBy(events, (event) => event.kv!.modRevision)) {
       const changes = ofRevision.map(({ type, kv }) => ({
         key: this.#name(kv!.key),
-        entry: type === eventType.delete ? null : this.entry(kv!),
+        entry: type === eventType.delete ? null : this.#lazyEntry(kv!),
       }));
       yield { revision, changes: changes.sort((a, b) => compareKeys(a.key, b.key)) };
     }
@@ -90,6 +93,21 @@ export class EtcdKeyspace {
     }
     const result = compare.kind === 'absent' ? compareResult.equal : compareResult.notEqual;
     return { result, target: compareTarget.create, key, createRevision: 0 };
+  }
+
+  #lazyEntry({ key, value: text, createRevision, modRevision }: KeyValue): Entry {
+    const name = this.#name(key);
+    const parse = (): Json => this.#parse(name, text);
+    let value: Json | undefined;
+    return {
+      key: name,
+      get value() {
+        value ??= parse();
+        return value;
+      },
+      created: createRevision,
+      modified: modRevision,
+    };
   }
 
   #name(key: Buffer): string {

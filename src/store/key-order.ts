@@ -7,8 +7,12 @@
 
 /** Negative, zero or positive, for sorting. */
 export function compareKeys(a: string, b: string): number {
-  return Buffer.compare(Buffer.from(a), Buffer.from(b));
+  // Only surrogates sort otherwise in JavaScript: behind them are the code points that come last in bytes.
+  if (surrogate.test(a) || surrogate.test(b)) return Buffer.compare(Buffer.from(a), Buffer.from(b));
+  return a < b ? -1 : a > b ? 1 : 0;
 }
+
+const surrogate = /[\ud800-\udfff]/;
 
 /**
  * The least string above every key that begins with the prefix, or null if there is none (the empty prefix: all keys).

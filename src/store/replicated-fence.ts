@@ -10,7 +10,7 @@ import type { Clock } from '../lib/clock.ts';
 import { asNetctlError } from '../lib/errors.ts';
 import type { Progress } from './replicated-outbox.ts';
 import type { Deadline } from './replicated-wait.ts';
-import type { Compare, Entry, Json, Revision, Store, Write } from './store.ts';
+import type { ChangeSet, Compare, Entry, Json, Revision, Store, Write } from './store.ts';
 
 export type Outcome =
   | { readonly kind: 'committed'; readonly revision: Revision }
@@ -52,6 +52,8 @@ export class Fence {
   /** Of a record that an earlier process wrote, or a late transaction: what it decided, and its revision. */
   #decided: ReadonlySet<string> = new Set();
   #decidedAt: Revision = 0;
+  /** The node's own last words by key, with their local revision; kept until the local store shows what was decided, null from then on. */
+  #words: Map<string, Revision> | null = new Map();
   /** Cluster's revision that the local store shows. */
   #shown: Revision;
 
@@ -83,18 +85,28 @@ export class Fence {
     this.#decided = new Set(isOurs ? state.decided : []);
     this.#decidedAt = (isOurs ? state.decidedAt : null) ?? this.revision;
     // A change of this node after what it was shown is its own word again.
-    this.shown(this.#shown);
+    if (this.#shown >= this.#decidedAt) this.#forget();
   }
 
-  /** True if the cluster has decided about the key on our behalf, and the local store may not show it. */
+  /** True if the cluster has decided about the key on our behalf, the local store may not show it, and the node has said nothing since. */
   isDecided(key: string): boolean {
-    return this.#decided.has(key);
+    return this.#decided.has(key) && (this.#words?.get(key) ?? 0) <= this.#progress.sent;
+  }
+
+  /** The node has said something by itself. What the cluster does not have of that is later than what it decided about these keys. */
+  said({ revision, changes }: ChangeSet): void {
+    if (this.#words !== null) for (const { key } of changes) this.#words.set(key, revision);
   }
 
   /** The local store shows what the cluster had at the revision. */
   shown(revision: Revision): void {
     this.#shown = Math.max(this.#shown, revision);
-    if (this.#shown >= this.#decidedAt) this.#decided = new Set();
+    if (this.#shown >= this.#decidedAt) this.#forget();
+  }
+
+  #forget(): void {
+    this.#decided = new Set();
+    this.#words = null;
   }
 
   /** The record as the cluster has it now. @throws STORE_UNAVAILABLE */
@@ -114,7 +126,7 @@ export class Fence {
     deadline: Deadline,
   ): Promise<Outcome> {
     this.#turns += 1;
-    const keys = new Set([...this.#decided, ...decided]);
+    const keys = new Set([...[...this.#decided].filter((key) => this.isDecided(key)), ...decided]);
     const isDecision = writes.some(({ key }) => keys.has(key));
     const next: FenceState = {
       store: this.store,

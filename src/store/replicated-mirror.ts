@@ -107,8 +107,7 @@ export class Mirror {
   wrote(writes: readonly Write[], revision: Revision): void {
     for (const write of writes) {
       this.#written.set(write.key, revision);
-      const entry = write.kind === 'put' ? { value: write.value, modified: revision } : null;
-      this.#learn(write.key, entry);
+      this.#learn(write.key, write.kind === 'put' ? entryOf(write, revision) : null);
     }
   }
 
@@ -204,4 +203,13 @@ export class Mirror {
     if (kind === 'shared') this.#sharedThere.add(block);
     else this.#sharedThere.delete(block);
   }
+}
+
+function entryOf(write: Write & { kind: 'put' }, modified: Revision): Pick<Entry, 'value' | 'modified'> {
+  return {
+    get value() {
+      return write.value;
+    },
+    modified,
+  };
 }

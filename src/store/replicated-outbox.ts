@@ -6,7 +6,7 @@
  */
 import { type Address, cidrBase } from '../model/ip.ts';
 import { addressOfKey, blockOfClaimKey } from './authority.ts';
-import type { ChangeSet, Revision, Write } from './store.ts';
+import type { ChangeSet, Entry, Revision, Write } from './store.ts';
 
 /** Keys under it never leave the node. */
 export const localPrefix = 'local/';
@@ -35,7 +35,7 @@ interface Waiting {
 }
 
 /** Below etcd's limits of 128 operations and 1.5 MiB (with compares and our cursor). */
-const writesPerBatch = 100;
+const writesPerBatch = 120;
 const charactersPerBatch = 512 * 1024;
 
 export class Outbox {
@@ -43,7 +43,7 @@ export class Outbox {
   readonly #keys = new Map<string, number>();
   /** Keys of transactions that the local store has, or may have, and that the feed has not shown yet. */
   readonly #unseen = new Map<string, number>();
-  readonly #settled: { revision: Revision; keys: readonly string[] }[] = [];
+  readonly #settled: { revision: Revision; writes: readonly Write[] }[] = [];
   #seen: Revision;
   #sent: Revision;
   #done = 0;
@@ -113,11 +113,11 @@ export class Outbox {
   }
 
   /** To be called before a transaction goes to the local store; the answer to be called with its revision, or null. */
-  submitting(keys: readonly string[]): (revision: Revision | null) => void {
-    for (const key of keys) count(this.#unseen, key, 1);
+  submitting(writes: readonly Write[]): (revision: Revision | null) => void {
+    for (const { key } of writes) count(this.#unseen, key, 1);
     return (revision) => {
-      if (revision !== null && revision > this.#seen) this.#settled.push({ revision, keys });
-      else for (const key of keys) count(this.#unseen, key, -1);
+      if (revision !== null && revision > this.#seen) this.#settled.push({ revision, writes });
+      else for (const { key } of writes) count(this.#unseen, key, -1);
     };
   }
 
@@ -126,18 +126,10 @@ export class Outbox {
     const isOwn = changes.length > 0 && !changes.some(({ key }) => key.startsWith(localPrefix));
     const isNew = isOwn && revision > this.#sent && revision > this.#ignoredUpTo;
     if (isNew) {
+      const made = this.#settled.find((settled) => settled.revision === revision)?.writes;
       const writes = changes.map(
         ({ key, entry }): Write =>
-          entry === null
-            ? { kind: 'delete', key }
-            : {
-                kind: 'put',
-                key,
-                // Read, and by that parsed, when it is sent.
-                get value() {
-                  return entry.value;
-                },
-              },
+          entry === null ? { kind: 'delete', key } : (made?.find((write) => write.key === key) ?? put(entry)),
       );
       this.#push({ revision, at, writes, compared: false });
     }
@@ -148,7 +140,7 @@ export class Outbox {
   seenUpTo(revision: Revision): void {
     this.#seen = Math.max(this.#seen, revision);
     while (this.#settled.length > 0 && this.#settled[0]!.revision <= this.#seen) {
-      for (const key of this.#settled.shift()!.keys) count(this.#unseen, key, -1);
+      for (const { key } of this.#settled.shift()!.writes) count(this.#unseen, key, -1);
     }
   }
 
@@ -213,7 +205,7 @@ export class Outbox {
       for (; index < waiting.writes.length; index++) {
         const write = waiting.writes[index]!;
         if (write === null) continue;
-        characters += write.key.length + (write.kind === 'put' ? JSON.stringify(write.value).length : 0);
+        characters += write.key.length + lengthOf(write);
         const isFull = writes.size >= writesPerBatch && !writes.has(write.key);
         if (writes.size > 0 && (isFull || characters > charactersPerBatch)) {
           const isWhole = position > 0 && index === 0;
@@ -237,6 +229,21 @@ export class Outbox {
     this.#waiting.push(waiting);
     for (const write of waiting.writes) if (write !== null) count(this.#keys, write.key, 1);
   }
+}
+
+function lengthOf(write: Write): number {
+  return write.kind === 'put' ? (write.text ?? JSON.stringify(write.value)).length : 0;
+}
+
+/** Read, and by that parsed, when it is sent. */
+function put(entry: Entry): Write {
+  return {
+    kind: 'put',
+    key: entry.key,
+    get value() {
+      return entry.value;
+    },
+  };
 }
 
 function count(counts: Map<string, number>, key: string, by: number): void {

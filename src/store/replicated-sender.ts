@@ -218,7 +218,11 @@ export class Sender {
       if (this.#locks.hasUnfenced) return await this.#settle(deadline);
       const batch = outbox.next();
       const compares = this.#claimCompares(batch.writes);
-      if (compares === null) return true;
+      if (compares === null) {
+        // What the mirror left to them is the cluster's to say now.
+        this.#session.restart();
+        return true;
+      }
       const outcome = await this.#attempt(compares, batch.writes, batch.progress, deadline);
       if (outcome.kind === 'committed') {
         mirror.wrote(batch.writes, outcome.revision);

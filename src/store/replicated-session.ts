@@ -370,7 +370,7 @@ export class Session {
     const { local, authority, outbox, mirror, clock } = this.#parts;
     const plan = planLoss(lost, entries, authority, mirror.own, new Date(clock.now()));
     if (plan.writes.length === 0) return plan.endpoints;
-    const settle = outbox.submitting(plan.writes.map(({ key }) => key));
+    const settle = outbox.submitting(plan.writes);
     let revision: Revision | null = null;
     try {
       const result = await local.transact(plan.compares, plan.writes);

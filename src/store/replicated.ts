@@ -28,6 +28,7 @@ import { Signal } from './replicated-wait.ts';
 import type {
   Compare,
   Entry,
+  Json,
   Manner,
   Revision,
   Snapshot,
@@ -37,6 +38,7 @@ import type {
   Watcher,
   Write,
 } from './store.ts';
+import { encodeWrites } from './transaction.ts';
 
 export interface ReplicatedOptions {
   readonly node: string;
@@ -120,7 +122,8 @@ export class ReplicatedStore implements Store {
     const note = (await options.local.get(noteKey))?.value as unknown as Note | undefined;
     const blocks = await options.local.list(keyPrefix.block);
     const yielded = (await options.local.get(yieldedKey))?.value as Cidr[] | undefined;
-    return new ReplicatedStore(options, note ?? null, blocks, yielded ?? []);
+    const store = new ReplicatedStore(options, note ?? null, blocks, yielded ?? []);
+    return store.#readLog(note);
   }
 
   private constructor(
@@ -273,10 +276,11 @@ export class ReplicatedStore implements Store {
       await this.#decisions.unlocked(touched);
       return this.transact(compares, writes, manner);
     }
-    const settle = this.#outbox.submitting(writes.map(({ key }) => key));
+    const encoded = encodeWrites(writes);
+    const settle = this.#outbox.submitting(encoded);
     let revision: Revision | null = null;
     try {
-      const result = await this.#local.transact([...compares, ...standing.compares], writes, manner);
+      const result = await this.#local.transact([...compares, ...standing.compares], encoded, manner);
       if (!result.committed) return result;
       revision = result.revision;
       for (const claim of standing.claims) this.#mirror.own.delete(claim);
@@ -315,33 +319,45 @@ export class ReplicatedStore implements Store {
     this.#feed = this.#local.watch('', after, {
       onChanges: (changeSet) => {
         const at = changeSet.revision <= this.#openedAt ? this.#notedAt : this.#options.clock.now();
-        if (this.#outbox.feed(changeSet, at) && this.#outbox.size > this.#mostWaiting) this.#forget();
+        if (this.#outbox.feed(changeSet, at)) {
+          this.#fence.said(changeSet);
+          if (this.#outbox.size > this.#mostWaiting) this.#forget();
+        }
         this.#signal.notify();
         this.#sender.wake();
       },
       onEnd: (error) => {
         if (this.#closed) return;
-        this.#feedTimer = this.#options.clock.setTimer(feedPauseMilliseconds, () => this.#refollow(error));
+        const again = (): void => this.#follow(this.#outbox.seen);
+        if (asNetctlError(error).code === 'STORE_COMPACTED') void this.#refollow();
+        else this.#feedTimer = this.#options.clock.setTimer(feedPauseMilliseconds, again);
       },
     });
   }
 
-  #refollow(error: Error): void {
-    if (asNetctlError(error).code !== 'STORE_COMPACTED') {
-      this.#follow(this.#outbox.seen);
-      return;
+  /** Before the node says anything new, it is known what it had said, or that the log does not tell. */
+  async #readLog(note: Note = this.#note()): Promise<this> {
+    const mark: Write = { kind: 'put', key: noteKey, value: note as unknown as Json };
+    const result = await this.#local.transact([], [mark]).catch(() => null);
+    const revision = result?.committed ? result.revision : 0;
+    await this.#signal.until(() => this.#closed || this.#outbox.seen >= revision);
+    return this;
+  }
+
+  /** The log does not reach back to where the feed was. */
+  async #refollow(): Promise<void> {
+    try {
+      const { revision } = await this.#local.list(noteKey);
+      if (this.#closed) return;
+      this.#outbox.seenUpTo(revision);
+      this.#forget();
+      this.#follow(revision);
+      this.#signal.notify();
+      // The next process reads the log from here on, too.
+      await this.#local.transact([], [this.#mirror.noteWrite()]);
+    } catch (error) {
+      if (!this.#closed) this.#options.logger.error({ error: String(error) }, 'the local log cannot be read');
     }
-    this.#local.list(noteKey).then(
-      ({ revision }) => {
-        if (this.#closed) return;
-        this.#outbox.seenUpTo(revision);
-        this.#forget();
-        this.#follow(revision);
-      },
-      (failure: Error) => {
-        this.#options.logger.error({ error: failure.message }, 'the local log cannot be read');
-      },
-    );
   }
 
   /** From here on, states are compared: what waits is more than is kept. */

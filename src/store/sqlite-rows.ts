@@ -13,7 +13,7 @@ export interface RecordRow extends Versions {
   readonly value: string;
 }
 
-interface ChangeRow {
+export interface ChangeRow {
   readonly revision: Revision;
   readonly key: string;
   readonly value: string | null;
@@ -100,6 +100,6 @@ export function toEntry({ key, value: text, created, modified }: RecordRow): Ent
   };
 }
 
-function toChange({ revision, key, value, created }: ChangeRow): Change {
+export function toChange({ revision, key, value, created }: ChangeRow): Change {
   return { key, entry: value === null ? null : toEntry({ key, value, created, modified: revision }) };
 }

@@ -30,7 +30,8 @@ export type Compare =
   | { readonly kind: 'modified'; readonly key: string; readonly revision: Revision };
 
 export type Write =
-  | { readonly kind: 'put'; readonly key: string; readonly value: Json }
+  /** `text`: the value as JSON, from who has made it already. */
+  | { readonly kind: 'put'; readonly key: string; readonly value: Json; readonly text?: string }
   | { readonly kind: 'delete'; readonly key: string };
 
 export type TransactionResult =

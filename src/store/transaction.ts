@@ -5,7 +5,7 @@
  * text; then the rows to write, or the compare that failed. Never: a value that reads back other than it was written.
  */
 import { NetctlError } from '../lib/errors.ts';
-import type { Compare, Json, Refusal, Revision, Write } from './store.ts';
+import type { Compare, Refusal, Revision, Write } from './store.ts';
 
 export interface Versions {
   readonly created: Revision;
@@ -38,9 +38,14 @@ export function checkTransaction(compares: readonly Compare[], writes: readonly 
       checkKey(write.key);
       if (seen.has(write.key)) throw new NetctlError('BUG', `transaction writes the key ${write.key} twice`);
       seen.add(write.key);
-      return { key: write.key, text: write.kind === 'put' ? encodeValue(write.key, write.value) : null };
+      return { key: write.key, text: write.kind === 'put' ? textOf(write) : null };
     }),
   };
+}
+
+/** The same writes, their values made into text once for all stores that they go to. @throws BUG as checkTransaction does */
+export function encodeWrites(writes: readonly Write[]): Write[] {
+  return writes.map((write) => (write.kind === 'put' ? { ...write, text: textOf(write) } : write));
 }
 
 /** What to write as revision `next`, or the compares that do not hold. Only deletions of absent keys: no changes. */
@@ -94,7 +99,8 @@ export function holds(compare: Compare, versions: Versions | undefined): boolean
   }
 }
 
-function encodeValue(key: string, value: Json): string {
+function textOf({ key, value, text }: Write & { kind: 'put' }): string {
+  if (text !== undefined) return text;
   checkJson(key, value, 0);
   return JSON.stringify(value);
 }

@@ -17,6 +17,8 @@ export interface ChangeLog {
   compacted(): Revision;
   /** The change sets with `after` < revision <= `upTo`, values parsed anew on every call. */
   read(prefix: string, after: Revision, upTo: Revision): ChangeSet[];
+  /** No watch is behind the revision. */
+  delivered?(revision: Revision): void;
 }
 
 interface Position {
@@ -49,7 +51,11 @@ export class Watches {
 
   /** To be called when the log has grown. */
   wake(): void {
-    if (this.#scheduled || this.#open.size === 0) return;
+    if (this.#scheduled) return;
+    if (this.#open.size === 0) {
+      this.#log.delivered?.(this.#log.latest());
+      return;
+    }
     this.#scheduled = true;
     setImmediate(() => this.#deliver());
   }
@@ -60,16 +66,17 @@ export class Watches {
 
   #deliver(): void {
     this.#scheduled = false;
-    let behind = false;
     for (const position of [...this.#open]) {
       try {
         this.#advance(position);
       } catch (error) {
         this.#end(position, asNetctlError(error));
       }
-      behind ||= position.after < this.#log.latest();
     }
-    if (behind) this.wake();
+    let last = this.#log.latest();
+    for (const { after } of this.#open) last = Math.min(last, after);
+    this.#log.delivered?.(last);
+    if (last < this.#log.latest()) this.wake();
   }
 
   /** Hands out the next change sets. A watcher that throws has lost one, so its watch ends. */

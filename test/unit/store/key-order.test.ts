@@ -29,3 +29,12 @@ test('a key begins with the prefix exactly when it is in prefix <= key < end', (
     { numRuns: 2000 },
   );
 });
+
+test('keys are in the order of their bytes', () => {
+  fc.assert(
+    fc.property(text, text, (a, b) => {
+      assert.equal(Math.sign(compareKeys(a, b)), Buffer.compare(Buffer.from(a), Buffer.from(b)));
+    }),
+    { numRuns: 5000 },
+  );
+});

@@ -74,6 +74,28 @@ for (const compacted of [false, true]) {
   });
 }
 
+for (const word of ['made anew', 'removed'] as const) {
+  test(`what the next life says about the endpoint while it is cut off is later than the decision, the log gone meanwhile: ${word}`, async () => {
+    const { node, cluster } = await attached();
+    await killedAfterDeciding(node, cluster, () => {
+      void node.store.transact(
+        [absent('addresses/10.1.0.10')],
+        [put('addresses/10.1.0.10', { node: 'n1' }), put('endpoints/n1/b', {})],
+      );
+    });
+    (node.localStore as MemoryStore).compact();
+    await node.open({}, true);
+    await node.put('endpoints/n1/b', { again: true });
+    if (word === 'removed') await commit(node.store, remove('endpoints/n1/b'));
+    node.wire.mend();
+    await agrees(node);
+    assert.deepEqual(
+      (await node.records())['endpoints/n1/b'],
+      word === 'removed' ? undefined : { again: true },
+    );
+  });
+}
+
 test('a decision that arrives with a new snapshot: its revision is not younger than what the local store has', async () => {
   const { node, clock } = await attached();
   const key = 'addresses/10.1.0.11';

@@ -5,11 +5,12 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { setImmediate as nextTurn } from 'node:timers/promises';
+import { isDeepStrictEqual } from 'node:util';
 import fc from 'fast-check';
 import { MemoryStore } from '../../../src/store/memory.ts';
 import type { Compare, Entry, Json, Store, Write } from '../../../src/store/store.ts';
 import { ManualClock } from './manual-clock.ts';
-import { agrees, claim, TestNode, visible } from './replicated-fixture.ts';
+import { agrees, claim, eventually, TestNode, visible } from './replicated-fixture.ts';
 import { absent, aWhile, commit, hasCode, modified, put, remove } from './support.ts';
 
 /** Four blocks of four addresses: three nodes fight for them. */
@@ -17,6 +18,9 @@ const blocks = ['10.0.0.0', '10.0.0.4', '10.0.0.8', '10.0.0.12'];
 const addressesOf = (base: string): string[] =>
   [0, 1, 2, 3].map((offset) => `10.0.0.${Number(base.split('.')[3]) + offset}`);
 const blockKeyOf = (base: string): string => `blocks/${base}-30`;
+
+const isShared = (block: Entry | null): boolean =>
+  (block?.value as { shared?: boolean } | undefined)?.shared === true;
 
 type Known = 'present' | 'absent' | 'unknown';
 
@@ -30,6 +34,10 @@ class Agent {
   /** The numbers in the order in which the local store has them: of two requests under way at once, either may be the first. */
   readonly decided: number[] = [];
   readonly acknowledged = new Set<number>();
+  /** Of each endpoint that it made. */
+  readonly addresses = new Map<string, string>();
+  /** Addresses of its blocks that an operator made shared without asking it: what it wrote there meanwhile may be lost. */
+  readonly forced = new Set<string>();
   /** It was killed while the outcome of a decision was not known, so the cluster may hold an address that no endpoint names. */
   mayLeak = false;
 
@@ -49,10 +57,10 @@ class Agent {
       const writes: Write[] = [
         put(`addresses/${place.address}`, { node: name, endpoint }),
         put(key, { addresses: [place.address] }),
-        ...(place.claim === null ? [put(`endpoints/${name}/sequence`, ++this.#sequence)] : [place.claim]),
+        ...(place.claim === null ? this.#number(place.isShared) : [place.claim]),
       ];
       const compares = [place.compare, absent(`addresses/${place.address}`), absent(key)];
-      return { compares, writes };
+      return { compares, writes, address: place.address };
     });
   }
 
@@ -63,6 +71,7 @@ class Agent {
       if (entry === null) return null;
       const [address] = (entry.value as { addresses: string[] }).addresses;
       const record = await store.get(`addresses/${address}`);
+      const block = await store.get(blockKeyOf(blocks.find((base) => addressesOf(base).includes(address!))!));
       return {
         compares: [modified(entry.key, entry.modified)],
         writes: [
@@ -70,10 +79,40 @@ class Agent {
           ...((record?.value as { endpoint?: string } | undefined)?.endpoint === endpoint
             ? [remove(`addresses/${address}`)]
             : []),
-          put(`endpoints/${name}/sequence`, ++this.#sequence),
+          ...this.#number(isShared(block)),
         ],
       };
     });
+  }
+
+  /** What the cluster decides about may be there before the local store shows it, or what was before it. */
+  #number(inShared: boolean): Write[] {
+    return inShared ? [] : [put(`endpoints/${this.node.name}/sequence`, ++this.#sequence)];
+  }
+
+  /** As an agent does that sees an address of an endpoint become somebody else's. */
+  async giveWay(): Promise<void> {
+    const { name, store } = this.node;
+    for (const { key, value } of (await store.list(`endpoints/${name}/`)).entries) {
+      for (const address of (value as { addresses?: string[] }).addresses ?? []) {
+        const record = (await store.get(`addresses/${address}`))?.value ?? null;
+        const isOurs = isDeepStrictEqual(record, { node: name, endpoint: key.split('/')[2] });
+        if (!this.forced.has(address) || isOurs) continue;
+        let state: 'there' | 'asked' | 'gone' = 'there';
+        const ask = (): void => {
+          state = 'asked';
+          commit(store, remove(key)).then(
+            () => (state = 'gone'),
+            () => (state = 'there'),
+          );
+        };
+        const isGone = (): boolean => {
+          if (state === 'there') ask();
+          return state === 'gone';
+        };
+        await eventually(this.node.clock, isGone, `${key} to give way`);
+      }
+    }
   }
 
   giveBack(): void {
@@ -103,7 +142,7 @@ class Agent {
   #start(
     endpoint: string,
     then: Known,
-    plan: () => Promise<{ compares: Compare[]; writes: Write[] } | null>,
+    plan: () => Promise<{ compares: Compare[]; writes: Write[]; address?: string } | null>,
   ): void {
     if (this.#busy.has(endpoint)) return;
     this.#busy.add(endpoint);
@@ -118,6 +157,7 @@ class Agent {
         const sequence = made.writes.find(({ key }) => key.endsWith('/sequence'));
         const result = await this.node.store.transact(made.compares, made.writes);
         outcome = result.committed ? then : undefined;
+        if (result.committed && made.address !== undefined) this.addresses.set(endpoint, made.address);
         if (result.committed && sequence?.kind === 'put') this.acknowledged.add(sequence.value as number);
       } catch (error) {
         assert.ok(hasCode('STORE_UNAVAILABLE')(error), String(error));
@@ -137,13 +177,43 @@ class Agent {
       if ((known?.value as { node?: string } | undefined)?.node !== this.node.name) continue;
       const address = addressesOf(base).find((candidate) => !byKey.has(`addresses/${candidate}`));
       if (address !== undefined)
-        return { address, compare: modified(known!.key, known!.modified), claim: null };
+        return {
+          address,
+          compare: modified(known!.key, known!.modified),
+          claim: null,
+          isShared: isShared(known!),
+        };
     }
     const free = blocks.find((base) => !byKey.has(blockKeyOf(base)));
     if (free === undefined) return null;
     const key = blockKeyOf(free);
-    return { address: free, compare: absent(key), claim: put(key, claim(this.node.name)) };
+    return { address: free, compare: absent(key), claim: put(key, claim(this.node.name)), isShared: false };
   }
+}
+
+/**
+ * As a transfer does that an operator forces while the block's node is not heard: an address is somebody else's, and about the block the
+ * cluster decides from now on. True if it was done.
+ */
+async function force(cluster: MemoryStore, agents: readonly Agent[], base: string): Promise<boolean> {
+  const key = blockKeyOf(base);
+  const block = await cluster.get(key);
+  const { node: holder, shared } = (block?.value ?? {}) as { node?: string; shared?: boolean };
+  const agent = agents.find(({ node }) => node.name === holder && node.wire.state !== 'up');
+  if (block === null || agent === undefined || shared) return false;
+  const taken = (await cluster.list('addresses/')).entries.find((entry) =>
+    addressesOf(base).includes(entry.key.slice('addresses/'.length)),
+  );
+  const moved = { node: 'elsewhere', endpoint: null };
+  const { committed } = await cluster.transact(
+    [modified(key, block.modified)],
+    [
+      put(key, { ...(block.value as object), shared: true } as Json),
+      ...(taken === undefined ? [] : [put(taken.key, moved)]),
+    ],
+  );
+  if (committed) for (const address of addressesOf(base)) agent.forced.add(address);
+  return committed;
 }
 
 const command = fc.record({
@@ -151,7 +221,7 @@ const command = fc.record({
   kind: fc.constantFrom(
     ...(['attach', 'attach', 'attach', 'attach', 'attach', 'attach', 'detach', 'detach', 'detach'] as const),
     ...(['giveBack', 'giveBack', 'mend', 'mend', 'mend', 'wait', 'wait', 'profile', 'profile'] as const),
-    ...(['cut', 'silence', 'lose', 'kill', 'killCut', 'compact', 'endWatches'] as const),
+    ...(['cut', 'silence', 'lose', 'kill', 'killCut', 'compact', 'endWatches', 'force'] as const),
   ),
   endpoint: fc.constantFrom('a', 'b', 'c', 'd', 'e', 'f'),
   turns: fc.nat(12),
@@ -159,8 +229,10 @@ const command = fc.record({
 
 const runs = Number(process.env['NETCTL_PROPERTY_RUNS'] ?? 40);
 
-test('property: several nodes, cuts, kills, lost answers', { timeout: 120_000 + runs * 1000 }, async () => {
-  const seen = { attached: 0, committed: 0 };
+test('property: several nodes, cuts, kills, lost answers, addresses taken by force', {
+  timeout: 120_000 + runs * 1000,
+}, async () => {
+  const seen = { attached: 0, committed: 0, forced: 0 };
   await fc.assert(
     fc.asyncProperty(fc.array(command, { minLength: 60, maxLength: 120, size: 'max' }), async (commands) => {
       const cluster = new MemoryStore();
@@ -189,6 +261,7 @@ test('property: several nodes, cuts, kills, lost answers', { timeout: 120_000 + 
         if (kind === 'lose') node.wire.loseAnswers += 1;
         if (kind === 'compact') (node.localStore as MemoryStore).compact();
         if (kind === 'endWatches') cluster.endWatches();
+        if (kind === 'force' && (await force(cluster, agents, blocks[turns % blocks.length]!))) seen.forced++;
         if (kind === 'profile') node.put(`profiles/${endpoint}`, turns).catch(() => undefined);
         if (kind === 'kill' || kind === 'killCut') {
           agent.kill();
@@ -203,6 +276,8 @@ test('property: several nodes, cuts, kills, lost answers', { timeout: 120_000 + 
         node.wire.loseAnswers = 0;
         node.wire.mend();
       }
+      for (const { node } of agents) await agrees(node);
+      for (const agent of agents) await agent.giveWay();
       for (const { node } of agents) await agrees(node);
       for (const { node } of agents) await agrees(node);
       await isUnique(agents);
@@ -230,7 +305,7 @@ test('property: several nodes, cuts, kills, lost answers', { timeout: 120_000 + 
     { numRuns: runs, endOnFailure: true },
   );
   // Else the nodes did nothing, and all of the above held for that reason.
-  assert.ok(seen.attached > 40 && seen.committed > 400, JSON.stringify(seen));
+  assert.ok(seen.attached > 40 && seen.committed > 400 && seen.forced > 0, JSON.stringify(seen));
 });
 
 /** Tells each number that a node writes, in the order of the store, until nobody waits for it any more. */
@@ -266,12 +341,13 @@ function follow(
   again();
 }
 
-/** By each node's own word about its own endpoints. */
+/** By each node's own word about its own endpoints. Who takes an address by force from a node that is not heard has to know that it is off. */
 async function isUnique(agents: readonly Agent[]): Promise<void> {
   const holders = new Map<string, string>();
   for (const { node } of agents) {
     for (const { key, value } of (await node.localStore.list(`endpoints/${node.name}/`)).entries) {
       for (const address of (value as { addresses?: string[] }).addresses ?? []) {
+        if (agents.some(({ forced }) => forced.has(address))) continue;
         assert.equal(
           holders.get(address),
           undefined,
@@ -287,11 +363,9 @@ function hasAll(agent: Agent, records: Record<string, Json>): void {
   const { name } = agent.node;
   for (const [endpoint, known] of agent.known) {
     if (endpoint === '' || known === 'unknown') continue;
-    assert.equal(
-      `endpoints/${name}/${endpoint}` in records,
-      known === 'present',
-      `${name}/${endpoint} is ${known}`,
-    );
+    const isThere = `endpoints/${name}/${endpoint}` in records;
+    if (!isThere && agent.forced.has(agent.addresses.get(endpoint)!)) continue;
+    assert.equal(isThere, known === 'present', `${name}/${endpoint} is ${known}`);
   }
   const named = new Set<string>();
   for (const [key, value] of Object.entries(records)) {
@@ -304,6 +378,7 @@ function hasAll(agent: Agent, records: Record<string, Json>): void {
   }
   for (const [key, value] of Object.entries(records)) {
     if (!key.startsWith('addresses/') || (value as { node: string }).node !== name) continue;
-    assert.ok(agent.mayLeak || named.has(key.split('/')[1]!), `${key} leaked`);
+    const address = key.split('/')[1]!;
+    assert.ok(agent.mayLeak || agent.forced.has(address) || named.has(address), `${key} leaked`);
   }
 }

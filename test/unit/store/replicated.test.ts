@@ -73,7 +73,7 @@ describe('records of the node', () => {
     assert.deepEqual(recorder.keys(), recorder.keys().toSorted());
     assert.equal(recorder.keys().length, 500);
     assert.ok(recorder.changeSets.length <= 6, `${recorder.changeSets.length} transactions`);
-    assert.ok(recorder.changeSets.every(({ changes }) => changes.length <= 100));
+    assert.ok(recorder.changeSets.every(({ changes }) => changes.length <= 120));
   });
 
   test('their echo changes nothing here', async () => {
@@ -528,6 +528,20 @@ describe('a claim that is gone', () => {
       assert.ok('endpoints/n1/d' in records);
     });
   }
+
+  test('made shared by force while the node gives it back: the node sees it as the cluster has it', async () => {
+    const one = await settled();
+    await one.put('addresses/10.0.0.1', { node: 'n1' });
+    await agrees(one);
+    one.wire.cut();
+    await commit(one.store, remove('addresses/10.0.0.1'));
+    await commit(one.store, remove('blocks/10.0.0.0-26'));
+    const shared = { ...(claim('n1') as object), shared: true } as Json;
+    await commit(cluster, put('blocks/10.0.0.0-26', shared), put('addresses/10.0.0.1', { node: 'n2' }));
+    one.wire.mend();
+    await agrees(one);
+    assert.deepEqual((await one.records())['blocks/10.0.0.0-26'], shared);
+  });
 
   for (const when of ['while it follows', 'while it is cut off', 'while it is down'] as const) {
     test(`${when}: the records are dropped, the loss reported, nothing of another node overwritten`, async () => {
