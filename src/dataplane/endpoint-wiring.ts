@@ -59,7 +59,23 @@ export class EndpointWiring implements Wiring {
   }
 
   async make(endpoint: Endpoint, netns: Netns): Promise<void> {
-    this.finish(await this.begin(endpoint, netns), netns);
+    if (endpoint.extraSources.length > 0 || endpoint.addresses.some((address) => familyOf(address) === 6))
+      return this.finish(await this.begin(endpoint, netns), netns);
+    // No setting of the kernel stands between the batches: they go in one piece, beside those of others.
+    const spec = this.#spec(endpoint, netns, 1);
+    const refusal = await this.#linux.batches([
+      { requests: planHost(spec) },
+      { netns, requests: planContainer(spec) },
+      { requests: [{ kind: 'link-settle', index: spec.hostIndex }] },
+    ]);
+    if (refusal === null) return;
+    if (refusal.batch === 0) {
+      await this.#explain(refusal.error, spec, netns, 1);
+      return this.finish(await this.begin(endpoint, netns, 2), netns);
+    }
+    if (refusal.batch > 1) throw refusal.error;
+    this.#inside(netns, (container) => this.#goBeside(refusal.error, spec, container));
+    this.#settle(spec);
   }
 
   unmake({ hostInterface }: Endpoint): Promise<void> {
@@ -70,8 +86,8 @@ export class EndpointWiring implements Wiring {
    * Makes the pair and the host's side; the container's end is there but down until `finish`.
    * @throws INTERFACE_EXISTS when the container has an interface of that name; KernelError; nothing is left behind
    */
-  async begin(endpoint: Endpoint, netns: Netns): Promise<VethSpec> {
-    for (let attempt = 1; ; attempt++) {
+  async begin(endpoint: Endpoint, netns: Netns, firstAttempt = 1): Promise<VethSpec> {
+    for (let attempt = firstAttempt; ; attempt++) {
       const spec = this.#spec(endpoint, netns, attempt);
       try {
         this.#host.batch(planHost(spec));
@@ -103,41 +119,50 @@ export class EndpointWiring implements Wiring {
   finish(spec: VethSpec, netns: Netns): void {
     if (spec.addresses.some((address) => familyOf(address) === 6))
       this.#enableIpv6(spec.containerInterface, netns);
-    const container = this.#linux.openRouting(netns);
-    try {
-      this.#finishInside(spec, container);
-    } finally {
-      container.close();
-    }
-    // Reading the link makes the kernel settle its carrier: without that the first packets may meet a noop queue.
-    this.#host.link({ index: spec.hostIndex });
+    this.#inside(netns, (container) => {
+      try {
+        container.batch(planContainer(spec));
+      } catch (error) {
+        this.#goBeside(error, spec, container);
+      }
+    });
+    this.#settle(spec);
   }
 
-  /** A container that has a default route already keeps it. */
-  #finishInside(spec: VethSpec, container: Routing): void {
-    const plan = planContainer(spec);
-    try {
-      container.batch(plan);
-    } catch (error) {
-      const isBeside =
-        error instanceof KernelError &&
-        error.errno === 'EEXIST' &&
-        plan[error.position]?.kind === 'route-add';
-      if (!isBeside) throw error;
-      for (const request of planBeside(spec)) {
-        try {
-          container.batch([request]);
-        } catch (refusal) {
-          if (!isErrno(refusal, 'EEXIST')) throw refusal;
-        }
+  /** A container that has a default route already keeps it: that the batch was refused for it is no error. @throws any other */
+  #goBeside(error: unknown, spec: VethSpec, container: Routing): void {
+    const isBeside =
+      error instanceof KernelError &&
+      error.errno === 'EEXIST' &&
+      planContainer(spec)[error.position]?.kind === 'route-add';
+    if (!isBeside) throw error;
+    for (const request of planBeside(spec)) {
+      try {
+        container.batch([request]);
+      } catch (refusal) {
+        if (!isErrno(refusal, 'EEXIST')) throw refusal;
       }
     }
   }
 
+  #inside(netns: Netns, act: (container: Routing) => void): void {
+    const container = this.#linux.openRouting(netns);
+    try {
+      act(container);
+    } finally {
+      container.close();
+    }
+  }
+
+  /** Reading the link makes the kernel settle its carrier: without that the first packets may meet a noop queue. */
+  #settle(spec: VethSpec): void {
+    this.#host.link({ index: spec.hostIndex });
+  }
+
   /** Resolves when the link (and with it the container's end and the host's routes) is gone, or was not there. */
-  async remove(hostInterface: string): Promise<void> {
-    const link = this.#host.link({ name: hostInterface });
-    if (link !== null) await this.#linux.deleteLink(link.index);
+  remove(hostInterface: string): Promise<void> {
+    // Not looked for before: whoever asks about a link waits while others go.
+    return this.#linux.deleteLink({ name: hostInterface });
   }
 
   /** Whether the endpoint's pair stands, with its container end in the given namespace. */

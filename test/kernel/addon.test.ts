@@ -124,7 +124,7 @@ describe('addon', () => {
     ip('link', 'add', 'vc', 'type', 'veth', 'peer', 'name', 'vd');
     const deletion = (index: number) => {
       const batch = new MessageBatch(7);
-      writeLinkDelete(batch, index);
+      writeLinkDelete(batch, { index });
       return batch.finish();
     };
     const index = Number(/^(\d+): vc/.exec(ip('-o', 'link', 'show', 'vc'))?.[1]);
@@ -147,7 +147,7 @@ describe('addon', () => {
   test('40 background sends at once all answer', async () => {
     const socket = open();
     const batch = new MessageBatch(1);
-    writeLinkDelete(batch, 123_456);
+    writeLinkDelete(batch, { index: 123_456 });
     await Promise.all(Array.from({ length: 40 }, () => native.sendInBackground(socket, batch.finish())));
     let answers = 0;
     for (let bytes = native.receive(socket); bytes !== null; bytes = native.receive(socket))
@@ -199,7 +199,7 @@ describe('addon', () => {
       const unwatched = native.openNetlink(-1, 0, 65536);
       const sender = native.openNetlink(-1, 0, 65536);
       const batch = new MessageBatch(1);
-      writeLinkDelete(batch, workerData);
+      writeLinkDelete(batch, { index: workerData });
       void native.sendInBackground(sender, batch.finish()).then(() => native.send(watched, linkDump()));
       parentPort.postMessage('ready');
       setInterval(() => native.send(unwatched, linkDump()), 1);`;

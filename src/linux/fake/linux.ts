@@ -6,12 +6,15 @@
  */
 import { NetctlError } from '../../lib/errors.ts';
 import { families } from '../../model/ip.ts';
+import { parseInterfaceName } from '../../model/names.ts';
 import { describeRouting } from '../describe.ts';
 import { checkIfb, checkIndex, checkMacvlan, checkVeth, checkVlan } from '../netlink/link.ts';
 import { checkRoute } from '../netlink/route.ts';
 import { checkBucket } from '../netlink/traffic-control.ts';
 import type { OpenNftables, TraceStep } from '../nftables-port.ts';
 import {
+  type Batch,
+  type BatchRefusal,
   type Conntrack,
   KernelError,
   type LinkEvent,
@@ -184,6 +187,18 @@ export class FakeLinux implements Linux {
     };
   }
 
+  async batches(batches: readonly Batch[]): Promise<BatchRefusal | null> {
+    for (const [batch, { netns, requests }] of batches.entries()) {
+      try {
+        this.openRouting(netns).batch(requests);
+      } catch (error) {
+        if (error instanceof KernelError) return { batch, error };
+        throw error;
+      }
+    }
+    return null;
+  }
+
   /** The wire between links of the fake is a list that tests read; nothing is delivered. */
   openPackets(linkIndex: number, protocol: number, _onFrame: unknown, netns?: Netns): Packets {
     const link = withWords('open a packet socket', () =>
@@ -241,15 +256,22 @@ export class FakeLinux implements Linux {
       if (inode === null || inodes.has(inode)) onChange(inode);
   }
 
-  watchLinks(onEvent: (event: LinkEvent) => void): () => void {
-    this.#watchers.add(onEvent);
-    return () => void this.#watchers.delete(onEvent);
+  watchLinks(onEvent: (event: LinkEvent) => void, quietFrom = Number.POSITIVE_INFINITY): () => void {
+    const watcher = (event: LinkEvent): void => {
+      if (event.kind !== 'changed' || event.link.index < quietFrom) onEvent(event);
+    };
+    this.#watchers.add(watcher);
+    return () => void this.#watchers.delete(watcher);
   }
 
-  async deleteLink(index: number, netns?: Netns): Promise<void> {
-    checkIndex(index, 'index');
-    this.#failures.check('deleteLink', `delete link ${index}`);
-    const link = this.#find(netns, `delete link ${index}`).links.get(index);
+  async deleteLink(by: number | { readonly name: string }, netns?: Netns): Promise<void> {
+    if (typeof by === 'number') checkIndex(by, 'index');
+    else parseInterfaceName(by.name);
+    const what = `delete link ${typeof by === 'number' ? by : by.name}`;
+    this.#failures.check('deleteLink', what);
+    const { links } = this.#find(netns, what);
+    const link =
+      typeof by === 'number' ? links.get(by) : [...links.values()].find(({ spec }) => spec.name === by.name);
     if (link !== undefined) this.#dropLink(link);
   }
 
@@ -303,6 +325,9 @@ export class FakeLinux implements Linux {
         this.#changed(link);
         break;
       }
+      case 'link-settle':
+        here.link(request.index);
+        break;
       case 'link-delete':
         this.#dropLink(here.link(request.index));
         break;

@@ -14,6 +14,8 @@ import { dumpRequest, type Message, type MessageBatch } from './message.ts';
 const NFNL_SUBSYS_CTNETLINK = 1;
 const GET = 1;
 const DELETE = 2;
+const GET_STATS = 5;
+const CTA_STATS_GLOBAL_ENTRIES = 1;
 const CTA_TUPLE_ORIG = 1;
 const CTA_TUPLE_REPLY = 2;
 const CTA_ID = 12;
@@ -59,7 +61,19 @@ export function writeFilteredDeletes(batch: MessageBatch, address: Address): voi
   }
 }
 
-export function connectionDump(family: Family): Buffer {
+/** Asks how many connections the namespace has. */
+export function writeCountRequest(batch: MessageBatch): void {
+  batch.add(messageType(GET_STATS), 0, (writer) => writeHeader(writer, 0));
+}
+
+/** The answer to writeCountRequest; null for another message. */
+export function readCount({ type, payload }: Message): number | null {
+  if (type !== messageType(GET_STATS)) return null;
+  return readAttributes(payload.subarray(4)).get(CTA_STATS_GLOBAL_ENTRIES)?.readUInt32BE(0) ?? null;
+}
+
+/** @param family 0: both */
+export function connectionDump(family: Family | 0): Buffer {
   return dumpRequest(messageType(GET), (writer) => writeHeader(writer, family));
 }
 
@@ -83,15 +97,18 @@ export function readConnection({ payload }: Message): Connection | null {
   return { family, original, reply, id: attributes.get(CTA_ID), zone: attributes.get(CTA_ZONE) };
 }
 
-export function hasAddress(connection: Connection, address: Address): boolean {
-  if (familyOf(address) !== connection.family) return false;
-  const wanted = addressBytes(address);
-  return PLACES.some(([direction, end]) => {
-    const ip = readAttributes(connection[direction]).get(CTA_TUPLE_IP);
-    return (
-      ip !== undefined && readAttributes(ip).get(CTA_IP[connection.family][end])?.equals(wanted) === true
+/** Whether one of the addresses, as of `addressesToFind`, stands in any place of the connection. */
+export function hasAddress(connection: Connection, wanted: ReadonlySet<string>): boolean {
+  return [connection.original, connection.reply].some((tuple) => {
+    const ip = readAttributes(readAttributes(tuple).get(CTA_TUPLE_IP) ?? Buffer.alloc(0));
+    return Object.values(CTA_IP[connection.family]).some((place) =>
+      wanted.has(ip.get(place)?.toString('hex') ?? ''),
     );
   });
+}
+
+export function addressesToFind(addresses: readonly Address[]): ReadonlySet<string> {
+  return new Set(addresses.map((address) => Buffer.from(addressBytes(address)).toString('hex')));
 }
 
 /** The first packet as a filter has seen it: destination and its port are where the answers come from. */
@@ -146,8 +163,8 @@ function writeTuple(writer: ByteWriter, direction: Direction, end: End, address:
 }
 
 /** struct nfgenmsg */
-function writeHeader(writer: ByteWriter, family: Family): void {
-  writer.u8(AF[family]);
+function writeHeader(writer: ByteWriter, family: Family | 0): void {
+  writer.u8(family === 0 ? 0 : AF[family]);
   writer.u8(0);
   writer.u16(0);
 }

@@ -15,6 +15,7 @@ import {
   readU32,
 } from '../../../src/linux/netlink/attribute.ts';
 import {
+  addressesToFind,
   hasAddress,
   readConnection,
   writeDelete,
@@ -238,7 +239,7 @@ describe('what is written is read back', () => {
 describe('messages and answers', () => {
   test('only the last message of a batch asks for an acknowledgement; numbers count up', () => {
     const batch = new MessageBatch(5);
-    for (let i = 1; i <= 3; i++) writeLinkDelete(batch, i);
+    for (let i = 1; i <= 3; i++) writeLinkDelete(batch, { index: i });
     const messages = readMessages(batch.finish());
     assert.deepEqual(
       messages.map(({ flags, sequence }) => [flags, sequence]),
@@ -335,7 +336,7 @@ describe('messages and answers', () => {
       () => writeRoute(batch, 'route-add', { ...route, protocol: 256 }),
       () => writeRoute(batch, 'route-add', { ...route, type: 'blackhole', linkIndex: 3 }),
       () => writeRoute(batch, 'route-add', { ...route, linkIndex: 2 ** 31 }),
-      () => writeLinkDelete(batch, 0),
+      () => writeLinkDelete(batch, { index: 0 }),
       () => writeAddressAdd(batch, { index: 1, address: '10.0.0.1' as Address, prefixLength: 33 }),
     ];
     for (const write of wrong) assert.throws(write, { code: 'INVALID' });
@@ -367,7 +368,7 @@ test('a connection is found by any of its four addresses, and deleted by its own
     payload: writer.bytes(),
   })!;
   assert.deepEqual(
-    [...places, '10.0.0.5' as Address, 'fd00::1' as Address].map((place) => hasAddress(connection, place)),
+    [...places, '10.0.0.5' as Address, 'fd00::1' as Address].map((place) => hasAddress(connection, addressesToFind([place]))),
     [true, true, true, true, false, false],
   );
   const attributes = readAttributes(written((batch) => writeDelete(batch, connection)).payload.subarray(4));
