@@ -7,18 +7,10 @@
  */
 import { NetctlError } from '../lib/errors.ts';
 import type { Logger } from '../lib/logger.ts';
-import {
-  KernelError,
-  type LinkInfo,
-  type Linux,
-  type Netns,
-  type RouteInfo,
-  type Routing,
-  type RoutingRequest,
-} from '../linux/ports.ts';
+import type { LinkInfo, Linux, Netns, RouteInfo, Routing, RoutingRequest } from '../linux/ports.ts';
 import { announcedProtocol, routeProtocol } from '../linux/route-protocols.ts';
 import { shimPrefix } from '../macvlan/shim-plan.ts';
-import { hostInterfaceIndex, hostInterfacePrefix } from '../model/attachment.ts';
+import { hostInterfacePrefix } from '../model/attachment.ts';
 import {
   type Address,
   addressBits,
@@ -29,16 +21,10 @@ import {
   prefixLength,
 } from '../model/ip.ts';
 import type { Endpoint } from '../model/records.ts';
-import {
-  blockRoute,
-  planBeside,
-  planContainer,
-  planHost,
-  planHostRoutes,
-  type VethSpec,
-} from '../veth/plan.ts';
+import { blockRoute, planHostRoutes, type VethSpec } from '../veth/plan.ts';
 import { hostNotices } from './host-limits.ts';
-import { twoIndexes } from './indexes.ts';
+import { isErrno } from './is-errno.ts';
+import { PairMaker } from './pair-maker.ts';
 import { inspectRouted } from './routed-inspection.ts';
 import type { Wiring } from './wiring.ts';
 
@@ -47,6 +33,7 @@ export class EndpointWiring implements Wiring {
   readonly #host: Routing;
   readonly #isAnnounced: (address: Address) => boolean;
   readonly #logger: Logger;
+  readonly #maker: PairMaker;
   readonly #forwarding = new Set<Family>();
   #uplinks: readonly string[] = [];
 
@@ -56,107 +43,30 @@ export class EndpointWiring implements Wiring {
     this.#isAnnounced = isAnnounced;
     this.#host = linux.openRouting();
     this.#logger = logger;
+    this.#maker = new PairMaker({
+      linux,
+      host: this.#host,
+      announcedOf: (endpoint) => this.#announcedOf(endpoint),
+      logger,
+    });
   }
 
-  async make(endpoint: Endpoint, netns: Netns): Promise<void> {
-    if (endpoint.extraSources.length > 0 || endpoint.addresses.some((address) => familyOf(address) === 6))
-      return this.finish(await this.begin(endpoint, netns), netns);
-    // No setting of the kernel stands between the batches: they go in one piece, beside those of others.
-    const spec = this.#spec(endpoint, netns, 1);
-    const refusal = await this.#linux.batches([
-      { requests: planHost(spec) },
-      { netns, requests: planContainer(spec) },
-      { requests: [{ kind: 'link-settle', index: spec.hostIndex }] },
-    ]);
-    if (refusal === null) return;
-    if (refusal.batch === 0) {
-      await this.#explain(refusal.error, spec, netns, 1);
-      return this.finish(await this.begin(endpoint, netns, 2), netns);
-    }
-    if (refusal.batch > 1) throw refusal.error;
-    this.#inside(netns, (container) => this.#goBeside(refusal.error, spec, container));
-    this.#settle(spec);
+  make(endpoint: Endpoint, netns: Netns): Promise<void> {
+    return this.#maker.make(endpoint, netns);
+  }
+
+  /** The pair and the host's side only, as of PairMaker. */
+  begin(endpoint: Endpoint, netns: Netns): Promise<VethSpec> {
+    return this.#maker.begin(endpoint, netns);
   }
 
   unmake({ hostInterface }: Endpoint): Promise<void> {
     return this.remove(hostInterface);
   }
 
-  /**
-   * Makes the pair and the host's side; the container's end is there but down until `finish`.
-   * @throws INTERFACE_EXISTS when the container has an interface of that name; KernelError; nothing is left behind
-   */
-  async begin(endpoint: Endpoint, netns: Netns, firstAttempt = 1): Promise<VethSpec> {
-    for (let attempt = firstAttempt; ; attempt++) {
-      const spec = this.#spec(endpoint, netns, attempt);
-      try {
-        this.#host.batch(planHost(spec));
-        this.loosenReversePath(endpoint);
-        return spec;
-      } catch (error) {
-        await this.#explain(error, spec, netns, attempt);
-      }
-    }
-  }
-
-  /**
-   * Lets packets with an extra source pass the kernel's own reverse path filter, where that is strict: loose (2) wins over the strict
-   * setting for all interfaces. Does nothing while the interface is not there.
-   */
-  loosenReversePath({ hostInterface, extraSources }: Endpoint): void {
-    if (!extraSources.some((net) => familyOf(net) === 4)) return;
-    if (this.#host.link({ name: hostInterface }) === null) return;
-    const path = (name: string): string => `net/ipv4/conf/${name}/rp_filter`;
-    const isStrict = (name: string): boolean => this.#linux.readSysctl(path(name)).trim() === '1';
-    const own = this.#linux.readSysctl(path(hostInterface)).trim();
-    if (own === '1' || (own === '0' && isStrict('all'))) {
-      this.#linux.writeSysctl(path(hostInterface), '2');
-      this.#logger.info({ interface: hostInterface }, 'reverse path filter is loose, for extra sources');
-    }
-  }
-
-  /** Brings the container's end up with its addresses and routes. The policy must be in the kernel by now. */
-  finish(spec: VethSpec, netns: Netns): void {
-    if (spec.addresses.some((address) => familyOf(address) === 6))
-      this.#enableIpv6(spec.containerInterface, netns);
-    this.#inside(netns, (container) => {
-      try {
-        container.batch(planContainer(spec));
-      } catch (error) {
-        this.#goBeside(error, spec, container);
-      }
-    });
-    this.#settle(spec);
-  }
-
-  /** A container that has a default route already keeps it: that the batch was refused for it is no error. @throws any other */
-  #goBeside(error: unknown, spec: VethSpec, container: Routing): void {
-    const isBeside =
-      error instanceof KernelError &&
-      error.errno === 'EEXIST' &&
-      planContainer(spec)[error.position]?.kind === 'route-add';
-    if (!isBeside) throw error;
-    for (const request of planBeside(spec)) {
-      try {
-        container.batch([request]);
-      } catch (refusal) {
-        if (!isErrno(refusal, 'EEXIST')) throw refusal;
-      }
-    }
-  }
-
-  #inside(netns: Netns, act: (container: Routing) => void): void {
-    const container = this.#linux.openRouting(netns);
-    try {
-      act(container);
-    } finally {
-      container.close();
-    }
-  }
-
-  /** Reading the link makes the kernel settle its carrier: without that the first packets may meet a noop queue. */
-  #settle(spec: VethSpec): void {
-    this.#host.link({ index: spec.hostIndex });
+  /** As of PairMaker. */
+  loosenReversePath(endpoint: Endpoint): void {
+    this.#maker.loosenReversePath(endpoint);
   }
 
   /** Resolves when the link (and with it the container's end and the host's routes) is gone, or was not there. */
@@ -327,23 +237,6 @@ export class EndpointWiring implements Wiring {
     }
   }
 
-  /** The index that belongs to the name may be another link's: the third attempt takes any. */
-  #spec(endpoint: Endpoint, netns: Netns, attempt: number): VethSpec {
-    const [anyIndex, containerIndex] = twoIndexes();
-    const hostIndex = attempt < 3 ? hostInterfaceIndex(endpoint.hostInterface) : anyIndex;
-    return {
-      hostInterface: endpoint.hostInterface,
-      hostIndex,
-      containerInterface: endpoint.interface,
-      containerIndex,
-      netnsFd: netns.fd,
-      mac: endpoint.mac,
-      mtuBytes: endpoint.mtuBytes,
-      addresses: endpoint.addresses,
-      announced: this.#announcedOf(endpoint),
-    };
-  }
-
   #announcedOf({ addresses }: Endpoint): ReadonlySet<Address> {
     return new Set(addresses.filter(this.#isAnnounced));
   }
@@ -367,39 +260,6 @@ export class EndpointWiring implements Wiring {
     }
   }
 
-  /** After a failed host batch: rolls back, then throws the cause in our words, or returns when another attempt makes sense. */
-  async #explain(error: unknown, spec: VethSpec, netns: Netns, attempt: number): Promise<void> {
-    if (!(error instanceof KernelError)) throw error;
-    if (error.position > 0) await this.#linux.deleteLink(spec.hostIndex);
-    else if (error.errno === 'EEXIST' || error.errno === 'EBUSY') {
-      const container = this.#linux.openRouting(netns);
-      const taken = container.link({ name: spec.containerInterface });
-      container.close();
-      if (taken !== null) {
-        throw new NetctlError(
-          'INTERFACE_EXISTS',
-          `the container already has an interface ${spec.containerInterface}`,
-          { interface: spec.containerInterface },
-        );
-      }
-      // A pair of ours whose container end sits elsewhere is a left-over; otherwise a chosen index was taken.
-      await this.remove(spec.hostInterface);
-      if (attempt < 3) return;
-    }
-    throw new NetctlError(
-      'LINK',
-      `cannot make the interface: ${error.message}`,
-      { errno: error.errno },
-      error,
-    );
-  }
-
-  /** Docker's namespaces begin with IPv6 switched off; an endpoint with an IPv6 address asks for it. */
-  #enableIpv6(containerInterface: string, netns: Netns): void {
-    const path = `net/ipv6/conf/${containerInterface}/disable_ipv6`;
-    if (this.#linux.readSysctl(path, netns).trim() !== '0') this.#linux.writeSysctl(path, '0', netns);
-  }
-
   #containerLink(endpoint: Endpoint, netns: Netns): LinkInfo | null {
     const container = this.#linux.openRouting(netns);
     try {
@@ -416,7 +276,3 @@ type Place = Pick<RouteInfo, 'destination' | 'type' | 'linkIndex' | 'protocol'>;
 
 const textOf = ({ destination, type, linkIndex, protocol }: Place): string =>
   `${destination} ${type === 'blackhole' ? type : linkIndex} ${protocol}`;
-
-function isErrno(error: unknown, ...names: string[]): boolean {
-  return error instanceof KernelError && names.includes(error.errno);
-}

@@ -188,7 +188,9 @@ describe('real kernel only', () => {
     for (const host of [1, 2, 3]) track(`10.69.0.${host}`, '10.69.0.9', '10.69.0.9');
     const conntrack = createConntrack();
     await conntrack.flushAddress(address('10.69.0.1'));
-    const { length: left } = execFileSync('conntrack', ['-L', '-s', '10.69.0.1'], { stdio: ['ignore', 'pipe', 'ignore'] });
+    const { length: left } = execFileSync('conntrack', ['-L', '-s', '10.69.0.1'], {
+      stdio: ['ignore', 'pipe', 'ignore'],
+    });
     assert.equal(left, 0, 'one address alone');
     const sockets = (): number =>
       readdirSync('/proc/self/fd').filter((fd) => {

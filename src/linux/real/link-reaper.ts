@@ -235,9 +235,7 @@ export class LinkReaper {
         const gone = failures[0]?.errno === ENODEV;
         this.#settle(
           removal,
-          gone
-            ? undefined
-            : new KernelError(`delete link ${removal.key}`, 'ENOBUFS', 'the answer was lost'),
+          gone ? undefined : new KernelError(`delete link ${removal.key}`, 'ENOBUFS', 'the answer was lost'),
         );
       }
     } finally {

@@ -459,7 +459,10 @@ export function policyScenarios(open: () => Promise<Parts>): void {
       agent.endpoint('c', '10.0.0.3', 'web');
       agent.engine.onEndpoint('a', null);
       const { restores } = agent.linux.count;
-      const first = await Promise.race([agent.dataplane.flush().then(() => 'flush'), resync.then(() => 'resync')]);
+      const first = await Promise.race([
+        agent.dataplane.flush().then(() => 'flush'),
+        resync.then(() => 'resync'),
+      ]);
       assert.equal(first, 'flush');
       assert(agent.dataplane.status.inSync);
       assert.deepEqual(await resync, []);
