@@ -407,6 +407,13 @@ export function linuxContract(name: string, createAdapter: () => Promise<Adapter
       () => linux,
       () => path,
     );
-    linkContract({ linux: () => linux, host: () => host, netns: () => netns, number: () => count });
+    linkContract({
+      linux: () => linux,
+      host: () => host,
+      netns: () => netns,
+      path: () => path,
+      number: () => count,
+      endpoint,
+    });
   });
 }

@@ -8,9 +8,7 @@ import { NetctlError } from '../../lib/errors.ts';
 import { families } from '../../model/ip.ts';
 import { parseInterfaceName } from '../../model/names.ts';
 import { describeRouting } from '../describe.ts';
-import { checkIfb, checkIndex, checkMacvlan, checkVeth, checkVlan } from '../netlink/link.ts';
-import { checkRoute } from '../netlink/route.ts';
-import { checkBucket } from '../netlink/traffic-control.ts';
+import { checkIndex } from '../netlink/link.ts';
 import type { OpenNftables, TraceStep } from '../nftables-port.ts';
 import {
   type Batch,
@@ -26,6 +24,7 @@ import {
   type RoutingRequest,
   type RuleWatch,
 } from '../ports.ts';
+import { check } from './check-request.ts';
 import { FakeConntrack } from './conntrack.ts';
 import { FakeIpSets } from './ipsets.ts';
 import { FakeIptables } from './iptables.ts';
@@ -43,7 +42,7 @@ import {
 } from './links.ts';
 import { childrenOf, type FakeLink, FakeNetns } from './netns.ts';
 import type { FakeNftables } from './nftables.ts';
-import { printNetns, printSets } from './print.ts';
+import { printNetns, printRules, printSets } from './print.ts';
 import { Failures, type FakeOperation, type OrderedFailure, Refusal } from './refusal.ts';
 import { readSysctl, writeSysctl } from './sysctls.ts';
 
@@ -189,8 +188,9 @@ export class FakeLinux implements Linux {
 
   async batches(batches: readonly Batch[]): Promise<BatchRefusal | null> {
     for (const [batch, { netns, requests }] of batches.entries()) {
+      const routing = this.openRouting(netns);
       try {
-        this.openRouting(netns).batch(requests);
+        routing.batch(requests);
       } catch (error) {
         if (error instanceof KernelError) return { batch, error };
         throw error;
@@ -384,35 +384,10 @@ export class FakeLinux implements Linux {
 
 const noTraffic = { inPackets: 0, inBytes: 0, outPackets: 0, outBytes: 0, inDropped: 0, outDropped: 0 };
 
-/** What the real adapter refuses before it asks the kernel. */
-function check(request: RoutingRequest): void {
-  if (request.kind === 'veth-add') checkVeth(request);
-  else if (request.kind === 'macvlan-add') checkMacvlan(request);
-  else if (request.kind === 'vlan-add') checkVlan(request);
-  else if (request.kind === 'ifb-add') checkIfb(request);
-  else if (request.kind === 'shape') checkBucket(request.bucket);
-  else if ('route' in request) checkRoute(request.route);
-  else if ('index' in request) checkIndex(request.index, 'index');
-}
-
 function withWords<T>(what: string, call: () => T): T {
   try {
     return call();
   } catch (error) {
     throw error instanceof Refusal ? new KernelError(what, error.errno, error.text) : error;
   }
-}
-
-function printRules(family: 4 | 6, saved: string): string[] {
-  const program = family === 4 ? 'iptables' : 'ip6tables';
-  return saved.split('\n').flatMap((line) => {
-    const chain = /^:(\S+) (\S+)/.exec(line);
-    if (chain)
-      return chain[2] === '-'
-        ? [`${program} -N ${chain[1]}`]
-        : chain[2] === 'ACCEPT'
-          ? []
-          : [`${program} -P ${chain[1]} ${chain[2]}`];
-    return line.startsWith('-A') ? [`${program} ${line}`] : [];
-  });
 }
