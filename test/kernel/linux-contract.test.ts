@@ -164,10 +164,9 @@ describe('real kernel only', () => {
     stop();
   });
 
-  const ways = { 'from a list': {}, 'by filter': { mostListed: 0 }, 'one by one': { useFilter: false } };
-  for (const [way, options] of Object.entries(ways)) {
-    test(`connections of an address go, others stay (${way})`, async () => {
-      const conntrack = createConntrack(options);
+  for (const useFilter of [true, false]) {
+    test(`connections of an address go, others stay (${useFilter ? 'by filter' : 'one by one'})`, async () => {
+      const conntrack = createConntrack({ useFilter });
       // Both directions of a translated connection: 203.0.113.9 stands only in the original, 10.67.0.3 only in the reply.
       track('10.67.0.2', '203.0.113.9', '10.67.0.3');
       track('10.67.0.4', '10.67.0.5', '10.67.0.5');

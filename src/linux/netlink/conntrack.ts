@@ -63,7 +63,7 @@ export function writeFilteredDeletes(batch: MessageBatch, address: Address): voi
 
 /** Asks how many connections the namespace has. */
 export function writeCountRequest(batch: MessageBatch): void {
-  batch.add(messageType(GET_STATS), 0, (writer) => writeHeader(writer, 0));
+  batch.add(messageType(GET_STATS), 0, (writer) => writeHeader(writer, 4));
 }
 
 /** The answer to writeCountRequest; null for another message. */
@@ -72,8 +72,7 @@ export function readCount({ type, payload }: Message): number | null {
   return readAttributes(payload.subarray(4)).get(CTA_STATS_GLOBAL_ENTRIES)?.readUInt32BE(0) ?? null;
 }
 
-/** @param family 0: both */
-export function connectionDump(family: Family | 0): Buffer {
+export function connectionDump(family: Family): Buffer {
   return dumpRequest(messageType(GET), (writer) => writeHeader(writer, family));
 }
 
@@ -97,18 +96,15 @@ export function readConnection({ payload }: Message): Connection | null {
   return { family, original, reply, id: attributes.get(CTA_ID), zone: attributes.get(CTA_ZONE) };
 }
 
-/** Whether one of the addresses, as of `addressesToFind`, stands in any place of the connection. */
-export function hasAddress(connection: Connection, wanted: ReadonlySet<string>): boolean {
-  return [connection.original, connection.reply].some((tuple) => {
-    const ip = readAttributes(readAttributes(tuple).get(CTA_TUPLE_IP) ?? Buffer.alloc(0));
-    return Object.values(CTA_IP[connection.family]).some((place) =>
-      wanted.has(ip.get(place)?.toString('hex') ?? ''),
+export function hasAddress(connection: Connection, address: Address): boolean {
+  if (familyOf(address) !== connection.family) return false;
+  const wanted = addressBytes(address);
+  return PLACES.some(([direction, end]) => {
+    const ip = readAttributes(connection[direction]).get(CTA_TUPLE_IP);
+    return (
+      ip !== undefined && readAttributes(ip).get(CTA_IP[connection.family][end])?.equals(wanted) === true
     );
   });
-}
-
-export function addressesToFind(addresses: readonly Address[]): ReadonlySet<string> {
-  return new Set(addresses.map((address) => Buffer.from(addressBytes(address)).toString('hex')));
 }
 
 /** The first packet as a filter has seen it: destination and its port are where the answers come from. */
@@ -163,8 +159,8 @@ function writeTuple(writer: ByteWriter, direction: Direction, end: End, address:
 }
 
 /** struct nfgenmsg */
-function writeHeader(writer: ByteWriter, family: Family | 0): void {
-  writer.u8(family === 0 ? 0 : AF[family]);
+function writeHeader(writer: ByteWriter, family: Family): void {
+  writer.u8(AF[family]);
   writer.u8(0);
   writer.u16(0);
 }

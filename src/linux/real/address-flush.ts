@@ -1,33 +1,17 @@
 /**
  * Deletes the connections of addresses, of many at once where many are asked for.
  *
- *     the namespace has none at all   → nothing to do
- *     it has few                      → one list of them for all addresses; the walk for it takes as long as four deletions by filter
- *     it has many, or one address     → deletions by filter, four walks through the kernel's table for each address
+ *     the namespace has none at all → nothing to do
+ *     it has some                   → deletions by filter, four walks through the kernel's table for each address; a list of all for our own
+ *                                     choice takes as long as four such walks
  *
  * In: addresses. Out: promises. Never: the JavaScript thread waiting while the kernel walks its table; the end of a netfilter socket, which
  * the kernel lets wait for the grace period of the last change of nftables, 10 to 20 ms in which the thread stands.
  */
+import { setImmediate as nextTurn } from 'node:timers/promises';
 import type { Address } from '../../model/ip.ts';
-import {
-  addressesToFind,
-  type Connection,
-  connectionDump,
-  hasAddress,
-  readConnection,
-  readCount,
-  writeCountRequest,
-  writeDelete,
-  writeFilteredDeletes,
-} from '../netlink/conntrack.ts';
-import {
-  type Message,
-  MessageBatch,
-  NLMSG_DONE,
-  NLMSG_ERROR,
-  readAnswer,
-  readMessages,
-} from '../netlink/message.ts';
+import { readCount, writeCountRequest, writeFilteredDeletes } from '../netlink/conntrack.ts';
+import { type Message, MessageBatch, NLMSG_ERROR, readAnswer, readMessages } from '../netlink/message.ts';
 import { KernelError } from '../ports.ts';
 import { asKernelErrors, kernelError } from './exchange.ts';
 import { NETLINK_NETFILTER, type NetlinkSocket, native, OWN_NETNS, RECEIVE_BYTES } from './native.ts';
@@ -44,15 +28,9 @@ interface Flush {
 }
 
 export class AddressFlush {
-  /** A namespace with more connections is not listed. What one send returns holds some hundred of them. */
-  readonly #mostListed: number;
   #socket: NetlinkSocket | null = null;
   #waiting: Flush[] = [];
   #isBusy = false;
-
-  constructor(mostListed: number) {
-    this.#mostListed = mostListed;
-  }
 
   /** Resolves to false when there are connections and the kernel cannot delete by filter. @throws KernelError */
   flush(address: Address): Promise<boolean> {
@@ -65,8 +43,8 @@ export class AddressFlush {
   /** What is asked for while the kernel is at work goes next, all together. */
   async #work(): Promise<void> {
     this.#isBusy = true;
-    // For all who ask in this moment.
-    await Promise.resolve();
+    // For all whose links the kernel has just told to be gone.
+    await nextTurn();
     while (this.#waiting.length > 0) {
       const group = this.#waiting.splice(0);
       try {
@@ -81,9 +59,7 @@ export class AddressFlush {
   async #flushAll(group: readonly Flush[]): Promise<void> {
     const socket = this.#open();
     const count = countConnections(socket);
-    if (count > 0 && count <= this.#mostListed && group.length > 1)
-      await deleteListed(socket, addressesToFind(group.map(({ address }) => address)));
-    else if (count > 0) await deleteByFilter(socket, group);
+    if (count > 0) await deleteByFilter(socket, group);
     for (const { resolve } of group) resolve(true);
   }
 
@@ -103,35 +79,6 @@ function countConnections(socket: NetlinkSocket): number {
   const counts = receiveAll(socket).map(readCount);
   // Where the kernel does not say, there may be many.
   return counts.find((count) => count !== null) ?? Number.POSITIVE_INFINITY;
-}
-
-/** The walk is on another thread; what it found is read here, and deleted one by one. */
-async function deleteListed(socket: NetlinkSocket, wanted: ReadonlySet<string>): Promise<void> {
-  await native.sendInBackground(socket, connectionDump(0));
-  const chosen: Connection[] = [];
-  for (let isDone = false; !isDone; ) {
-    const messages = receiveAll(socket);
-    if (messages.length === 0) throw new KernelError(WHAT, 'ENOBUFS', 'the list has no end');
-    for (const message of messages) {
-      if (message.type === NLMSG_DONE || message.type === NLMSG_ERROR) {
-        const failure = readAnswer(message);
-        if (failure.errno !== 0) throw kernelError(WHAT, failure);
-        isDone = true;
-        continue;
-      }
-      const connection = readConnection(message);
-      if (connection !== null && hasAddress(connection, wanted)) chosen.push(connection);
-    }
-  }
-  if (chosen.length === 0) return;
-  const batch = new MessageBatch(1);
-  for (const connection of chosen) writeDelete(batch, connection);
-  asKernelErrors(WHAT, () => native.send(socket, batch.finish()));
-  for (const answer of answersTo(socket, batch.count)) {
-    const failure = readAnswer(answer);
-    // Some end by themselves meanwhile.
-    if (failure.errno !== 0 && failure.errno !== ENOENT) throw kernelError(WHAT, failure);
-  }
 }
 
 async function deleteByFilter(socket: NetlinkSocket, group: readonly Flush[]): Promise<void> {

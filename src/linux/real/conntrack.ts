@@ -6,7 +6,6 @@
  */
 import { type Family, familyOf } from '../../model/ip.ts';
 import {
-  addressesToFind,
   type Connection,
   connectionDump,
   connectionOnWire,
@@ -23,20 +22,16 @@ import { NETLINK_NETFILTER, OWN_NETNS } from './native.ts';
 
 const ENOENT = 2;
 
-/**
- * @param useFilter false: as on a kernel before 6.8, which cannot delete by filter
- * @param mostListed as of AddressFlush
- */
-export function createConntrack({ useFilter = true, mostListed = 100 } = {}): Conntrack {
-  const flush = new AddressFlush(mostListed);
+/** @param useFilter false: as on a kernel before 6.8, which cannot delete by filter */
+export function createConntrack({ useFilter }: { useFilter: boolean } = { useFilter: true }): Conntrack {
+  const flush = new AddressFlush();
   let filterWorks = useFilter;
   return {
     async flushAddress(address) {
       if (filterWorks) filterWorks = await flush.flush(address);
       if (filterWorks) return;
-      const wanted = addressesToFind([address]);
       await deleteChosen(`flush connections of ${address}`, familyOf(address), (connection) =>
-        hasAddress(connection, wanted),
+        hasAddress(connection, address),
       );
     },
     flushWhere: (family, isToGo) =>
