@@ -264,6 +264,7 @@ napi_status define_netlink(napi_env env, napi_value exports) {
       FUNCTION("netnsOf", netns_of),
       FUNCTION("send", send_now),
       FUNCTION("sendInBackground", send_in_background),
+      FUNCTION("runChains", run_chains),
       FUNCTION("receive", receive_now),
       FUNCTION("onReadable", on_readable),
       FUNCTION("ref", ref_socket),

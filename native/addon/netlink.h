@@ -38,6 +38,7 @@ void close_socket(struct netlink_socket *sock);
 
 napi_value send_now(napi_env env, napi_callback_info info);
 napi_value send_in_background(napi_env env, napi_callback_info info);
+napi_value run_chains(napi_env env, napi_callback_info info);
 napi_value receive_now(napi_env env, napi_callback_info info);
 napi_value on_readable(napi_env env, napi_callback_info info);
 napi_value ref_socket(napi_env env, napi_callback_info info);

@@ -31,7 +31,7 @@ import { inTime } from '../lib/in-time.ts';
 import type { Logger } from '../lib/logger.ts';
 import type { Bird } from '../linux/bird.ts';
 import type { Linux, NetnsIdentity } from '../linux/ports.ts';
-import { hostInterfaceName } from '../model/attachment.ts';
+import { firstHostIndex, hostInterfaceName } from '../model/attachment.ts';
 import type { Address } from '../model/ip.ts';
 import type { Endpoint } from '../model/records.ts';
 import { PolicyEngine } from '../policy/engine.ts';
@@ -222,7 +222,8 @@ export class Agent {
       isBroken: (key) => this.#picture.broken().has(key),
     });
     this.#upkeep = upkeep;
-    this.#stopWatchingLinks = linux.watchLinks((event) => upkeep.onLinkEvent(event));
+    // What our own pairs change is our doing.
+    this.#stopWatchingLinks = linux.watchLinks((event) => upkeep.onLinkEvent(event), firstHostIndex);
     await upkeep.run();
     await attachments.flushCooling();
     await this.#connections.start();

@@ -14,6 +14,7 @@ import { CniError, cniErrorText } from './errors.ts';
 import { decodeRequest, encodeReply, frameLength, type Request } from './frame.ts';
 import { type CniCall, parseCall } from './request.ts';
 import { addAnswer } from './result.ts';
+import { Together } from './together.ts';
 
 export interface PeerCredentials {
   readonly pid: number;
@@ -28,9 +29,18 @@ export interface CniServerOptions {
 }
 
 export function createCniServer(options: CniServerOptions): Server {
+  const together = new Together();
   return createServer((socket) => {
+    together.arrive();
+    // At the answer, before the other end has heard of it: who comes next is alone.
+    let isOver = false;
+    const end = (): void => {
+      if (!isOver) together.leave();
+      isOver = true;
+    };
     socket.on('error', (error) => options.logger.debug({ error: error.message }, 'CNI connection broke'));
-    readFrame(socket, (frame) => void answer(frame, socket, options));
+    socket.on('close', end);
+    readFrame(socket, (frame) => together.begin(() => void answer(frame, socket, options).finally(end)));
   });
 }
 

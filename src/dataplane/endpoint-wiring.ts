@@ -7,18 +7,10 @@
  */
 import { NetctlError } from '../lib/errors.ts';
 import type { Logger } from '../lib/logger.ts';
-import {
-  KernelError,
-  type LinkInfo,
-  type Linux,
-  type Netns,
-  type RouteInfo,
-  type Routing,
-  type RoutingRequest,
-} from '../linux/ports.ts';
+import type { LinkInfo, Linux, Netns, RouteInfo, Routing, RoutingRequest } from '../linux/ports.ts';
 import { announcedProtocol, routeProtocol } from '../linux/route-protocols.ts';
 import { shimPrefix } from '../macvlan/shim-plan.ts';
-import { hostInterfaceIndex, hostInterfacePrefix } from '../model/attachment.ts';
+import { hostInterfacePrefix } from '../model/attachment.ts';
 import {
   type Address,
   addressBits,
@@ -29,16 +21,10 @@ import {
   prefixLength,
 } from '../model/ip.ts';
 import type { Endpoint } from '../model/records.ts';
-import {
-  blockRoute,
-  planBeside,
-  planContainer,
-  planHost,
-  planHostRoutes,
-  type VethSpec,
-} from '../veth/plan.ts';
+import { blockRoute, planHostRoutes, type VethSpec } from '../veth/plan.ts';
 import { hostNotices } from './host-limits.ts';
-import { twoIndexes } from './indexes.ts';
+import { isErrno } from './is-errno.ts';
+import { PairMaker } from './pair-maker.ts';
 import { inspectRouted } from './routed-inspection.ts';
 import type { Wiring } from './wiring.ts';
 
@@ -47,6 +33,7 @@ export class EndpointWiring implements Wiring {
   readonly #host: Routing;
   readonly #isAnnounced: (address: Address) => boolean;
   readonly #logger: Logger;
+  readonly #maker: PairMaker;
   readonly #forwarding = new Set<Family>();
   #uplinks: readonly string[] = [];
 
@@ -56,88 +43,36 @@ export class EndpointWiring implements Wiring {
     this.#isAnnounced = isAnnounced;
     this.#host = linux.openRouting();
     this.#logger = logger;
+    this.#maker = new PairMaker({
+      linux,
+      host: this.#host,
+      announcedOf: (endpoint) => this.#announcedOf(endpoint),
+      logger,
+    });
   }
 
-  async make(endpoint: Endpoint, netns: Netns): Promise<void> {
-    this.finish(await this.begin(endpoint, netns), netns);
+  make(endpoint: Endpoint, netns: Netns): Promise<void> {
+    return this.#maker.make(endpoint, netns);
+  }
+
+  /** The pair and the host's side only, as of PairMaker. */
+  begin(endpoint: Endpoint, netns: Netns): Promise<VethSpec> {
+    return this.#maker.begin(endpoint, netns);
   }
 
   unmake({ hostInterface }: Endpoint): Promise<void> {
     return this.remove(hostInterface);
   }
 
-  /**
-   * Makes the pair and the host's side; the container's end is there but down until `finish`.
-   * @throws INTERFACE_EXISTS when the container has an interface of that name; KernelError; nothing is left behind
-   */
-  async begin(endpoint: Endpoint, netns: Netns): Promise<VethSpec> {
-    for (let attempt = 1; ; attempt++) {
-      const spec = this.#spec(endpoint, netns, attempt);
-      try {
-        this.#host.batch(planHost(spec));
-        this.loosenReversePath(endpoint);
-        return spec;
-      } catch (error) {
-        await this.#explain(error, spec, netns, attempt);
-      }
-    }
-  }
-
-  /**
-   * Lets packets with an extra source pass the kernel's own reverse path filter, where that is strict: loose (2) wins over the strict
-   * setting for all interfaces. Does nothing while the interface is not there.
-   */
-  loosenReversePath({ hostInterface, extraSources }: Endpoint): void {
-    if (!extraSources.some((net) => familyOf(net) === 4)) return;
-    if (this.#host.link({ name: hostInterface }) === null) return;
-    const path = (name: string): string => `net/ipv4/conf/${name}/rp_filter`;
-    const isStrict = (name: string): boolean => this.#linux.readSysctl(path(name)).trim() === '1';
-    const own = this.#linux.readSysctl(path(hostInterface)).trim();
-    if (own === '1' || (own === '0' && isStrict('all'))) {
-      this.#linux.writeSysctl(path(hostInterface), '2');
-      this.#logger.info({ interface: hostInterface }, 'reverse path filter is loose, for extra sources');
-    }
-  }
-
-  /** Brings the container's end up with its addresses and routes. The policy must be in the kernel by now. */
-  finish(spec: VethSpec, netns: Netns): void {
-    if (spec.addresses.some((address) => familyOf(address) === 6))
-      this.#enableIpv6(spec.containerInterface, netns);
-    const container = this.#linux.openRouting(netns);
-    try {
-      this.#finishInside(spec, container);
-    } finally {
-      container.close();
-    }
-    // Reading the link makes the kernel settle its carrier: without that the first packets may meet a noop queue.
-    this.#host.link({ index: spec.hostIndex });
-  }
-
-  /** A container that has a default route already keeps it. */
-  #finishInside(spec: VethSpec, container: Routing): void {
-    const plan = planContainer(spec);
-    try {
-      container.batch(plan);
-    } catch (error) {
-      const isBeside =
-        error instanceof KernelError &&
-        error.errno === 'EEXIST' &&
-        plan[error.position]?.kind === 'route-add';
-      if (!isBeside) throw error;
-      for (const request of planBeside(spec)) {
-        try {
-          container.batch([request]);
-        } catch (refusal) {
-          if (!isErrno(refusal, 'EEXIST')) throw refusal;
-        }
-      }
-    }
+  /** As of PairMaker. */
+  loosenReversePath(endpoint: Endpoint): void {
+    this.#maker.loosenReversePath(endpoint);
   }
 
   /** Resolves when the link (and with it the container's end and the host's routes) is gone, or was not there. */
-  async remove(hostInterface: string): Promise<void> {
-    const link = this.#host.link({ name: hostInterface });
-    if (link !== null) await this.#linux.deleteLink(link.index);
+  remove(hostInterface: string): Promise<void> {
+    // Not looked for before: whoever asks about a link waits while others go.
+    return this.#linux.deleteLink({ name: hostInterface });
   }
 
   /** Whether the endpoint's pair stands, with its container end in the given namespace. */
@@ -302,23 +237,6 @@ export class EndpointWiring implements Wiring {
     }
   }
 
-  /** The index that belongs to the name may be another link's: the third attempt takes any. */
-  #spec(endpoint: Endpoint, netns: Netns, attempt: number): VethSpec {
-    const [anyIndex, containerIndex] = twoIndexes();
-    const hostIndex = attempt < 3 ? hostInterfaceIndex(endpoint.hostInterface) : anyIndex;
-    return {
-      hostInterface: endpoint.hostInterface,
-      hostIndex,
-      containerInterface: endpoint.interface,
-      containerIndex,
-      netnsFd: netns.fd,
-      mac: endpoint.mac,
-      mtuBytes: endpoint.mtuBytes,
-      addresses: endpoint.addresses,
-      announced: this.#announcedOf(endpoint),
-    };
-  }
-
   #announcedOf({ addresses }: Endpoint): ReadonlySet<Address> {
     return new Set(addresses.filter(this.#isAnnounced));
   }
@@ -342,39 +260,6 @@ export class EndpointWiring implements Wiring {
     }
   }
 
-  /** After a failed host batch: rolls back, then throws the cause in our words, or returns when another attempt makes sense. */
-  async #explain(error: unknown, spec: VethSpec, netns: Netns, attempt: number): Promise<void> {
-    if (!(error instanceof KernelError)) throw error;
-    if (error.position > 0) await this.#linux.deleteLink(spec.hostIndex);
-    else if (error.errno === 'EEXIST' || error.errno === 'EBUSY') {
-      const container = this.#linux.openRouting(netns);
-      const taken = container.link({ name: spec.containerInterface });
-      container.close();
-      if (taken !== null) {
-        throw new NetctlError(
-          'INTERFACE_EXISTS',
-          `the container already has an interface ${spec.containerInterface}`,
-          { interface: spec.containerInterface },
-        );
-      }
-      // A pair of ours whose container end sits elsewhere is a left-over; otherwise a chosen index was taken.
-      await this.remove(spec.hostInterface);
-      if (attempt < 3) return;
-    }
-    throw new NetctlError(
-      'LINK',
-      `cannot make the interface: ${error.message}`,
-      { errno: error.errno },
-      error,
-    );
-  }
-
-  /** Docker's namespaces begin with IPv6 switched off; an endpoint with an IPv6 address asks for it. */
-  #enableIpv6(containerInterface: string, netns: Netns): void {
-    const path = `net/ipv6/conf/${containerInterface}/disable_ipv6`;
-    if (this.#linux.readSysctl(path, netns).trim() !== '0') this.#linux.writeSysctl(path, '0', netns);
-  }
-
   #containerLink(endpoint: Endpoint, netns: Netns): LinkInfo | null {
     const container = this.#linux.openRouting(netns);
     try {
@@ -391,7 +276,3 @@ type Place = Pick<RouteInfo, 'destination' | 'type' | 'linkIndex' | 'protocol'>;
 
 const textOf = ({ destination, type, linkIndex, protocol }: Place): string =>
   `${destination} ${type === 'blackhole' ? type : linkIndex} ${protocol}`;
-
-function isErrno(error: unknown, ...names: string[]): boolean {
-  return error instanceof KernelError && names.includes(error.errno);
-}

@@ -1,7 +1,7 @@
 /**
  * Policy in the kernel: what the engine says becomes sets and chains, and stays so, by one of two back ends.
  *
- *     member of a set that is there   → before flush() returns; no program, no dump
+ *     member of a set that is there   → before flush() resolves, all that came in the same moment together; no program, no dump
  *     anything else                   → in a pass of its own, one at a time
  *
  * In: the calls of PolicyOutput. Out: calls of the back end. Never: a write before start(); a flush that resolves while the
@@ -46,6 +46,8 @@ export class PolicyDataplane implements PolicyOutput {
   #mustRead = true;
   #running: Promise<string[]> | null = null;
   #next: Promise<string[]> | null = null;
+  /** Members of all who asked in this moment. */
+  #gathering: Promise<void> | null = null;
   #lastError: string | null = null;
   #failuresInARow = 0;
   #failures = 0;
@@ -86,7 +88,7 @@ export class PolicyDataplane implements PolicyOutput {
   /** Resolves when everything asked so far is in the kernel. @throws KernelError; what was asked is kept for the next attempt */
   async flush(): Promise<void> {
     this.#requireStart();
-    if (this.#isTrusted) this.#writeMembers();
+    await this.#writeTogether();
     if (!this.#isSettled) await this.#run();
   }
 
@@ -167,8 +169,18 @@ export class PolicyDataplane implements PolicyOutput {
     if (!this.#isStarted) throw new NetctlError('BUG', 'policy must not be written before start()');
   }
 
+  /** Requests whose records were committed together ask one right after the other: their members go in one transaction. */
+  #writeTogether(): Promise<void> {
+    this.#gathering ??= Promise.resolve().then(() => {
+      this.#gathering = null;
+      this.#writeMembers();
+    });
+    return this.#gathering;
+  }
+
   /** The short way. Where it fails (somebody destroyed a set), the pass that follows reads and repairs. */
   #writeMembers(): void {
+    if (!this.#isTrusted) return;
     try {
       this.#backend.writeMembers();
     } catch (error) {

@@ -19,6 +19,8 @@ export function describeRouting(request: RoutingRequest): string {
       return `add ifb ${request.link.name}`;
     case 'link-set':
       return `change link ${request.index}`;
+    case 'link-settle':
+      return `read link ${request.index}`;
     case 'link-delete':
       return `delete link ${request.index}`;
     case 'address-add':

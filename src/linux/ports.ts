@@ -22,6 +22,12 @@ export interface Linux {
   /** A routing socket born in the namespace; it stays there after `netns` is closed. */
   openRouting(netns?: Netns): Routing;
   /**
+   * Batches one after the other, as Routing.batch; what follows one with a refused request is not sent. Several such chains that come at the
+   * same time are carried out together, off the JavaScript thread. Namespaces stay open until the promise settles.
+   * @throws KernelError where a batch could not be sent
+   */
+  batches(batches: readonly Batch[]): Promise<BatchRefusal | null>;
+  /**
    * Whole Ethernet frames of one protocol (a number of linux/if_ether.h: 0x0806 is ARP, 0x86dd IPv6) on one link.
    * 0x0003, all of them, hears what tells who has an address (ARP, neighbour discovery), before rules on the link drop it.
    * @param onFrame hears what arrives, not what is sent from here @throws KernelError ENODEV
@@ -57,8 +63,9 @@ export interface Linux {
   /**
    * Tells of links that appear, change or vanish in the agent's namespace. `lost` means notifications were dropped
    * (receive buffer overflow): read everything again. Returns the function that stops it.
+   * @param quietFrom what links with this index or a higher one change is not told, only that they are gone
    */
-  watchLinks(onEvent: (event: LinkEvent) => void): () => void;
+  watchLinks(onEvent: (event: LinkEvent) => void, quietFrom?: number): () => void;
   /**
    * Tells when others have changed rules of nftables (iptables-nft's too, of iptables-legacy the kernel tells nothing) in tables whose
    * names do not begin as given, or when notifications were lost. Returns the function that stops it.
@@ -70,11 +77,11 @@ export interface Linux {
    */
   watchRulesIn(onChange: (inode: number | null) => void): RuleWatch;
   /**
-   * Deletes a link of the agent's namespace, or of another, which stays open until then (with a veth, its peer too). Resolves when
+   * Deletes a link (by its index, if no name is given) of the agent's namespace, or of another, which stays open until then (with a veth, its peer too). Resolves when
    * the kernel announced that it is gone, or never was; does not wait for the kernel's own RCU grace period (16–25 ms). Many at
    * once in the agent's own namespace go in groups.
    */
-  deleteLink(index: number, netns?: Netns): Promise<void>;
+  deleteLink(link: number | { readonly name: string }, netns?: Netns): Promise<void>;
 }
 
 export interface RuleWatch {
@@ -115,7 +122,7 @@ export interface Routing {
    */
   batch(requests: readonly RoutingRequest[]): void;
   /** The link, or null. Also makes the kernel settle the carrier state (no packet lost to a noop qdisc afterwards). */
-  link(by: { index: number } | { name: string }): LinkInfo | null;
+  link(by: LinkChoice): LinkInfo | null;
   links(): Promise<LinkInfo[]>;
   /** Addresses of all links, or of one. */
   addresses(linkIndex?: number): Promise<AddressInfo[]>;
@@ -133,6 +140,20 @@ export interface Routing {
   counters(): Promise<Map<number, LinkCounters>>;
   close(): void;
 }
+
+export interface Batch {
+  /** Absent: the agent's. */
+  readonly netns?: Netns;
+  readonly requests: readonly RoutingRequest[];
+}
+
+/** Which batch of several was refused, by its number; of `error`, the position is that in the batch. */
+export interface BatchRefusal {
+  readonly batch: number;
+  readonly error: KernelError;
+}
+
+export type LinkChoice = { readonly index: number } | { readonly name: string };
 
 /** What may stand in a batch. Interface indexes may be chosen by the caller (1 … 2^31-1, unused in that namespace). */
 export type RoutingRequest =
@@ -161,6 +182,8 @@ export type RoutingRequest =
       /** `none`: the kernel makes no IPv6 link-local address, and nothing waits for duplicate address detection. */
       ipv6AddressGeneration?: 'none' | 'eui64';
     }
+  /** Makes the kernel settle the carrier state, as Routing.link does. */
+  | { kind: 'link-settle'; index: number }
   | { kind: 'link-delete'; index: number }
   /** `scope: host`: answered for on the link, never the source of what is sent by it. */
   | { kind: 'address-add'; index: number; address: Address; prefixLength: number; scope?: 'host' }

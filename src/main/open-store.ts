@@ -23,6 +23,9 @@ export interface OpenStore {
   readonly presence: Presence | null;
 }
 
+/** A container that starts has no use for what others hear of it in less; etcd is asked once for all that come in this time. */
+const gatherMilliseconds = 10;
+
 export async function openStore(config: Config, clock: Clock, logger: Logger): Promise<OpenStore> {
   const local = new SqliteStore({
     path: join(config.stateDir, 'netctl.db'),
@@ -37,6 +40,7 @@ export async function openStore(config: Config, clock: Clock, logger: Logger): P
     connection: () => cluster.status(),
     clock,
     logger,
+    gatherMilliseconds,
     acceptCluster: config.dataplane.confirmMassDeletion,
     onLostClaims: (lost) =>
       logger.error(

@@ -150,14 +150,15 @@ export function hostInterfaceName(endpoint: string): string {
   return `${hostInterfacePrefix}${endpoint.slice(0, 11)}`;
 }
 
-const FIRST_INDEX = 2 ** 30;
+/** Of the host interfaces of endpoints; what is numbered in another way stays below. */
+export const firstHostIndex = 2 ** 30;
 
 /**
  * The index that a host interface gets unless something else has it: known from the name (FNV-1a), so that rules can ask for it before the
- * interface is there. From 2^30 on; what is numbered in another way stays below.
+ * interface is there.
  */
 export function hostInterfaceIndex(name: string): number {
   let hash = 0x811c9dc5;
   for (let i = 0; i < name.length; i++) hash = Math.imul(hash ^ name.charCodeAt(i), 0x01000193);
-  return FIRST_INDEX + ((hash ^ (hash >>> 30)) & (FIRST_INDEX - 1));
+  return firstHostIndex + ((hash ^ (hash >>> 30)) & (firstHostIndex - 1));
 }

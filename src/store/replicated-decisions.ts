@@ -74,6 +74,7 @@ export class Decisions {
       yields,
     );
     const isReady = (): boolean => this.#isReady(keys, yields);
+    this.#sender.hurry();
     try {
       if (yields.length > 0) await this.#yield(yields);
       for (;;) {

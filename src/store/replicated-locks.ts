@@ -27,6 +27,10 @@ export class Locks {
     return lock;
   }
 
+  get isAny(): boolean {
+    return this.#locks.size > 0;
+  }
+
   /** Ends a lock of which nothing is under way. True if it did. */
   release(lock: Lock): boolean {
     return !lock.unsettled && !lock.sent && this.#locks.delete(lock);

@@ -4,7 +4,6 @@
  * In: the outbox, transactions that the cluster has to decide. Out: the cluster's transactions; what it decided, in the local store.
  * Never: a write into a block whose claim is not ours in the same transaction; a retry without a pause.
  */
-import type { Timer } from '../lib/clock.ts';
 import { NetctlError } from '../lib/errors.ts';
 import type { Cidr } from '../model/ip.ts';
 import { blockKey } from '../model/keys.ts';
@@ -36,6 +35,11 @@ export interface Fault {
   readonly error: string;
 }
 
+interface Pause {
+  readonly ended: Promise<void>;
+  end(): void;
+}
+
 const batchMilliseconds = 3000;
 const firstDelayMilliseconds = 100;
 const longestDelayMilliseconds = 10_000;
@@ -45,17 +49,27 @@ export class Sender {
   readonly #session: Session;
   readonly #locks: Locks;
   readonly #onProgress: () => void;
+  readonly #gatherMilliseconds: number;
   #fault: Fault | null = null;
   #running = false;
   #failures = 0;
-  #pause: { timer: Timer; end: () => void } | null = null;
+  #pause: Pause | null = null;
+  #gathering: Pause | null = null;
   #stopped = false;
 
-  constructor(parts: SessionParts, session: Session, locks: Locks, onProgress: () => void) {
+  /** @param gatherMilliseconds how long what no decision waits for waits for more, so that there are fewer and larger batches */
+  constructor(
+    parts: SessionParts,
+    session: Session,
+    locks: Locks,
+    onProgress: () => void,
+    gatherMilliseconds: number,
+  ) {
     this.#parts = parts;
     this.#session = session;
     this.#locks = locks;
     this.#onProgress = onProgress;
+    this.#gatherMilliseconds = gatherMilliseconds;
   }
 
   /** What keeps it from sending, since when; null: nothing known. */
@@ -66,6 +80,7 @@ export class Sender {
   stop(): void {
     this.#stopped = true;
     this.#pause?.end();
+    this.#gathering?.end();
   }
 
   /** To be called when there may be something to send. */
@@ -76,6 +91,11 @@ export class Sender {
       this.#running = false;
       this.wake();
     });
+  }
+
+  /** To be called when a decision waits: what it waits for does not wait for more. */
+  hurry(): void {
+    this.#gathering?.end();
   }
 
   /** The same, without waiting for the end of a pause. */
@@ -194,6 +214,7 @@ export class Sender {
     // So that all that the feed has in this turn goes into one batch.
     await Promise.resolve();
     while (this.#hasWork() && !this.#stopped) {
+      await this.#gather();
       const sent = await this.#parts
         .exclusively(() => this.#sendNext())
         .catch((error: unknown) => {
@@ -301,19 +322,28 @@ export class Sender {
   }
 
   async #rest(): Promise<void> {
-    const { clock, random } = this.#parts;
+    const { random } = this.#parts;
     const delay = Math.min(firstDelayMilliseconds * 2 ** this.#failures, longestDelayMilliseconds);
     this.#failures += 1;
-    const { promise, resolve } = Promise.withResolvers<void>();
-    const timer = clock.setTimer(delay * (0.5 + random() / 2), resolve);
-    this.#pause = {
-      timer,
-      end: () => {
-        timer.cancel();
-        resolve();
-      },
-    };
-    await promise;
+    this.#pause = this.#pauseFor(delay * (0.5 + random() / 2));
+    await this.#pause.ended;
     this.#pause = null;
+  }
+
+  async #gather(): Promise<void> {
+    if (this.#gatherMilliseconds === 0 || this.#locks.isAny) return;
+    this.#gathering = this.#pauseFor(this.#gatherMilliseconds);
+    await this.#gathering.ended;
+    this.#gathering = null;
+  }
+
+  #pauseFor(milliseconds: number): Pause {
+    const { promise: ended, resolve } = Promise.withResolvers<void>();
+    const timer = this.#parts.clock.setTimer(milliseconds, resolve);
+    const end = (): void => {
+      timer.cancel();
+      resolve();
+    };
+    return { ended, end };
   }
 }

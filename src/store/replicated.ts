@@ -61,6 +61,8 @@ export interface ReplicatedOptions {
   readonly random?: () => number;
   /** Transactions kept in memory for replication; with more, states are compared instead. */
   readonly mostWaiting?: number;
+  /** How long the node's own changes wait for more of them before they are sent to the cluster (0). */
+  readonly gatherMilliseconds?: number;
   /** How long the cluster may say nothing before a caller is refused (3,000); one that answers slowly has ten times that. */
   readonly patienceMilliseconds?: number;
 }
@@ -172,7 +174,13 @@ export class ReplicatedStore implements Store {
       onReachable: () => this.#sender.wakeNow(),
     };
     this.#session = new Session(this.#state);
-    this.#sender = new Sender(this.#state, this.#session, this.#locks, () => this.#noteLater());
+    this.#sender = new Sender(
+      this.#state,
+      this.#session,
+      this.#locks,
+      () => this.#noteLater(),
+      options.gatherMilliseconds ?? 0,
+    );
     this.#decisions = new Decisions(
       this.#state,
       this.#session,

@@ -124,7 +124,7 @@ describe('addon', () => {
     ip('link', 'add', 'vc', 'type', 'veth', 'peer', 'name', 'vd');
     const deletion = (index: number) => {
       const batch = new MessageBatch(7);
-      writeLinkDelete(batch, index);
+      writeLinkDelete(batch, { index });
       return batch.finish();
     };
     const index = Number(/^(\d+): vc/.exec(ip('-o', 'link', 'show', 'vc'))?.[1]);
@@ -147,7 +147,7 @@ describe('addon', () => {
   test('40 background sends at once all answer', async () => {
     const socket = open();
     const batch = new MessageBatch(1);
-    writeLinkDelete(batch, 123_456);
+    writeLinkDelete(batch, { index: 123_456 });
     await Promise.all(Array.from({ length: 40 }, () => native.sendInBackground(socket, batch.finish())));
     let answers = 0;
     for (let bytes = native.receive(socket); bytes !== null; bytes = native.receive(socket))
@@ -184,10 +184,30 @@ describe('addon', () => {
     execFileSync(process.execPath, ['--input-type=module', '-e', script], { env: {}, timeout: 10_000 });
   });
 
+  test('chains: parts that do not fit together are refused before anything is sent', async () => {
+    const bytes = Buffer.alloc(16);
+    const numbers = (...all: number[]): Uint8Array => new Uint8Array(Int32Array.from(all).buffer);
+    for (const parts of [
+      numbers(),
+      numbers(0, -1),
+      numbers(0, -1, 15),
+      numbers(0, -1, -1),
+      numbers(0, -1, 8, 1, -1, 9),
+    ])
+      assert.throws(() => native.runChains(parts, bytes), { code: 'ERR_INVALID_ARG_VALUE' });
+    assert.throws(() => native.runChains('x' as unknown as Uint8Array, bytes), {
+      code: 'ERR_INVALID_ARG_TYPE',
+    });
+    // A part of no bytes has no answer; a namespace that is none, an errno, and what follows it in its chain is not sent.
+    const answers = await native.runChains(numbers(0, -1, 0, 1, 0x7fffffff, 8, 1, -1, 8), bytes);
+    const errnos = [0, 8, 16].map((at) => answers.readInt32LE(at));
+    assert.deepEqual([errnos, answers.length], [[0, 9, -1], 24]);
+  });
+
   test('20 workers end with watched sockets and sends under way', async () => {
     const source = `
       const { native } = await import(${JSON.stringify(new URL('../../src/linux/real/native.ts', import.meta.url).href)});
-      const { linkDump, writeLinkDelete } = await import(${JSON.stringify(new URL('../../src/linux/netlink/link.ts', import.meta.url).href)});
+      const { linkDump, writeLinkDelete, writeLinkGet } = await import(${JSON.stringify(new URL('../../src/linux/netlink/link.ts', import.meta.url).href)});
       const { MessageBatch } = await import(${JSON.stringify(new URL('../../src/linux/netlink/message.ts', import.meta.url).href)});
       const { workerData, parentPort } = await import('node:worker_threads');
       const watched = native.openNetlink(-1, 0, 65536);
@@ -199,8 +219,13 @@ describe('addon', () => {
       const unwatched = native.openNetlink(-1, 0, 65536);
       const sender = native.openNetlink(-1, 0, 65536);
       const batch = new MessageBatch(1);
-      writeLinkDelete(batch, workerData);
+      writeLinkDelete(batch, { index: workerData });
       void native.sendInBackground(sender, batch.finish()).then(() => native.send(watched, linkDump()));
+      const look = new MessageBatch(1);
+      writeLinkGet(look, { index: 1 });
+      const bytes = look.finish();
+      const parts = new Uint8Array(Int32Array.of(0, -1, bytes.length).buffer);
+      setInterval(() => void native.runChains(parts, bytes), 1);
       parentPort.postMessage('ready');
       setInterval(() => native.send(unwatched, linkDump()), 1);`;
     for (let i = 0; i < 20; i++) {

@@ -249,6 +249,40 @@ describe('agent', () => {
     await host.mustExec(['iptables', '-D', 'FORWARD', '-s', '198.51.100.0/24', '-j', 'ACCEPT']);
   });
 
+  test('16 containers at once, some of which cannot be: those are refused alone; deleted at once', async () => {
+    const [pool] = (await list<{ name: string; cidr: string }>('pool', 'show')).filter(
+      ({ cidr }) => cidr === '10.65.0.0/16',
+    );
+    const four: Conflist = { ...conflist, plugins: [{ type: 'netctl', pools: [pool!.name] }] };
+    const many = await Promise.all(Array.from({ length: 16 }, (_, i) => container(`g${i}`)));
+    const taken = [many[3]!, many[8]!];
+    for (const one of taken)
+      await one.mustExec(['ip', 'link', 'add', 'eth0', 'type', 'veth', 'peer', 'name', 'other']);
+    const multihomed = many[11]!;
+    await multihomed.mustExec(['ip', 'link', 'set', 'lo', 'up']);
+    await multihomed.mustExec(['ip', 'route', 'add', 'default', 'dev', 'lo']);
+    const answers = await Promise.all(many.map((one) => one.cni('ADD', four)));
+    for (const [i, { code, stdout }] of answers.entries()) {
+      assert.equal(code, taken.includes(many[i]!) ? 1 : 0, stdout);
+      if (code === 1) assert.match(stdout, /the container already has an interface eth0/);
+    }
+    assert.match(await multihomed.mustExec(['ip', 'route']), /^default dev lo/m);
+    const addresses = answers.flatMap(({ code, stdout }) =>
+      code === 0 ? [(JSON.parse(stdout) as { ips: { address: string }[] }).ips[0]!.address] : [],
+    );
+    assert.equal(new Set(addresses).size, 14);
+    await many[0]!.serve([7]);
+    const others = many.slice(1).filter((one) => !taken.includes(one));
+    const reached = await Promise.all(others.map((one) => pings(one, addresses[0]!)));
+    assert.deepEqual([...new Set(reached)], [true]);
+    assert.equal((await list('endpoint', 'show')).length, 14);
+    await Promise.all(many.map((one) => one.cniDel(four)));
+    assert.deepEqual(await list('endpoint', 'show'), []);
+    assert.equal(await addressesInUse(), 0);
+    assert.doesNotMatch(await host.mustExec(['ip', '-o', 'link']), /nctl/);
+    assert.equal(await host.mustExec(['ip', '-4', 'route', 'show', 'proto', '110']), '');
+  });
+
   test('60 containers at once: every address once, every container reachable', async () => {
     const many = await Promise.all(Array.from({ length: 60 }, (_, i) => container(`m${i}`)));
     const results = await Promise.all(many.map((one) => one.cniAdd(conflist)));

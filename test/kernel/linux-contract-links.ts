@@ -5,22 +5,26 @@
  */
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import type { LinkInfo, Linux, Netns, Routing, RoutingRequest } from '../../src/linux/ports.ts';
+import type { Batch, LinkInfo, Linux, Netns, Routing, RoutingRequest } from '../../src/linux/ports.ts';
 import type { Address } from '../../src/model/ip.ts';
 import type { Mac } from '../../src/model/mac.ts';
+import { planContainer, planHost, type VethSpec } from '../../src/veth/plan.ts';
 import { refused } from './linux-contract-refusal.ts';
 
 interface Surroundings {
   linux(): Linux;
   host(): Routing;
   netns(): Netns;
+  endpoint(number: number, netnsFd: number): VethSpec;
+  /** Of that namespace. */
+  path(): string;
   /** A number that no other test has. */
   number(): number;
 }
 
 const bucket = { rateBitsPerSecond: 100_000_000, burstBytes: 65_536, queueBytes: 500_000 };
 
-export function linkContract({ linux, host, netns, number }: Surroundings): void {
+export function linkContract({ linux, host, netns, path, number, endpoint }: Surroundings): void {
   /** A link of the host that can be a parent (the host's end of a veth, whose peer is in the container), up, MTU 1400. */
   function addParent(): number {
     const index = 10_000 + 2 * number();
@@ -195,6 +199,66 @@ export function linkContract({ linux, host, netns, number }: Surroundings): void
       },
     );
     container.close();
+  });
+
+  /** The chain of an endpoint with the number; `name` is that of its end in the container. */
+  function chainOf(i: number, name: string): Batch[] {
+    const usual = endpoint(1000 * number() + i, netns().fd);
+    const spec = { ...usual, containerInterface: name, addresses: usual.addresses.slice(0, 1) };
+    return [
+      { requests: planHost(spec) },
+      { netns: netns(), requests: planContainer(spec).filter(({ kind }) => !kind.startsWith('route')) },
+      { requests: [{ kind: 'link-settle', index: spec.hostIndex }] },
+    ];
+  }
+
+  const hostIndexOf = (i: number): number => endpoint(1000 * number() + i, -1).hostIndex;
+
+  test('batches: a refused one ends its own chain, and no other of those that come at the same time', async () => {
+    const container = linux().openRouting(netns());
+    const chains = ['a0', 'a1', 'a0', 'a3'].map((name, i) => chainOf(i, name));
+    const [first, second, third, fourth] = await Promise.all([
+      linux().batches(chains[0]!),
+      linux().batches([
+        ...chains[1]!.slice(0, 1),
+        { netns: netns(), requests: [{ kind: 'link-settle', index: 7 }] },
+      ]),
+      linux().batches(chains[2]!),
+      linux().batches(chains[3]!),
+    ]);
+    assert.deepEqual([first, fourth], [null, null]);
+    assert.deepEqual([second?.batch, second?.error.errno, second?.error.position], [1, 'ENODEV', 0]);
+    // The name is taken in the container: the kernel refuses the pair, and what follows it in its batch.
+    assert.deepEqual([third?.batch, third?.error.errno, third?.error.position], [0, 'EEXIST', 0]);
+    assert.match(third!.error.message, /add veth/);
+    for (const name of ['a0', 'a3']) {
+      const link = container.link({ name });
+      assert.equal(link?.up, true, name);
+      assert.equal((await container.addresses(link.index)).length, 1, name);
+    }
+    assert.equal(container.link({ name: 'a1' })?.up, false);
+    assert.equal(host().link({ index: hostIndexOf(2) }), null);
+    container.close();
+    await Promise.all([0, 1, 3].map((i) => linux().deleteLink(hostIndexOf(i))));
+  });
+
+  test('batches: one chain alone, and one in a namespace that is closed', async () => {
+    assert.equal(await linux().batches(chainOf(1, 'b1')), null);
+    const again = await linux().batches(chainOf(1, 'b2'));
+    assert.deepEqual([again?.batch, again?.error.position], [0, 0]);
+    const closed = linux().openNetns(path());
+    closed.close();
+    const chain = [{ netns: closed, requests: [{ kind: 'link-settle', index: 1 }] }] as const;
+    const results = await Promise.allSettled([
+      linux().batches(chainOf(2, 'b2')),
+      linux().batches(chain),
+      linux().batches(chainOf(3, 'b3')),
+    ]);
+    assert.deepEqual(
+      results.map(({ status }) => status),
+      ['fulfilled', 'rejected', 'fulfilled'],
+    );
+    await Promise.all([1, 2, 3].map((i) => linux().deleteLink(hostIndexOf(i))));
   });
 
   test('an address is taken away once', async () => {

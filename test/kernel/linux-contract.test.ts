@@ -147,7 +147,7 @@ describe('real kernel only', () => {
 
   test('a watch whose buffer overflowed says so and goes on', async () => {
     const events: LinkEvent[] = [];
-    const stop = watchLinks((event) => events.push(event), 4096);
+    const stop = watchLinks((event) => events.push(event), undefined, 4096);
     const spec = endpoint(4000, linux.openNetns(addNetns('nct-overflow')).fd);
     host.batch(planHost(spec).slice(0, 1));
     for (let i = 0; i < 200; i++)
@@ -171,9 +171,8 @@ describe('real kernel only', () => {
       track('10.67.0.2', '203.0.113.9', '10.67.0.3');
       track('10.67.0.4', '10.67.0.5', '10.67.0.5');
       track('10.67.0.6', '10.67.0.7', '10.67.0.7');
-      await conntrack.flushAddress(address('10.67.0.3'));
-      await conntrack.flushAddress(address('10.67.0.4'));
-      await conntrack.flushAddress(address('10.67.0.250'));
+      const gone = ['10.67.0.3', '10.67.0.4', '10.67.0.250', 'fd00:67::1'];
+      await Promise.all(gone.map((text) => conntrack.flushAddress(address(text))));
       const left = execFileSync('conntrack', ['-L', '-p', 'udp'], {
         encoding: 'utf8',
         stdio: ['ignore', 'pipe', 'ignore'],
@@ -188,6 +187,10 @@ describe('real kernel only', () => {
     for (const host of [1, 2, 3]) track(`10.69.0.${host}`, '10.69.0.9', '10.69.0.9');
     const conntrack = createConntrack();
     await conntrack.flushAddress(address('10.69.0.1'));
+    const { length: left } = execFileSync('conntrack', ['-L', '-s', '10.69.0.1'], {
+      stdio: ['ignore', 'pipe', 'ignore'],
+    });
+    assert.equal(left, 0, 'one address alone');
     const sockets = (): number =>
       readdirSync('/proc/self/fd').filter((fd) => {
         try {

@@ -75,8 +75,9 @@ export function linuxContract(name: string, createAdapter: () => Promise<Adapter
     });
 
     /** Both batches of an ADD; the container's routing socket stays open. */
-    function addEndpoint(number = count): { spec: VethSpec; container: Routing } {
-      const spec = endpoint(number, netns.fd);
+    function addEndpoint(hostIndex?: number): { spec: VethSpec; container: Routing } {
+      const usual = endpoint(count, netns.fd);
+      const spec = { ...usual, hostIndex: hostIndex ?? usual.hostIndex };
       host.batch(planHost(spec));
       const container = linux.openRouting(netns);
       container.batch(planContainer(spec));
@@ -302,6 +303,22 @@ export function linuxContract(name: string, createAdapter: () => Promise<Adapter
       assert.equal(again.container.link({ name: 'eth0' })?.index, spec.containerIndex);
     });
 
+    test('deleting a link by its name, beside its index, one that never was and one that cannot be', async () => {
+      const { spec, container } = addEndpoint();
+      const named = { name: spec.hostInterface };
+      const [absent, wrong] = [{ name: 'no-such' }, { name: 'not/a/name' }];
+      const results = await Promise.allSettled(
+        [named, absent, wrong, spec.hostIndex, 0].map((link) => linux.deleteLink(link)),
+      );
+      assert.deepEqual(
+        results.map(({ status }) => status),
+        ['fulfilled', 'fulfilled', 'rejected', 'fulfilled', 'rejected'],
+      );
+      assert.equal(host.link(named), null);
+      assert.equal(container.link({ name: 'eth0' }), null);
+      await linux.deleteLink(named);
+    });
+
     test('50 deletions at once: each end is gone when its own promise resolves', async () => {
       const specs = Array.from({ length: 50 }, (_, i) => ({
         ...endpoint(1000 + i, netns.fd),
@@ -310,8 +327,8 @@ export function linuxContract(name: string, createAdapter: () => Promise<Adapter
       for (const spec of specs) host.batch(planHost(spec).slice(0, 1));
       const container = linux.openRouting(netns);
       await Promise.all(
-        specs.map(async (spec) => {
-          await linux.deleteLink(spec.hostIndex);
+        specs.map(async (spec, i) => {
+          await linux.deleteLink(i % 2 === 0 ? spec.hostIndex : { name: spec.hostInterface });
           assert.equal(host.link({ index: spec.hostIndex }), null);
           assert.equal(container.link({ name: spec.containerInterface }), null);
         }),
@@ -366,11 +383,37 @@ export function linuxContract(name: string, createAdapter: () => Promise<Adapter
       assert.equal(events.length, seen);
     });
 
+    test('what links with high indexes change is not told where nobody asks, their ends and other links are', async () => {
+      const events: LinkEvent[] = [];
+      const stop = linux.watchLinks((event) => events.push(event), 2 ** 30);
+      const { spec: high } = addEndpoint(2 ** 30);
+      await linux.deleteLink(high.hostIndex);
+      const { spec: low } = addEndpoint(2 ** 30 - 1);
+      const changed = (name: string) =>
+        events.some((event) => event.kind === 'changed' && event.link.name === name);
+      for (let i = 0; i < 500 && !changed(low.hostInterface); i++) await sleep(10);
+      stop();
+      await linux.deleteLink(low.hostIndex);
+      assert.ok(changed(low.hostInterface));
+      assert.ok(events.some((event) => event.kind === 'gone' && event.index === high.hostIndex));
+      assert.deepEqual(
+        events.filter((event) => event.kind === 'changed' && event.link.index >= 2 ** 30),
+        [],
+      );
+    });
+
     filterContract(() => linux);
     nftContract(
       () => linux,
       () => path,
     );
-    linkContract({ linux: () => linux, host: () => host, netns: () => netns, number: () => count });
+    linkContract({
+      linux: () => linux,
+      host: () => host,
+      netns: () => netns,
+      path: () => path,
+      number: () => count,
+      endpoint,
+    });
   });
 }

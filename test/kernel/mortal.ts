@@ -4,6 +4,7 @@
  * In: ports, the names of what changes something; the step to die at. Out: the same ports, mortal; the steps that were taken. Never: a change
  * after death; a descriptor that the dead keep open.
  */
+import type { Batch, BatchRefusal, Linux } from '../../src/linux/ports.ts';
 import type { Store } from '../../src/store/store.ts';
 
 export class Life {
@@ -54,6 +55,8 @@ export function mortal<T extends object>(target: T, life: Life): T {
         return mortal(value, life);
       if (typeof value !== 'function') return value;
       if (always.has(String(key))) return value.bind(target);
+      if (key === 'batches')
+        return (batches: readonly Batch[]) => oneByOne(value.bind(target) as Linux['batches'], batches, life);
       return (...args: unknown[]): unknown => {
         if (changing.has(String(key))) life.step(String(key));
         else life.look();
@@ -64,6 +67,20 @@ export function mortal<T extends object>(target: T, life: Life): T {
       };
     },
   });
+}
+
+/** The kernel's work for an endpoint is a step for each batch. */
+async function oneByOne(
+  carryOut: Linux['batches'],
+  batches: readonly Batch[],
+  life: Life,
+): Promise<BatchRefusal | null> {
+  for (const [number, batch] of batches.entries()) {
+    life.step('batch');
+    const refusal = await carryOut([batch]);
+    if (refusal !== null) return { ...refusal, batch: number };
+  }
+  return null;
 }
 
 /** The store survives. A commit may be the last thing before death, or its answer the first that is not heard. */

@@ -6,12 +6,13 @@
  */
 import { NetctlError } from '../../lib/errors.ts';
 import { families } from '../../model/ip.ts';
+import { parseInterfaceName } from '../../model/names.ts';
 import { describeRouting } from '../describe.ts';
-import { checkIfb, checkIndex, checkMacvlan, checkVeth, checkVlan } from '../netlink/link.ts';
-import { checkRoute } from '../netlink/route.ts';
-import { checkBucket } from '../netlink/traffic-control.ts';
+import { checkIndex } from '../netlink/link.ts';
 import type { OpenNftables, TraceStep } from '../nftables-port.ts';
 import {
+  type Batch,
+  type BatchRefusal,
   type Conntrack,
   KernelError,
   type LinkEvent,
@@ -23,6 +24,7 @@ import {
   type RoutingRequest,
   type RuleWatch,
 } from '../ports.ts';
+import { check } from './check-request.ts';
 import { FakeConntrack } from './conntrack.ts';
 import { FakeIpSets } from './ipsets.ts';
 import { FakeIptables } from './iptables.ts';
@@ -40,7 +42,7 @@ import {
 } from './links.ts';
 import { childrenOf, type FakeLink, FakeNetns } from './netns.ts';
 import type { FakeNftables } from './nftables.ts';
-import { printNetns, printSets } from './print.ts';
+import { printNetns, printRules, printSets } from './print.ts';
 import { Failures, type FakeOperation, type OrderedFailure, Refusal } from './refusal.ts';
 import { readSysctl, writeSysctl } from './sysctls.ts';
 
@@ -184,6 +186,19 @@ export class FakeLinux implements Linux {
     };
   }
 
+  async batches(batches: readonly Batch[]): Promise<BatchRefusal | null> {
+    for (const [batch, { netns, requests }] of batches.entries()) {
+      const routing = this.openRouting(netns);
+      try {
+        routing.batch(requests);
+      } catch (error) {
+        if (error instanceof KernelError) return { batch, error };
+        throw error;
+      }
+    }
+    return null;
+  }
+
   /** The wire between links of the fake is a list that tests read; nothing is delivered. */
   openPackets(linkIndex: number, protocol: number, _onFrame: unknown, netns?: Netns): Packets {
     const link = withWords('open a packet socket', () =>
@@ -241,15 +256,22 @@ export class FakeLinux implements Linux {
       if (inode === null || inodes.has(inode)) onChange(inode);
   }
 
-  watchLinks(onEvent: (event: LinkEvent) => void): () => void {
-    this.#watchers.add(onEvent);
-    return () => void this.#watchers.delete(onEvent);
+  watchLinks(onEvent: (event: LinkEvent) => void, quietFrom = Number.POSITIVE_INFINITY): () => void {
+    const watcher = (event: LinkEvent): void => {
+      if (event.kind !== 'changed' || event.link.index < quietFrom) onEvent(event);
+    };
+    this.#watchers.add(watcher);
+    return () => void this.#watchers.delete(watcher);
   }
 
-  async deleteLink(index: number, netns?: Netns): Promise<void> {
-    checkIndex(index, 'index');
-    this.#failures.check('deleteLink', `delete link ${index}`);
-    const link = this.#find(netns, `delete link ${index}`).links.get(index);
+  async deleteLink(by: number | { readonly name: string }, netns?: Netns): Promise<void> {
+    if (typeof by === 'number') checkIndex(by, 'index');
+    else parseInterfaceName(by.name);
+    const what = `delete link ${typeof by === 'number' ? by : by.name}`;
+    this.#failures.check('deleteLink', what);
+    const { links } = this.#find(netns, what);
+    const link =
+      typeof by === 'number' ? links.get(by) : [...links.values()].find(({ spec }) => spec.name === by.name);
     if (link !== undefined) this.#dropLink(link);
   }
 
@@ -303,6 +325,9 @@ export class FakeLinux implements Linux {
         this.#changed(link);
         break;
       }
+      case 'link-settle':
+        here.link(request.index);
+        break;
       case 'link-delete':
         this.#dropLink(here.link(request.index));
         break;
@@ -359,35 +384,10 @@ export class FakeLinux implements Linux {
 
 const noTraffic = { inPackets: 0, inBytes: 0, outPackets: 0, outBytes: 0, inDropped: 0, outDropped: 0 };
 
-/** What the real adapter refuses before it asks the kernel. */
-function check(request: RoutingRequest): void {
-  if (request.kind === 'veth-add') checkVeth(request);
-  else if (request.kind === 'macvlan-add') checkMacvlan(request);
-  else if (request.kind === 'vlan-add') checkVlan(request);
-  else if (request.kind === 'ifb-add') checkIfb(request);
-  else if (request.kind === 'shape') checkBucket(request.bucket);
-  else if ('route' in request) checkRoute(request.route);
-  else if ('index' in request) checkIndex(request.index, 'index');
-}
-
 function withWords<T>(what: string, call: () => T): T {
   try {
     return call();
   } catch (error) {
     throw error instanceof Refusal ? new KernelError(what, error.errno, error.text) : error;
   }
-}
-
-function printRules(family: 4 | 6, saved: string): string[] {
-  const program = family === 4 ? 'iptables' : 'ip6tables';
-  return saved.split('\n').flatMap((line) => {
-    const chain = /^:(\S+) (\S+)/.exec(line);
-    if (chain)
-      return chain[2] === '-'
-        ? [`${program} -N ${chain[1]}`]
-        : chain[2] === 'ACCEPT'
-          ? []
-          : [`${program} -P ${chain[1]} ${chain[2]}`];
-    return line.startsWith('-A') ? [`${program} ${line}`] : [];
-  });
 }

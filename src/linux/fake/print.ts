@@ -64,3 +64,18 @@ function printRoute(route: RouteSpec, device: (index: number) => string): string
     ...(route.type === 'local' ? ['table', 'local'] : []),
   ].join(' ');
 }
+
+/** Of what iptables-save prints. */
+export function printRules(family: 4 | 6, saved: string): string[] {
+  const program = family === 4 ? 'iptables' : 'ip6tables';
+  return saved.split('\n').flatMap((line) => {
+    const chain = /^:(\S+) (\S+)/.exec(line);
+    if (chain)
+      return chain[2] === '-'
+        ? [`${program} -N ${chain[1]}`]
+        : chain[2] === 'ACCEPT'
+          ? []
+          : [`${program} -P ${chain[1]} ${chain[2]}`];
+    return line.startsWith('-A') ? [`${program} ${line}`] : [];
+  });
+}

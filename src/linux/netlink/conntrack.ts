@@ -14,6 +14,8 @@ import { dumpRequest, type Message, type MessageBatch } from './message.ts';
 const NFNL_SUBSYS_CTNETLINK = 1;
 const GET = 1;
 const DELETE = 2;
+const GET_STATS = 5;
+const CTA_STATS_GLOBAL_ENTRIES = 1;
 const CTA_TUPLE_ORIG = 1;
 const CTA_TUPLE_REPLY = 2;
 const CTA_ID = 12;
@@ -57,6 +59,17 @@ export function writeFilteredDeletes(batch: MessageBatch, address: Address): voi
       });
     });
   }
+}
+
+/** Asks how many connections the namespace has. */
+export function writeCountRequest(batch: MessageBatch): void {
+  batch.add(messageType(GET_STATS), 0, (writer) => writeHeader(writer, 4));
+}
+
+/** The answer to writeCountRequest; null for another message. */
+export function readCount({ type, payload }: Message): number | null {
+  if (type !== messageType(GET_STATS)) return null;
+  return readAttributes(payload.subarray(4)).get(CTA_STATS_GLOBAL_ENTRIES)?.readUInt32BE(0) ?? null;
 }
 
 export function connectionDump(family: Family): Buffer {

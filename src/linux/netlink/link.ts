@@ -9,7 +9,7 @@ import { type Mac, macBytes, macFromBytes } from '../../model/mac.ts';
 import type { MacvlanMode } from '../../model/macvlan.ts';
 import { parseInterfaceName } from '../../model/names.ts';
 import type { LinkCounters } from '../link-kinds.ts';
-import type { LinkInfo, LinkSpec, RoutingRequest } from '../ports.ts';
+import type { LinkChoice, LinkInfo, LinkSpec, RoutingRequest } from '../ports.ts';
 import { type ByteWriter, NLA_F_NESTED, readAttributes, readText, readU32 } from './attribute.ts';
 import { dumpRequest, type Message, type MessageBatch, NLM_F_CREATE, NLM_F_EXCL } from './message.ts';
 
@@ -192,17 +192,17 @@ export function writeLinkSet(batch: MessageBatch, request: LinkSet): void {
   }
 }
 
-export function writeLinkDelete(batch: MessageBatch, index: number): void {
-  checkIndex(index, 'index');
-  batch.add(RTM_DELLINK, 0, (writer) => writeHeader(writer, index));
+export function writeLinkDelete(batch: MessageBatch, link: LinkChoice): void {
+  const choose = chosen(link);
+  batch.add(RTM_DELLINK, 0, choose);
 }
 
 /** Puts the links into a group, one message each, and deletes the group: one grace period of the kernel for all of them. */
-export function writeGroupDelete(batch: MessageBatch, indexes: readonly number[], group: number): void {
-  for (const index of indexes) {
-    checkIndex(index, 'index');
+export function writeGroupDelete(batch: MessageBatch, links: readonly LinkChoice[], group: number): void {
+  for (const link of links) {
+    const choose = chosen(link);
     batch.add(RTM_NEWLINK, 0, (writer) => {
-      writeHeader(writer, index);
+      choose(writer);
       writer.attributeU32(IFLA_GROUP, group);
     });
   }
@@ -212,13 +212,25 @@ export function writeGroupDelete(batch: MessageBatch, indexes: readonly number[]
   });
 }
 
-export function writeLinkGet(batch: MessageBatch, by: { index: number } | { name: string }): void {
-  if ('index' in by) checkIndex(by.index, 'index');
+export function writeLinkGet(batch: MessageBatch, link: LinkChoice): void {
+  const choose = chosen(link);
   batch.add(RTM_GETLINK, 0, (writer) => {
-    writeHeader(writer, 'index' in by ? by.index : 0);
-    if ('name' in by) writer.attributeText(IFLA_IFNAME, parseInterfaceName(by.name));
+    choose(writer);
     writer.attributeU32(IFLA_EXT_MASK, RTEXT_FILTER_SKIP_STATS);
   });
+}
+
+/** Checked before a message is begun. With a name there is no index, and nothing is renamed. */
+function chosen(link: LinkChoice): (writer: ByteWriter) => void {
+  if ('index' in link) {
+    checkIndex(link.index, 'index');
+    return (writer) => writeHeader(writer, link.index);
+  }
+  const name = parseInterfaceName(link.name);
+  return (writer) => {
+    writeHeader(writer, 0);
+    writer.attributeText(IFLA_IFNAME, name);
+  };
 }
 
 export function linkDump(): Buffer {

@@ -39,12 +39,8 @@ export class RequestSocket {
     for (let first = 0; first < items.length; ) {
       if (this.#nextSequence > LAST_SEQUENCE) this.#nextSequence = 1;
       const batch = new MessageBatch(this.#nextSequence);
-      const itemOf: number[] = [];
-      do {
-        write(batch, items[first]!);
-        while (itemOf.length < batch.count) itemOf.push(first);
-        first++;
-      } while (first < items.length && batch.lengthBytes < BATCH_BYTES);
+      const { itemOf, next } = encode(batch, items, write, first, BATCH_BYTES);
+      first = next;
       this.#nextSequence += batch.count;
       if (batch.count === 0) continue;
       this.#send(batch, itemOf, failures, replies);
@@ -74,12 +70,36 @@ export class RequestSocket {
           replies.push(message);
           continue;
         }
-        const { errno, text } = readAnswer(message);
-        if (errno !== 0) failures.push({ item, errno, text, message });
+        const failure = failureIn(message, item);
+        if (failure !== null) failures.push(failure);
         if (message.sequence === last) return;
       }
     }
   }
+}
+
+/** Writes items from the given one on until there are as many bytes: which item each message is of, and the first that is not written. */
+export function encode<T>(
+  batch: MessageBatch,
+  items: readonly T[],
+  write: (batch: MessageBatch, item: T) => void,
+  first = 0,
+  mostBytes = Number.POSITIVE_INFINITY,
+): { itemOf: number[]; next: number } {
+  const itemOf: number[] = [];
+  let next = first;
+  while (next < items.length && batch.lengthBytes < mostBytes) {
+    write(batch, items[next]!);
+    while (itemOf.length < batch.count) itemOf.push(next);
+    next++;
+  }
+  return { itemOf, next };
+}
+
+/** What an answer says of a message of the item; null when that was carried out. */
+export function failureIn(message: Message, item: number): Failure | null {
+  const { errno, text } = readAnswer(message);
+  return errno === 0 ? null : { item, errno, text, message };
 }
 
 /** Runs a call of the addon; what the system says no to becomes a KernelError. */

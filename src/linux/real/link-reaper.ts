@@ -2,11 +2,12 @@
  * Deletes links in the background. The kernel acknowledges a deletion only after a grace period of 16–25 ms, in which the
  * sending thread sleeps; it announces that the link is gone after half a millisecond. We answer at the announcement.
  *
- * In: interface indexes. Out: promises. Never: a send on the JavaScript thread, a promise left open because a notification
+ * In: names of interfaces, or their indexes. Out: promises. Never: a send on the JavaScript thread, a promise left open because a notification
  * was dropped (the acknowledgement settles it, or a look at the link).
  *
- *   remove(index) ──► waiting ──pump──► message of 1..8 links ──► another thread ──► acknowledgement ─┐
- *                                                   RTM_DELLINK ──► listener ─────────────────────────┴─► settled
+ *   remove(link) ──► waiting ──pump──► message of 1..32 links ──► another thread ──► acknowledgement ─┐
+ *                       ▲                           RTM_DELLINK ──► listener ─────────────────────────┴─► settled ─┐
+ *                       └────── next message, with all that has come meanwhile: one lock and one wait for them ◄───┘
  */
 import {
   RTM_DELLINK,
@@ -17,7 +18,7 @@ import {
   writeLinkGet,
 } from '../netlink/link.ts';
 import { MessageBatch, NLMSG_ERROR, readAnswer, readMessages } from '../netlink/message.ts';
-import { KernelError } from '../ports.ts';
+import { KernelError, type LinkChoice } from '../ports.ts';
 import { asKernelErrors, kernelError, RequestSocket } from './exchange.ts';
 import { onlyMessages } from './message-filter.ts';
 import {
@@ -30,18 +31,24 @@ import {
 } from './native.ts';
 
 const SENDS_AT_ONCE = 32;
-const LINKS_PER_SEND = 8;
+const LINKS_PER_SEND = 32;
+/** Messages whose links are not gone yet: more would only stand in line for the lock of all links. */
+const SENDS_IN_LINE = 2;
 /** Groups of links that are being deleted: numbers from here on, "nc" in ASCII before two bytes that count. */
 const FIRST_GROUP = 0x6e630000;
 const ENODEV = 19;
 
+/** An index or a name. */
+type Key = number | string;
+
 interface Removal {
-  readonly index: number;
+  readonly key: Key;
   readonly promise: Promise<void>;
   readonly resolve: () => void;
   readonly reject: (error: unknown) => void;
   /** A group that this link was part of could not be deleted as a whole. */
   alone: boolean;
+  send: Send | null;
 }
 
 /** One message under way. */
@@ -50,17 +57,20 @@ interface Send {
   /** Number of the first message; link i of a group has this + i, the deletion comes last. */
   readonly firstSequence: number;
   answered: boolean;
+  /** Removals that have not settled. */
+  open: number;
 }
 
 export class LinkReaper {
   readonly #netnsFd: number;
   readonly #sender: NetlinkSocket;
   readonly #listener: NetlinkSocket;
-  readonly #removals = new Map<number, Removal>();
+  readonly #removals = new Map<Key, Removal>();
   #waiting: Removal[] = [];
   /** By the number of each of their messages. */
   readonly #sends = new Map<number, Send>();
   #sendsUnderWay = 0;
+  #sendsInLine = 0;
   #nextSequence = 1;
   #nextGroup = 0;
   #pumpScheduled = false;
@@ -81,12 +91,19 @@ export class LinkReaper {
     native.unref(this.#listener);
   }
 
+  get isBusy(): boolean {
+    return this.#removals.size > 0;
+  }
+
   /** Resolves when the link is gone or was not there. @throws KernelError when the kernel will not delete it */
-  remove(index: number): Promise<void> {
-    const known = this.#removals.get(index);
+  async remove(link: number | { readonly name: string }): Promise<void> {
+    const key = typeof link === 'number' ? link : link.name;
+    const known = this.#removals.get(key);
     if (known !== undefined) return known.promise;
-    const removal = { index, ...Promise.withResolvers<void>(), alone: false };
-    this.#removals.set(index, removal);
+    // Now, so that a wrong one does not end a message with others.
+    writeLinkDelete(new MessageBatch(1), chosen(key));
+    const removal = { key, ...Promise.withResolvers<void>(), alone: false, send: null };
+    this.#removals.set(key, removal);
     this.#waiting.push(removal);
     this.#schedulePump();
     return removal.promise;
@@ -109,10 +126,12 @@ export class LinkReaper {
   }
 
   #pump(): void {
-    while (this.#waiting.length > 0 && this.#sendsUnderWay < SENDS_AT_ONCE) {
-      const first = this.#waiting[0]!;
-      const free = SENDS_AT_ONCE - this.#sendsUnderWay;
-      const share = first.alone ? 1 : Math.min(LINKS_PER_SEND, Math.ceil(this.#waiting.length / free));
+    while (
+      this.#waiting.length > 0 &&
+      this.#sendsUnderWay < SENDS_AT_ONCE &&
+      this.#sendsInLine < SENDS_IN_LINE
+    ) {
+      const share = this.#waiting[0]!.alone ? 1 : LINKS_PER_SEND;
       const alone = this.#waiting.slice(1, share).findIndex((removal) => removal.alone);
       void this.#send(this.#waiting.splice(0, alone < 0 ? share : alone + 1));
     }
@@ -120,20 +139,18 @@ export class LinkReaper {
 
   async #send(removals: Removal[]): Promise<void> {
     const batch = new MessageBatch(this.#nextSequence);
-    try {
-      if (removals.length === 1) writeLinkDelete(batch, removals[0]!.index);
-      else
-        writeGroupDelete(
-          batch,
-          removals.map(({ index }) => index),
-          this.#group(),
-        );
-    } catch (error) {
-      for (const removal of removals) this.#settle(removal, error);
-      return;
-    }
+    const links = removals.map(({ key }) => chosen(key));
+    if (links.length === 1) writeLinkDelete(batch, links[0]!);
+    else writeGroupDelete(batch, links, this.#group());
     this.#nextSequence = (this.#nextSequence + batch.count) % 2 ** 31 || 1;
-    const send: Send = { removals, firstSequence: batch.firstSequence, answered: false };
+    const send: Send = {
+      removals,
+      firstSequence: batch.firstSequence,
+      answered: false,
+      open: removals.length,
+    };
+    for (const removal of removals) removal.send = send;
+    this.#sendsInLine++;
     for (let i = 0; i < batch.count; i++) this.#sends.set(batch.firstSequence + i, send);
     this.#sendsUnderWay++;
     try {
@@ -158,8 +175,11 @@ export class LinkReaper {
     if (bytes === null) return; // some were dropped: the acknowledgements will tell
     for (const message of readMessages(bytes)) {
       const link = message.type === RTM_DELLINK ? readLink(message) : null;
-      const removal = link === null ? undefined : this.#removals.get(link.index);
-      if (removal !== undefined) this.#settle(removal);
+      if (link === null) continue;
+      for (const key of [link.index, link.name]) {
+        const removal = this.#removals.get(key);
+        if (removal !== undefined) this.#settle(removal);
+      }
     }
   }
 
@@ -188,16 +208,17 @@ export class LinkReaper {
     if (removals.length > 1 && number < removals.length) {
       // This link could not join the group: it is gone already, or the kernel refuses.
       const removal = removals[number]!;
-      this.#settle(removal, gone ? undefined : kernelError(`delete link ${removal.index}`, answer));
+      this.#settle(removal, gone ? undefined : kernelError(`delete link ${removal.key}`, answer));
       return;
     }
     send.answered = true;
     for (const removal of removals) {
       if (gone) this.#settle(removal);
       else if (removals.length === 1)
-        this.#settle(removal, kernelError(`delete link ${removal.index}`, answer));
-      else if (this.#removals.get(removal.index) === removal) {
+        this.#settle(removal, kernelError(`delete link ${removal.key}`, answer));
+      else if (this.#removals.get(removal.key) === removal) {
         removal.alone = true;
+        this.#leave(removal);
         this.#waiting.push(removal);
       }
     }
@@ -205,18 +226,16 @@ export class LinkReaper {
 
   /** The acknowledgement itself was lost, or we were closed after the announcement. */
   #lookAtLinks(send: Send): void {
-    const open = send.removals.filter((removal) => this.#removals.get(removal.index) === removal);
+    const open = send.removals.filter((removal) => this.#removals.get(removal.key) === removal);
     if (open.length === 0) return;
     const socket = new RequestSocket(this.#netnsFd, NETLINK_ROUTE);
     try {
       for (const removal of open) {
-        const { failures } = socket.exchange([{ index: removal.index }], writeLinkGet);
+        const { failures } = socket.exchange([chosen(removal.key)], writeLinkGet);
         const gone = failures[0]?.errno === ENODEV;
         this.#settle(
           removal,
-          gone
-            ? undefined
-            : new KernelError(`delete link ${removal.index}`, 'ENOBUFS', 'the answer was lost'),
+          gone ? undefined : new KernelError(`delete link ${removal.key}`, 'ENOBUFS', 'the answer was lost'),
         );
       }
     } finally {
@@ -225,9 +244,23 @@ export class LinkReaper {
   }
 
   #settle(removal: Removal, error?: unknown): void {
-    if (this.#removals.get(removal.index) !== removal) return;
-    this.#removals.delete(removal.index);
+    if (this.#removals.get(removal.key) !== removal) return;
+    this.#removals.delete(removal.key);
+    this.#leave(removal);
     if (error === undefined) removal.resolve();
     else removal.reject(error);
   }
+
+  /** It has nothing to wait for in its message any more. */
+  #leave(removal: Removal): void {
+    const { send } = removal;
+    removal.send = null;
+    if (send === null || --send.open > 0) return;
+    this.#sendsInLine--;
+    if (this.#waiting.length > 0) this.#schedulePump();
+  }
+}
+
+function chosen(key: Key): LinkChoice {
+  return typeof key === 'number' ? { index: key } : { name: key };
 }

@@ -19,6 +19,7 @@ import { networkAdmins } from './network-admins.ts';
 import { openNftables } from './nftables.ts';
 import { openPackets } from './packets.ts';
 import { openRouting } from './routing.ts';
+import { RoutingChains } from './routing-chains.ts';
 import { readSysctl, writeSysctl } from './sysctl.ts';
 import { tracePacket } from './trace.ts';
 
@@ -31,6 +32,9 @@ export interface LinuxOptions {
 export async function createLinux(options: LinuxOptions): Promise<Linux & { close(): void }> {
   const backend = options.iptablesBackend === 'auto' ? await detectBackend() : options.iptablesBackend;
   const reaper = new LinkReaper();
+  // Who makes or looks at an endpoint has its namespace open.
+  let namespaces = 0;
+  const chains = new RoutingChains(() => namespaces > 1 || reaper.isBusy);
   const ipsets = openIpSets();
   const inContainers = new ContainerRules();
   const nftables = openNftables(OWN_NETNS, (port) => inContainers.ours(port));
@@ -38,13 +42,18 @@ export async function createLinux(options: LinuxOptions): Promise<Linux & { clos
   const hasIpv6 = existsSync('/proc/net/if_inet6');
   return {
     families: families.filter((family) => family === 4 || hasIpv6),
-    openNetns,
+    openNetns(path) {
+      const netns = openNetns(path, () => namespaces--);
+      namespaces++;
+      return netns;
+    },
     openRouting,
+    batches: (batches) => chains.run(batches),
     openPackets,
     readSysctl,
     writeSysctl,
-    watchLinks: (onEvent) => watchLinks(onEvent),
-    deleteLink: (index, netns) => (netns === undefined ? reaper.remove(index) : deleteLinkIn(netns, index)),
+    watchLinks: (onEvent, quietFrom) => watchLinks(onEvent, quietFrom),
+    deleteLink: (link, netns) => (netns === undefined ? reaper.remove(link) : deleteLinkIn(netns, link)),
     ipsets,
     tracePacket: (packet, netns, where = 'here') =>
       tracePacket(packet, { from: netns?.fd ?? OWN_NETNS, inside: where === 'inside' }),
@@ -58,16 +67,17 @@ export async function createLinux(options: LinuxOptions): Promise<Linux & { clos
     networkAdmins,
     close() {
       reaper.close();
+      chains.close();
       ipsets.close();
       nftables.close();
     },
   };
 }
 
-async function deleteLinkIn(netns: Netns, index: number): Promise<void> {
+async function deleteLinkIn(netns: Netns, link: Parameters<Linux['deleteLink']>[0]): Promise<void> {
   const reaper = new LinkReaper(netns.fd);
   try {
-    await reaper.remove(index);
+    await reaper.remove(link);
   } finally {
     reaper.close();
   }

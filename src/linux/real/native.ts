@@ -44,6 +44,12 @@ export interface Native {
   send(socket: NetlinkSocket, message: Uint8Array): void;
   /** Like send, on another thread: for requests that the kernel takes long over. */
   sendInBackground(socket: NetlinkSocket, message: Uint8Array): Promise<void>;
+  /**
+   * Requests of rtnetlink on another thread, each part in its namespace (OWN_NETNS or a descriptor that stays open until then); what follows
+   * a refused part of its chain is not sent. @param parts three 32-bit integers for each: chain, counted from 0, namespace, length
+   * @returns two for each, errno (-1: not sent) and length of the answers, before the answers
+   */
+  runChains(parts: Uint8Array, bytes: Uint8Array): Promise<Buffer>;
   /** What waits, or null. @throws SystemError ENOBUFS once after an overflow; the socket stays usable */
   receive(socket: NetlinkSocket): Buffer | null;
   /**

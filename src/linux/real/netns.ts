@@ -8,7 +8,8 @@ import { NetctlError } from '../../lib/errors.ts';
 import type { Netns } from '../ports.ts';
 import { native } from './native.ts';
 
-export function openNetns(path: string): Netns {
+/** @param onClose called once */
+export function openNetns(path: string, onClose: () => void = () => undefined): Netns {
   let fd: number;
   try {
     fd = openSync(path, 'r');
@@ -30,8 +31,10 @@ export function openNetns(path: string): Netns {
     fd,
     identity: { device: dev, inode: ino },
     close() {
-      if (open) closeSync(fd);
+      if (!open) return;
       open = false;
+      closeSync(fd);
+      onClose();
     },
   };
 }

@@ -131,7 +131,8 @@ export function openRouting(netns?: Netns): Routing {
 
 const ENODEV = 19;
 
-function writeRequest(batch: MessageBatch, request: RoutingRequest): void {
+/** One or two messages for each request. */
+export function writeRequest(batch: MessageBatch, request: RoutingRequest): void {
   switch (request.kind) {
     case 'veth-add':
       writeVethAdd(batch, request);
@@ -148,8 +149,11 @@ function writeRequest(batch: MessageBatch, request: RoutingRequest): void {
     case 'link-set':
       writeLinkSet(batch, request);
       break;
+    case 'link-settle':
+      writeLinkGet(batch, request);
+      break;
     case 'link-delete':
-      writeLinkDelete(batch, request.index);
+      writeLinkDelete(batch, request);
       break;
     case 'address-add':
       writeAddressAdd(batch, request);

@@ -4,6 +4,7 @@
  */
 import assert from 'node:assert/strict';
 import { beforeEach, describe, test } from 'node:test';
+import { setImmediate as nextTurn } from 'node:timers/promises';
 import { eventually } from '../../../lab/run.ts';
 import { IptablesBackend } from '../../../src/dataplane/iptables-backend.ts';
 import { parseSave } from '../../../src/dataplane/iptables-save.ts';
@@ -244,15 +245,25 @@ export function policyScenarios(open: () => Promise<Parts>): void {
       await linux.iptables.restore(4, '*nat\n-F POSTROUTING\nCOMMIT\n');
     });
 
-    test('an endpoint with a known list is in the kernel when flush() returns, by netlink alone', async () => {
+    test('an endpoint with a known list is in the kernel when flush() resolves, by netlink alone', async () => {
       const before = { ...agent.linux.count };
       agent.endpoint('c', '10.0.0.3', 'web');
-      const flushed = agent.dataplane.flush();
-      assert.deepEqual(agent.linux.count, { ...before, batches: before.batches + 1 });
+      await agent.dataplane.flush();
       assert(agent.dataplane.status.inSync);
-      await flushed;
       assert.deepEqual(agent.linux.count, { ...before, batches: before.batches + 1 });
       await assertKernel(linux, agent.told);
+    });
+
+    test('endpoints that come in one moment are written together, each before its own flush() resolves', async () => {
+      const before = agent.linux.count.batches;
+      const flushed = ['10.0.0.5', '10.0.0.6', '10.0.0.7'].map(async (address, i) => {
+        await Promise.resolve();
+        agent.endpoint(`many${i}`, address, 'web');
+        await agent.dataplane.flush();
+        assert(agent.dataplane.status.inSync);
+      });
+      await Promise.all(flushed);
+      assert.equal(agent.linux.count.batches, before + 1);
     });
 
     test('a flush with nothing to do asks the kernel nothing', async () => {
@@ -291,6 +302,7 @@ export function policyScenarios(open: () => Promise<Parts>): void {
       agent.engine.onProfile('web', { ...newProfile('web'), inbound: [ruleFromJson({ src_tag: 'other' })] });
       const release = agent.linux.holdRestore();
       const first = agent.dataplane.flush();
+      await nextTurn();
       agent.profile('web');
       release();
       await first;
@@ -447,8 +459,8 @@ export function policyScenarios(open: () => Promise<Parts>): void {
       agent.endpoint('c', '10.0.0.3', 'web');
       agent.engine.onEndpoint('a', null);
       const { restores } = agent.linux.count;
-      void agent.dataplane.flush();
-      assert(agent.dataplane.status.inSync);
+      const inSync = agent.dataplane.flush().then(() => agent.dataplane.status.inSync);
+      assert.equal(await Promise.race([inSync, resync.then(() => 'too late')]), true);
       assert.deepEqual(await resync, []);
       assert.equal(agent.linux.count.restores, restores);
       await assertKernel(linux, agent.told);

@@ -238,7 +238,7 @@ describe('what is written is read back', () => {
 describe('messages and answers', () => {
   test('only the last message of a batch asks for an acknowledgement; numbers count up', () => {
     const batch = new MessageBatch(5);
-    for (let i = 1; i <= 3; i++) writeLinkDelete(batch, i);
+    for (let i = 1; i <= 3; i++) writeLinkDelete(batch, { index: i });
     const messages = readMessages(batch.finish());
     assert.deepEqual(
       messages.map(({ flags, sequence }) => [flags, sequence]),
@@ -335,7 +335,7 @@ describe('messages and answers', () => {
       () => writeRoute(batch, 'route-add', { ...route, protocol: 256 }),
       () => writeRoute(batch, 'route-add', { ...route, type: 'blackhole', linkIndex: 3 }),
       () => writeRoute(batch, 'route-add', { ...route, linkIndex: 2 ** 31 }),
-      () => writeLinkDelete(batch, 0),
+      () => writeLinkDelete(batch, { index: 0 }),
       () => writeAddressAdd(batch, { index: 1, address: '10.0.0.1' as Address, prefixLength: 33 }),
     ];
     for (const write of wrong) assert.throws(write, { code: 'INVALID' });

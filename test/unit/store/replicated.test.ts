@@ -30,9 +30,9 @@ async function running<T>(promise: Promise<T>): Promise<T> {
 }
 
 /** A registered node with a block of its own (by default 10.0.0.0/26) and a pool in the picture. */
-async function settled(name = 'n1', block = '10.0.0.0-26'): Promise<TestNode> {
+async function settled(name = 'n1', block = '10.0.0.0-26', gatherMilliseconds = 0): Promise<TestNode> {
   await commit(cluster, put('pools/p', {}), put(`nodes/${name}`, {}));
-  const one = await new TestNode(name, cluster, clock).open();
+  const one = await new TestNode(name, cluster, clock, { gatherMilliseconds }).open();
   await isLive(one);
   await running(one.put(`blocks/${block}`, claim(name)));
   await agrees(one);
@@ -74,6 +74,34 @@ describe('records of the node', () => {
     assert.equal(recorder.keys().length, 500);
     assert.ok(recorder.changeSets.length <= 6, `${recorder.changeSets.length} transactions`);
     assert.ok(recorder.changeSets.every(({ changes }) => changes.length <= 120));
+  });
+
+  test('wait for more of them where that is asked for, and are sent together', async () => {
+    const one = await settled('n1', '10.0.0.0-26', 10);
+    const before = one.wire.transactions;
+    for (const name of ['a', 'b', 'c']) {
+      await one.put(`endpoints/n1/${name}`);
+      await aWhile();
+    }
+    assert.equal(one.wire.transactions, before);
+    clock.advance(10);
+    await aWhile();
+    assert.equal(one.wire.transactions, before + 1);
+    assert.ok('endpoints/n1/c' in (await inCluster()));
+  });
+
+  test('do not wait for more when a decision waits for them', async () => {
+    const one = await settled('n1', '10.0.0.0-26', 10);
+    await one.put('endpoints/n1/a', 1);
+    await aWhile();
+    const known = (await one.store.get('endpoints/n1/a'))!;
+    // The clock stands: nothing here comes from a timer.
+    const { committed } = await one.store.transact(
+      [modified('endpoints/n1/a', known.modified)],
+      [put('endpoints/n1/a', 2), put('profiles/x')],
+    );
+    assert.ok(committed);
+    assert.equal((await inCluster())['endpoints/n1/a'], 2);
   });
 
   test('their echo changes nothing here', async () => {
