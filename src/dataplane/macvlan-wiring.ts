@@ -264,8 +264,9 @@ export class MacvlanWiring implements Wiring {
   async checkGateway(endpoint: Endpoint, netns: Netns): Promise<void> {
     const { gatewayCheck, subnets } = macvlanOf(endpoint);
     const gateways = [...new Set(subnets.flatMap(({ gateway }) => gateway ?? []))];
+    if (gatewayCheck === 'off' || gateways.length === 0) return;
     const link = this.#own(endpoint, netns);
-    if (gatewayCheck === 'off' || gateways.length === 0 || link === null) return;
+    if (link === null) return;
     const { mac, addresses } = endpoint;
     const asker = { linkIndex: link.index, netns, mac, addresses: addresses as Address[] };
     const silent = await this.#questions.silentOf(asker, gateways);

@@ -5,6 +5,7 @@ import { ContainerPolicies } from '../../../src/dataplane/container-policies.ts'
 import { FakeLinux } from '../../../src/linux/fake/linux.ts';
 import type { Address } from '../../../src/model/ip.ts';
 import { ACCEPT, goto, rule } from '../../../src/policy/chain.ts';
+import { ManualClock } from '../store/manual-clock.ts';
 import { macvlanEndpoint } from './macvlan-endpoint.ts';
 
 const quiet = { debug() {}, info() {}, warn() {}, error() {} };
@@ -14,13 +15,10 @@ async function container() {
   const linux = new FakeLinux();
   linux.addNetns(path);
   const netns = linux.openNetns(path);
-  const all = new ContainerPolicies({
-    linux,
-    node: 'here',
-    hostAddresses: [],
-    hasEgress: () => false,
-    logger: quiet,
-  });
+  const all = new ContainerPolicies(
+    { linux, node: 'here', hostAddresses: [], hasEgress: () => false, logger: quiet },
+    { clock: new ManualClock(), atWork: () => 0 },
+  );
   const endpoint = macvlanEndpoint(path, netns, {
     hostInterface: 'nctl1',
     mac: '02:00:00:00:00:01',
