@@ -15,7 +15,7 @@ import { type MacvlanSpec, planContainer, planLink, planUp } from '../macvlan/pl
 import { hostInterfaceIndex } from '../model/attachment.ts';
 import { needsLink } from '../model/delegate.ts';
 import { type Address, familyOf } from '../model/ip.ts';
-import type { MacvlanRecord } from '../model/macvlan.ts';
+import { type MacvlanRecord, routesOf } from '../model/macvlan.ts';
 import type { Endpoint } from '../model/records.ts';
 import { HostPair } from './host-pair.ts';
 import { HostShim, type ShimHost } from './host-shim.ts';
@@ -290,7 +290,6 @@ export class MacvlanWiring implements Wiring {
     try {
       const present = (await container.addresses(link.index)).map(({ address }) => address);
       const routes = await container.routes();
-      const gateways = record.defaultRoute ? record.subnets.flatMap(({ gateway }) => gateway ?? []) : [];
       return [
         ...(hasPair(endpoint) ? await this.#pair.inspect(endpoint, container) : []),
         ...(hasShim(endpoint) ? await this.#shim.inspect(endpoint, parent, container) : []),
@@ -302,9 +301,15 @@ export class MacvlanWiring implements Wiring {
         ...endpoint.addresses
           .filter((address) => !present.includes(address))
           .map((address) => `address ${address} is missing in the container`),
-        ...[...new Set(gateways)]
-          .filter((gateway) => !routes.some((route) => route.gateway === gateway))
-          .map((gateway) => `the default route by way of ${gateway} is missing in the container`),
+        ...routesOf(endpoint.addresses as Address[], record)
+          .filter(
+            ({ destination, gateway }) =>
+              !routes.some((route) => route.destination === destination && route.gateway === gateway),
+          )
+          .map(
+            ({ destination, gateway }) =>
+              `the ${/\/0$/.test(destination) ? 'default route' : `route to ${destination}`}${gateway === null ? '' : ` by way of ${gateway}`} is missing in the container`,
+          ),
       ];
     } finally {
       container.close();
