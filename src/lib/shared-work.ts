@@ -69,10 +69,12 @@ export class SharedWork {
     this.#isAboutToRun = false;
     this.#isRunning = true;
     const from = clock.monotonic();
-    await work().then(resolve, reject);
+    const [result] = await Promise.allSettled([work()]);
     const to = clock.monotonic();
     this.#notBefore = to + pauseShare * (to - from);
     this.#isRunning = false;
+    if (result.status === 'fulfilled') resolve();
+    else reject(result.reason);
     this.#look();
   }
 }
