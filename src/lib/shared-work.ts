@@ -2,14 +2,14 @@
  * Work that is done once for all who ask for it before it begins, one at a time.
  *
  *     nobody else is at work     it begins when what has arrived is heard
- *     others are                 they will ask, too: it waits for them, at most for twice as long as it took last
+ *     others are                 they will ask, too: it waits for them, at most for four times as long as it took last
  *
  * In: asking; how many are at work. Out: promises. Never: somebody served by work that had begun before he asked; two runs at once.
  */
 import type { Clock, Timer } from './clock.ts';
 
-/** So that a third of the time goes to the work, at most. */
-const pauseShare = 2;
+/** So that a fifth of the time goes to the work, at most. */
+const pauseShare = 4;
 
 export interface SharedWorkOptions {
   readonly clock: Clock;
