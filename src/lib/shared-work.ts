@@ -2,7 +2,7 @@
  * Work that is done once for all who ask for it before it begins, one at a time.
  *
  *     nobody else is at work     it begins when what has arrived is heard
- *     others are                 they will ask, too: it waits for them, at most for four times as long as it took last
+ *     others are                 they will ask, too: it waits for them, at most for four times as long as it took last, and 0.25 s
  *
  * In: asking; how many are at work. Out: promises. Never: somebody served by work that had begun before he asked; two runs at once.
  */
@@ -10,6 +10,7 @@ import type { Clock, Timer } from './clock.ts';
 
 /** So that a fifth of the time goes to the work, at most. */
 const pauseShare = 4;
+const mostPauseMs = 250;
 
 export interface SharedWorkOptions {
   readonly clock: Clock;
@@ -71,7 +72,7 @@ export class SharedWork {
     const from = clock.monotonic();
     const [result] = await Promise.allSettled([work()]);
     const to = clock.monotonic();
-    this.#notBefore = to + pauseShare * (to - from);
+    this.#notBefore = to + Math.min(pauseShare * (to - from), mostPauseMs);
     this.#isRunning = false;
     if (result.status === 'fulfilled') resolve();
     else reject(result.reason);
