@@ -26,9 +26,10 @@ dist/bin/netctl-oci: $(wildcard native/oci/*.[ch]) | setup
 	@mkdir -p $(@D)
 	musl-gcc $(warnings) -Os -static -s -o $@ $(filter %.c,$^)
 
+# nodelete: threads of it may still run when Node.js unloads it at its end.
 dist/lib/netctl.node: $(wildcard native/addon/*.[ch]) package-lock.json | setup
 	@mkdir -p $(@D)
-	gcc $(warnings) -O2 -fPIC -shared -I $(runtime)/include/node -o $@ $(filter %.c,$^)
+	gcc $(warnings) -O2 -fPIC -shared -Wl,-z,nodelete -I $(runtime)/include/node -o $@ $(filter %.c,$^)
 
 dist/lib/netctld.mjs dist/lib/netctl.cjs: $(sources) | setup
 	scripts/bundle $@

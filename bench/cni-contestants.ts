@@ -94,7 +94,7 @@ export class Contest {
         },
       );
       for (let i = 0; i < warmUps; i += 50)
-        for (const one of contest.ours)
+        for (const one of [...contest.ours, contest.macvlan])
           for (const command of ['ADD', 'DEL'] as const)
             await calls(one, command, i % 100 === 0 ? 1 : 10, 0, 50);
       return contest;

@@ -27,6 +27,7 @@ export interface CniResult {
     readonly gateway?: string;
     readonly interface?: number;
   }[];
+  readonly routes?: readonly { readonly dst: string; readonly gw?: string }[];
 }
 
 export interface CniCall {

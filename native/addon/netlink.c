@@ -16,9 +16,11 @@
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/socket.h>
+#include <time.h>
 #include <unistd.h>
 
 #define CLOSE_STACK_BYTES (64 * 1024)
+#define CLOSE_LATER_MS 50
 
 static const napi_type_tag socket_tag = {0x6e657463746c2d6eULL, 0x65746c696e6b2d31ULL};
 
@@ -26,29 +28,91 @@ static void free_unused(struct netlink_socket *sock) {
   if (sock->users == 0 && !sock->has_object) free(sock);
 }
 
-static void *run_close(void *data) {
-  close((int)(intptr_t)data);
-  return NULL;
-}
-
-/* For sockets whose closing takes the kernel 10 to 20 ms, in which it waits for all processors: a thread of its own waits with it. */
-static void close_in_thread(int fd) {
+static bool start_detached(void *(*run)(void *), void *argument) {
   pthread_attr_t attributes;
   pthread_t thread;
   bool started = false;
   if (pthread_attr_init(&attributes) == 0) {
     started = pthread_attr_setdetachstate(&attributes, PTHREAD_CREATE_DETACHED) == 0 &&
               pthread_attr_setstacksize(&attributes, CLOSE_STACK_BYTES) == 0 &&
-              pthread_create(&thread, &attributes, run_close, (void *)(intptr_t)fd) == 0;
+              pthread_create(&thread, &attributes, run, argument) == 0;
     pthread_attr_destroy(&attributes);
   }
-  if (!started) close(fd);
+  return started;
+}
+
+static void *run_close(void *data) {
+  close((int)(intptr_t)data);
+  return NULL;
+}
+
+/* For packet sockets, whose closing takes the kernel 10 to 20 ms, in which it waits for all processors: a thread of its own waits with it. */
+static void close_in_thread(int fd) {
+  if (!start_detached(run_close, (void *)(intptr_t)fd)) close(fd);
+}
+
+/* Descriptors to be closed, the oldest first; one thread closes them, and ends when there are none. */
+struct closing {
+  int fd;
+  struct timespec due;
+  struct closing *next;
+};
+static struct {
+  pthread_mutex_t lock;
+  struct closing *first, **last;
+  bool has_thread;
+} later = {PTHREAD_MUTEX_INITIALIZER, NULL, &later.first, false};
+
+static void *run_close_later(void *unused) {
+  (void)unused;
+  for (;;) {
+    pthread_mutex_lock(&later.lock);
+    struct closing *one = later.first;
+    if (one == NULL) {
+      later.has_thread = false;
+      pthread_mutex_unlock(&later.lock);
+      return NULL;
+    }
+    later.first = one->next;
+    if (later.first == NULL) later.last = &later.first;
+    pthread_mutex_unlock(&later.lock);
+    while (clock_nanosleep(CLOCK_MONOTONIC, TIMER_ABSTIME, &one->due, NULL) == EINTR) continue;
+    close(one->fd);
+    free(one);
+  }
+}
+
+/*
+ * For sockets of netfilter: while the kernel clears away what a transaction has deleted in the namespace, their closing waits for that, and
+ * whoever changes rules there waits for the closing. A moment later it waits for nothing.
+ */
+static void close_later(int fd) {
+  struct closing *one = malloc(sizeof *one);
+  if (one == NULL) {
+    close_in_thread(fd);
+    return;
+  }
+  *one = (struct closing){.fd = fd};
+  clock_gettime(CLOCK_MONOTONIC, &one->due);
+  one->due.tv_nsec += CLOSE_LATER_MS * 1000000L;
+  if (one->due.tv_nsec >= 1000000000L) {
+    one->due.tv_nsec -= 1000000000L;
+    one->due.tv_sec++;
+  }
+  pthread_mutex_lock(&later.lock);
+  *later.last = one;
+  later.last = &one->next;
+  bool must_start = !later.has_thread;
+  later.has_thread = true;
+  pthread_mutex_unlock(&later.lock);
+  if (must_start && !start_detached(run_close_later, NULL)) run_close_later(NULL);
 }
 
 void drop_user(struct netlink_socket *sock) {
   if (--sock->users > 0) return;
-  if (sock->slow_to_close) close_in_thread(sock->fd);
-  else close(sock->fd);
+  if (!sock->slow_to_close) close(sock->fd);
+  else if (sock->kernel_only) close_later(sock->fd);
+  else close_in_thread(sock->fd);
   free_unused(sock);
 }
 
@@ -172,7 +236,7 @@ static napi_value close_netlink(napi_env env, napi_callback_info info) {
   return NULL;
 }
 
-/* closeInBackground(socket): as close; the descriptor goes a moment later. */
+/* closeInBackground(socket): as close; the descriptor goes a moment later, that of a netlink socket after CLOSE_LATER_MS. */
 static napi_value close_in_background(napi_env env, napi_callback_info info) {
   napi_value argument;
   if (!get_arguments(env, info, 1, &argument)) return NULL;

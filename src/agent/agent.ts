@@ -108,7 +108,10 @@ export class Agent {
     const hostAddresses = nodeAddresses(config);
     this.#macvlan = new MacvlanPolicy(
       linux,
-      { ...config.dataplane, ...parts, node: config.node.name, hostAddresses },
+      {
+        ...{ ...config.dataplane, ...parts, node: config.node.name, hostAddresses },
+        requests: () => this.#attachments?.running ?? 0,
+      },
       logger,
     );
     this.#allPolicy = new JointPolicy(this.#policy, this.#macvlan);

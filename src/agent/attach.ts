@@ -169,6 +169,11 @@ export class Attachments implements Attacher {
     });
   }
 
+  /** How many endpoints there are for which requests run. */
+  get running(): number {
+    return this.#queue.size;
+  }
+
   /** True while a request for the endpoint runs: what it has in the kernel is not for others to judge. */
   isBusy(id: string): boolean {
     return this.#queue.has(id);

@@ -16,7 +16,7 @@ import {
 import { needsLink } from '../model/delegate.ts';
 import { type Address, addressBits, familyOf, prefixLength } from '../model/ip.ts';
 import { macOf, macOfEndpoint } from '../model/mac.ts';
-import type { MacvlanRecord } from '../model/macvlan.ts';
+import { type MacvlanRecord, routesOf } from '../model/macvlan.ts';
 import type { Endpoint } from '../model/records.ts';
 import { gateways, hostMac } from '../veth/plan.ts';
 
@@ -116,12 +116,13 @@ export function attachmentOf(endpoint: Endpoint, book: AddressBook): Attachment 
 function surroundings(
   { kind, addresses, macvlan }: Endpoint,
   book: AddressBook,
-): Pick<Attachment, 'prefixLengths' | 'gateways'> {
+): Pick<Attachment, 'prefixLengths' | 'gateways' | 'routes'> {
   if (kind === 'routed' || kind === 'handed') return { prefixLengths: addresses.map(wholeLength), gateways };
   const subnets = macvlan?.subnets ?? addresses.map((address) => poolSubnet(book, address));
   return {
     prefixLengths: subnets.map(({ prefixLength: length }) => length),
     gateways: macvlan?.defaultRoute === false ? {} : gatewaysOf(subnets),
+    ...(macvlan === null ? {} : { routes: routesOf(addresses as Address[], macvlan) }),
   };
 }
 
@@ -138,16 +139,16 @@ function subnetsOf({ given, book }: EndpointFacts, addresses: readonly Address[]
   return addresses.map((address) => poolSubnet(book, address));
 }
 
-function subnetOf({ prefixLength: length, gateway }: GivenAddress): Subnet {
-  return { prefixLength: length, gateway };
+function subnetOf({ prefixLength: length, gateway, routes }: GivenAddress): Subnet {
+  return { prefixLength: length, gateway, routes: routes === undefined ? null : [...routes] };
 }
 
 /** The pool is the subnet where it has a gateway or is on a wire; else an address stands alone. */
 function poolSubnet(book: AddressBook, address: Address): Subnet {
   const pool = book.viewOf(address)?.pool;
   if (pool === undefined || (pool.kind === 'routed' && pool.gateway === null))
-    return { prefixLength: wholeLength(address), gateway: null };
-  return { prefixLength: prefixLength(pool.cidr), gateway: pool.gateway };
+    return { prefixLength: wholeLength(address), gateway: null, routes: null };
+  return { prefixLength: prefixLength(pool.cidr), gateway: pool.gateway, routes: null };
 }
 
 function wholeLength(address: Address): number {

@@ -10,11 +10,31 @@ import { z } from 'zod';
 import { NetctlError } from '../lib/errors.ts';
 import { ProgramError, run } from '../lib/process.ts';
 import type { AttachmentId, GivenAddress } from '../model/attachment.ts';
-import type { Delegate } from '../model/delegate.ts';
-import { familyOf, parseAddress } from '../model/ip.ts';
+import { type Delegate, needsLink } from '../model/delegate.ts';
+import {
+  type Address,
+  addressValue,
+  type Cidr,
+  cidrBase,
+  everything,
+  type Family,
+  familyOf,
+  hostCidr,
+  networkOf,
+  parseAddress,
+  parseCidr,
+} from '../model/ip.ts';
+import { mostRoutes, type WireRoute } from '../model/macvlan.ts';
 
 /** Below the whole call's limit in native/shim/PROTOCOL.md. */
-const timeLimitsMs = { ADD: 60_000, DEL: 15_000, CHECK: 15_000, GC: 20_000, STATUS: 1_500 } as const;
+const timeLimitsMs = {
+  ADD: 60_000,
+  DEL: 15_000,
+  CHECK: 15_000,
+  GC: 20_000,
+  STATUS: 1_500,
+  VERSION: 1_500,
+} as const;
 type Command = keyof typeof timeLimitsMs;
 
 /** What one attachment is to a plugin. */
@@ -41,6 +61,17 @@ export async function allocate(call: DelegateCall): Promise<GivenAddress[]> {
 /** @throws NetctlError with the plugin's own words */
 export async function release(call: DelegateCall): Promise<void> {
   await execute('DEL', call.delegate, call);
+}
+
+/**
+ * Whether the plugin may be asked to CHECK. A `dhcp` before 1.2.0 (Debian has 1.1.1) takes a second lease for each CHECK, which nobody gives
+ * back; those that know version 1.1.0 of the specification (1.5.0) are newer than that.
+ * @throws NetctlError with the plugin's own words
+ */
+export async function mayCheck(delegate: Delegate): Promise<boolean> {
+  if (!needsLink(delegate)) return true;
+  const about = versionsSchema.safeParse(json(await execute('VERSION', delegate, null)));
+  return about.success && about.data.supportedVersions.includes('1.1.0');
 }
 
 /** CHECK, and those about no single attachment: GC and STATUS. @throws NetctlError with the plugin's own words */
@@ -103,22 +134,62 @@ function failure(type: string, command: Command, { stdout, message }: ProgramErr
   return new NetctlError(code, `IPAM plugin ${type} (${command}): ${words}`, { plugin: type });
 }
 
+const versionsSchema = z.object({ supportedVersions: z.array(z.string()) });
+const route = z.object({ dst: z.string(), gw: z.string().nullish() });
+const routes = z.array(route).max(mostRoutes).nullish();
 const entry = z.object({ address: z.string(), gateway: z.string().nullish() });
-const legacyEntry = z.object({ ip: z.string(), gateway: z.string().nullish() });
+const legacyEntry = z.object({ ip: z.string(), gateway: z.string().nullish(), routes });
 const resultSchema = z.object({
   ips: z.array(entry).nullish(),
+  routes,
   ip4: legacyEntry.nullish(),
   ip6: legacyEntry.nullish(),
 });
 
-/** Of every version of the specification. @throws INVALID when it is not a result */
+/** Of every version of the specification; routes are with the first address of their family. @throws INVALID when it is not a result */
 export function parseResult(type: string, text: string): GivenAddress[] {
   const parsed = resultSchema.safeParse(json(text));
   if (!parsed.success)
     throw new NetctlError('INVALID', `IPAM plugin ${type}: its answer is not a CNI result`);
   const { ips, ip4, ip6 } = parsed.data;
   const legacy = [ip4, ip6].flatMap((one) => (one ? [{ address: one.ip, gateway: one.gateway }] : []));
-  return [...(ips ?? []), ...legacy].map(({ address, gateway }) => givenAddress(address, gateway));
+  const given = [...(ips ?? []), ...legacy].map(({ address, gateway }) => givenAddress(address, gateway));
+  const told = [...(parsed.data.routes ?? []), ...(ip4?.routes ?? []), ...(ip6?.routes ?? [])];
+  return given.map((one, at) => {
+    const family = familyOf(one.address);
+    const isFirst = given.findIndex(({ address }) => familyOf(address) === family) === at;
+    const own = told.map((each) => givenRoute(type, each, one.gateway)).filter(isOf(family));
+    return isFirst && own.length > 0 ? { ...one, routes: whole(type, own, one) } : one;
+  });
+}
+
+/** @throws INVALID */
+function givenRoute(type: string, { dst, gw }: z.infer<typeof route>, gateway: Address | null): WireRoute {
+  const by = gw ? parseAddress(gw, 'routes.gw') : gateway;
+  // What a DHCP server says is on the wire itself.
+  const isOnWire = by === null || addressValue(by) === 0n;
+  return { destination: destinationOf(type, dst), gateway: isOnWire ? null : by };
+}
+
+/** Option 33 of DHCP names addresses without lengths, and the plugin writes the length of the class even behind a host's. */
+function destinationOf(type: string, dst: string): Cidr {
+  const [base, length = ''] = dst.split('/');
+  if (!needsLink({ type }) || !/^(8|16|24)$/.test(length)) return parseCidr(dst, 'routes.dst');
+  const address = parseAddress(base, 'routes.dst');
+  const network = networkOf(address, Number(length));
+  return cidrBase(network) === address ? network : hostCidr(address);
+}
+
+function isOf(family: Family): (route: WireRoute) => boolean {
+  return ({ destination }) => familyOf(destination) === family;
+}
+
+/** A DHCP server that says routes has said all (RFC 3442); the routes of others are beside the one by the gateway. */
+function whole(type: string, told: readonly WireRoute[], { address, gateway }: GivenAddress): WireRoute[] {
+  const destination = everything[familyOf(address)];
+  const isMissing = !told.some((each) => each.destination === destination);
+  if (needsLink({ type }) || gateway === null || !isMissing) return [...told];
+  return [...told, { destination, gateway }];
 }
 
 /** @param text `10.0.0.5/24` @throws INVALID */

@@ -4,7 +4,7 @@
  * In: an attachment. Out: the JSON value to print. Never: a field that the version does not know, an interface index left out.
  */
 import type { Attachment } from '../model/attachment.ts';
-import { type Address, type Family, familyOf } from '../model/ip.ts';
+import { type Address, everything, type Family, familyOf } from '../model/ip.ts';
 import { CniError } from './errors.ts';
 
 export const supportedVersions = ['0.1.0', '0.2.0', '0.3.0', '0.3.1', '0.4.0', '1.0.0', '1.1.0'] as const;
@@ -81,7 +81,7 @@ export function cniResult(attachment: Attachment, cniVersion: CniVersion, dns: D
       gateway: attachment.gateways[familyOf(address)],
       interface: attachment.host === null ? 0 : 1,
     })),
-    routes: familiesOf(attachment).flatMap((family) => routeOf(attachment, family)),
+    routes: familiesOf(attachment).flatMap((family) => routesIn(attachment, family)),
     dns,
   };
 }
@@ -96,18 +96,19 @@ function legacyResult(attachment: Attachment, cniVersion: CniVersion, dns: Dns):
     const gateway = attachment.gateways[family];
     return [
       `ip${family}`,
-      { ip: withLength(attachment, address), gateway, routes: routeOf(attachment, family) },
+      { ip: withLength(attachment, address), gateway, routes: routesIn(attachment, family) },
     ];
   });
   return { cniVersion, ...Object.fromEntries(entries), dns };
 }
 
-const everything: Readonly<Record<Family, string>> = { 4: '0.0.0.0/0', 6: '::/0' };
-
-/** The default route, where the interface has one. */
-function routeOf({ gateways }: Attachment, family: Family): { dst: string; gw: Address }[] {
+/** Unless others were told, the default route, where the interface has one. */
+function routesIn({ gateways, routes }: Attachment, family: Family): { dst: string; gw?: Address }[] {
   const gw = gateways[family];
-  return gw === undefined ? [] : [{ dst: everything[family], gw }];
+  const byGateway = gw === undefined ? [] : [{ destination: everything[family], gateway: gw }];
+  return (routes?.filter(({ destination }) => familyOf(destination) === family) ?? byGateway).map(
+    ({ destination, gateway }) => ({ dst: destination, ...(gateway === null ? {} : { gw: gateway }) }),
+  );
 }
 
 function withLength({ addresses, prefixLengths }: Attachment, address: Address): string {

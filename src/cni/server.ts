@@ -8,8 +8,7 @@ import { createServer, type Server, type Socket } from 'node:net';
 import { asNetctlError, NetctlError } from '../lib/errors.ts';
 import type { Logger } from '../lib/logger.ts';
 import type { Attacher } from '../model/attachment.ts';
-import { needsLink } from '../model/delegate.ts';
-import { relay, release } from './delegate.ts';
+import { mayCheck, relay, release } from './delegate.ts';
 import { CniError, cniErrorText } from './errors.ts';
 import { decodeRequest, encodeReply, frameLength, type Request } from './frame.ts';
 import { type CniCall, parseCall } from './request.ts';
@@ -55,8 +54,7 @@ export async function runCall(call: CniCall, attacher: Attacher): Promise<string
       return '';
     case 'CHECK':
       await attacher.check(call.id, call.expected);
-      // After a CHECK, Debian's `dhcp` (1.1.1) keeps a lease beyond the DEL.
-      if (call.delegate !== null && !needsLink(call.delegate.delegate))
+      if (call.delegate !== null && (await mayCheck(call.delegate.delegate)))
         await relay('CHECK', call.delegate.delegate, call.delegate);
       return '';
     case 'GC':

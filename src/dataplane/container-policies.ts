@@ -4,6 +4,7 @@
  * In: the calls of PolicyOutput, the endpoints. Out: to each endpoint's ContainerPolicy what concerns it. Never: a change of one set
  * that is looked at for endpoints whose chains do not name it; one container whose kernel says no keeping the others from theirs.
  */
+import { SharedWork, type SharedWorkOptions } from '../lib/shared-work.ts';
 import type { IpSetMember, Netns } from '../linux/ports.ts';
 import type { Family } from '../model/ip.ts';
 import type { Endpoint } from '../model/records.ts';
@@ -28,14 +29,23 @@ interface ToldSet {
 
 export class ContainerPolicies implements PolicyOutput, ToldPolicy {
   readonly #parts: Omit<ContainerPolicyParts, 'told'>;
+  /** Those that may not be in the kernel as they should. */
+  readonly #unwritten = new Set<ContainerPolicy>();
+  readonly #writing: SharedWork;
   readonly #sets = new Map<string, ToldSet>();
   readonly #chains = new Map<string, Chain>();
   readonly #lists = new ToldLists();
   /** By host interface, which no two endpoints share. */
   readonly #policies = new Map<string, ContainerPolicy>();
 
-  constructor(parts: Omit<ContainerPolicyParts, 'told'>) {
-    this.#parts = parts;
+  /** @param together how it shares its writes with others */
+  constructor(
+    parts: Omit<ContainerPolicyParts, 'told' | 'onChange'>,
+    together: Omit<SharedWorkOptions, 'work'>,
+  ) {
+    this.#parts = { ...parts, onChange: (policy) => void this.#unwritten.add(policy) };
+    const work = () => this.#all((policy) => policy.flush(), [...this.#unwritten]);
+    this.#writing = new SharedWork({ ...together, work });
   }
 
   get size(): number {
@@ -101,26 +111,32 @@ export class ContainerPolicies implements PolicyOutput, ToldPolicy {
   }
 
   forget({ hostInterface }: Endpoint): void {
-    this.#policies.get(hostInterface)?.leave();
+    this.#leave(hostInterface);
     this.#policies.delete(hostInterface);
   }
 
   /** Before the endpoint's link is up. @throws KernelError */
   async bring(endpoint: Endpoint, netns: Netns): Promise<void> {
-    await (this.#policies.get(endpoint.hostInterface) ?? this.#renew(endpoint)).bring(netns);
+    const policy = this.#policies.get(endpoint.hostInterface) ?? this.#renew(endpoint);
+    await this.#all((one) => one.bring(netns), [policy]);
   }
 
   /** After the endpoint's link is gone. @throws KernelError */
   async remove(endpoint: Endpoint): Promise<void> {
-    const policy = this.#policies.get(endpoint.hostInterface);
-    await (policy ?? new ContainerPolicy(endpoint, { ...this.#parts, told: this })).remove();
+    const known = this.#policies.get(endpoint.hostInterface);
+    const policy = known ?? this.#newPolicy(endpoint);
+    await policy.remove();
     // Until the next `bring` nobody writes here: a look at all containers would make anew what has just gone.
-    if (policy !== undefined) this.forget(policy.endpoint);
+    if (known !== undefined) this.forget(policy.endpoint);
+    else policy.leave();
   }
 
-  /** Resolves when everything asked so far is in all containers. @throws KernelError of the first where it is not; the others have it */
-  flush(): Promise<void> {
-    return this.#each((policy) => policy.flush());
+  /**
+   * Resolves when everything asked so far is in all containers: one pass over them for all who ask before it begins.
+   * @throws KernelError of the first where it is not; the others have it
+   */
+  async flush(): Promise<void> {
+    if (this.#unwritten.size > 0) await this.#writing.ask();
   }
 
   /** Reads everything again and repairs it. @throws as flush */
@@ -152,9 +168,24 @@ export class ContainerPolicies implements PolicyOutput, ToldPolicy {
     return this.#policies.get(hostInterface)?.status ?? null;
   }
 
-  async #each(work: (policy: ContainerPolicy) => Promise<void>, inode: number | null = null): Promise<void> {
-    const results = await Promise.allSettled(this.#in(inode).map(work));
+  #each(work: (policy: ContainerPolicy) => Promise<void>, inode: number | null = null): Promise<void> {
+    return this.#all(work, this.#in(inode));
+  }
+
+  async #all(
+    work: (policy: ContainerPolicy) => Promise<void>,
+    policies: readonly ContainerPolicy[],
+  ): Promise<void> {
+    const results = await Promise.allSettled(policies.map(work));
+    for (const policy of policies) this.#note(policy);
     for (const result of results) if (result.status === 'rejected') throw result.reason;
+  }
+
+  /** What is brought later is written then. */
+  #note(policy: ContainerPolicy): void {
+    const isOurs = this.#policies.get(policy.endpoint.hostInterface) === policy;
+    if (isOurs && policy.status?.inSync === false) this.#unwritten.add(policy);
+    else this.#unwritten.delete(policy);
   }
 
   #repairs(inode: number | null): number {
@@ -167,9 +198,19 @@ export class ContainerPolicies implements PolicyOutput, ToldPolicy {
   }
 
   #renew(endpoint: Endpoint): ContainerPolicy {
-    this.#policies.get(endpoint.hostInterface)?.leave();
-    const policy = new ContainerPolicy(endpoint, { ...this.#parts, told: this });
+    this.#leave(endpoint.hostInterface);
+    const policy = this.#newPolicy(endpoint);
     this.#policies.set(endpoint.hostInterface, policy);
     return policy;
+  }
+
+  #newPolicy(endpoint: Endpoint): ContainerPolicy {
+    return new ContainerPolicy(endpoint, { ...this.#parts, told: this });
+  }
+
+  #leave(hostInterface: string): void {
+    const policy = this.#policies.get(hostInterface);
+    policy?.leave();
+    if (policy !== undefined) this.#unwritten.delete(policy);
   }
 }

@@ -60,6 +60,8 @@ export interface ContainerPolicyParts {
   readonly hostAddresses: readonly Address[];
   /** Whether the kernel judges frames that leave. */
   readonly hasEgress: () => boolean;
+  /** Hears that the container's policy may have to be written. */
+  readonly onChange: (policy: ContainerPolicy) => void;
   readonly logger: Logger;
 }
 
@@ -115,6 +117,7 @@ export class ContainerPolicy implements SetReader {
 
   /** Works out anew which chains and sets the container needs. */
   refresh(): void {
+    this.#parts.onChange(this);
     for (const family of this.#parts.linux.families) this.#refresh(family);
   }
 
@@ -123,10 +126,12 @@ export class ContainerPolicy implements SetReader {
   }
 
   member(set: string, member: IpSetMember, present: boolean): void {
+    this.#parts.onChange(this);
     this.#backend.member(set, member, present);
   }
 
   lost(set: string): void {
+    this.#parts.onChange(this);
     this.#sets.delete(set);
     this.#backend.set(set, null);
   }
@@ -136,8 +141,12 @@ export class ContainerPolicy implements SetReader {
     const isUp = this.#isUp;
     this.#isUp = true;
     await this.#nftables.within(netns, async () => {
-      if (isUp) await this.#dataplane.resync();
-      else await this.#dataplane.start();
+      if (isUp) {
+        await this.#dataplane.resync();
+        return;
+      }
+      this.#backend.expectNothing();
+      await this.#dataplane.start();
     });
   }
 

@@ -11,13 +11,14 @@
  */
 import { KeyedQueue } from '../lib/keyed-queue.ts';
 import type { Logger } from '../lib/logger.ts';
+import { SharedWork, type SharedWorkOptions } from '../lib/shared-work.ts';
 import type { Linux } from '../linux/ports.ts';
 import { guardBase, guardChains, guardSetSpecs, guardSets } from '../macvlan/frame-rules.ts';
 import { needsLink } from '../model/delegate.ts';
 import { type Family, familyOf, hostCidr } from '../model/ip.ts';
 import type { Endpoint } from '../model/records.ts';
 import { setMembers } from '../policy/set-members.ts';
-import { frameHook, hasEgress, nameFor, tellFrames } from './frame-table.ts';
+import { frameHook, nameFor, tellFrames } from './frame-table.ts';
 import { parentName } from './macvlan-parents.ts';
 import { macvlanOf } from './macvlan-wiring.ts';
 import { NftBackend } from './nft-backend.ts';
@@ -42,14 +43,28 @@ interface Contents {
 
 export class MacvlanGuard {
   readonly #linux: Linux;
+  readonly #judgesEgress: () => boolean;
   readonly #logger: Logger;
   readonly #guarded = new Map<string, Guarded>();
   readonly #queue = new KeyedQueue();
+  readonly #writing: SharedWork;
   #tables: GuardTables | null = null;
 
-  constructor(linux: Linux, logger: Logger) {
+  /**
+   * @param judgesEgress whether the kernel judges frames that leave
+   * @param together how it shares its writes with others
+   */
+  constructor(
+    linux: Linux,
+    judgesEgress: () => boolean,
+    together: Omit<SharedWorkOptions, 'work'>,
+    logger: Logger,
+  ) {
     this.#linux = linux;
+    this.#judgesEgress = judgesEgress;
     this.#logger = logger;
+    const work = () => this.#queue.run('guard', () => this.#write(false));
+    this.#writing = new SharedWork({ ...together, work });
   }
 
   get status(): PolicyStatus | null {
@@ -97,9 +112,9 @@ export class MacvlanGuard {
     });
   }
 
-  /** Resolves when the guard is as asked. @throws KernelError */
+  /** Resolves when the guard is as asked: one write for all who ask before it begins. @throws KernelError */
   flush(): Promise<void> {
-    return this.#queue.run('guard', () => this.#write(false));
+    return this.#writing.ask();
   }
 
   /** Reads it again and repairs it; removes what an agent before this one has left. @throws KernelError */
@@ -116,18 +131,23 @@ export class MacvlanGuard {
 
   async #write(mustRead: boolean): Promise<void> {
     if (this.#guarded.size === 0) {
-      const left = this.#tables ?? (mustRead ? new GuardTables(this.#linux, this.#logger) : null);
-      await left?.backend.removeAll();
+      if (mustRead) await (this.#tables ?? this.#newTables()).backend.removeAll();
+      else this.#tables?.backend.dropAll();
       this.#tables = null;
       return;
     }
     const isNew = this.#tables === null;
-    this.#tables ??= new GuardTables(this.#linux, this.#logger);
+    this.#tables ??= this.#newTables();
+    if (isNew && !mustRead) this.#tables.backend.expectNothing();
     this.#tables.tell([...this.#guarded.values()]);
     const { dataplane } = this.#tables;
     if (isNew) await dataplane.start();
     else if (mustRead) await dataplane.resync();
     else await dataplane.flush();
+  }
+
+  #newTables(): GuardTables {
+    return new GuardTables(this.#linux, this.#judgesEgress(), this.#logger);
   }
 }
 
@@ -137,8 +157,8 @@ class GuardTables {
   readonly #hasEgress: boolean;
   readonly #tables: readonly GuardTable[];
 
-  constructor(linux: Linux, logger: Logger) {
-    this.#hasEgress = hasEgress(linux.nftables);
+  constructor(linux: Linux, judgesEgress: boolean, logger: Logger) {
+    this.#hasEgress = judgesEgress;
     this.#tables = linux.families.map((family) => new GuardTable(family, linux.families));
     const kernels = this.#tables.map(({ kernel }) => kernel);
     this.backend = new NftBackend({ families: [], nftables: linux.nftables }, undefined, kernels);

@@ -33,17 +33,20 @@ export class MacvlanParents {
 
   /** MTU that its endpoints get unless they ask for another. @throws LINK */
   mtuOf(wire: Wire): number {
-    const missing = this.find(wire) === null ? vlanOf(wire) : null;
-    return this.#usable(missing === null ? parentName(wire) : missing.on).mtuBytes;
+    const link = this.find(wire);
+    const on = (link === null ? vlanOf(wire)?.on : undefined) ?? parentName(wire);
+    return usable(on, link ?? this.#host.link({ name: on })).mtuBytes;
   }
 
   /** The link, made if it is a VLAN that is missing. @throws LINK naming what is wrong with it */
   ready(wire: Wire): LinkInfo {
     const name = parentName(wire);
     const vlan = vlanOf(wire);
-    if (this.find(wire) === null && vlan !== null && this.#host.link({ name: vlan.on }) !== null)
-      this.#makeVlan(name, vlan);
-    return this.#usable(name);
+    const link = this.find(wire);
+    if (link !== null || vlan === null) return usable(name, link);
+    const below = this.#host.link({ name: vlan.on });
+    if (below !== null) this.#makeVlan(name, vlan, below);
+    return usable(name, this.find(wire));
   }
 
   /** Removes VLANs of ours that none of the wires needs. Returns their names. @throws KernelError */
@@ -56,22 +59,12 @@ export class MacvlanParents {
     return idle.map(({ name }) => name);
   }
 
-  #usable(name: string): LinkInfo {
-    const refuse = (why: string): NetctlError =>
-      new NetctlError('LINK', `parent ${name} ${why}`, { parent: name });
-    const link = this.#host.link({ name });
-    if (link === null) throw refuse('does not exist on this host');
-    if (!link.up) throw refuse('is down');
-    if (link.masterIndex !== null) throw refuse('is a port of a bridge or bond: take that one as the parent');
-    return link;
-  }
-
-  #makeVlan(name: string, { on, id }: { on: string; id: number }): void {
+  #makeVlan(name: string, { on, id }: { on: string; id: number }, parent: LinkInfo): void {
     if (name.length > 15)
       throw new NetctlError('LINK', `VLAN ${id} of ${on} would be called ${name}, which is too long`, {
         parent: name,
       });
-    const below = this.#usable(on);
+    const below = usable(on, parent);
     const [index] = twoIndexes();
     try {
       this.#host.batch([
@@ -93,6 +86,16 @@ export class MacvlanParents {
       throw new NetctlError('LINK', `cannot make VLAN ${id} on ${on}: ${why}`, { parent: name }, error);
     }
   }
+}
+
+/** @throws LINK naming what is wrong with it */
+function usable(name: string, link: LinkInfo | null): LinkInfo {
+  const refuse = (why: string): NetctlError =>
+    new NetctlError('LINK', `parent ${name} ${why}`, { parent: name });
+  if (link === null) throw refuse('does not exist on this host');
+  if (!link.up) throw refuse('is down');
+  if (link.masterIndex !== null) throw refuse('is a port of a bridge or bond: take that one as the parent');
+  return link;
 }
 
 /** `eth1.100`, unless there is an interface of that name, is VLAN 100 on eth1. */

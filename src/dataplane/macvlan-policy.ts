@@ -63,6 +63,8 @@ export class MacvlanPolicy implements PolicyOutput {
       readonly node: string;
       readonly hostAddresses: readonly Address[];
       readonly macvlanPrivileged: PrivilegedChoice;
+      /** How many requests are at work, which may ask for `flush`. */
+      readonly requests: () => number;
       readonly clock: Clock;
     },
     logger: Logger,
@@ -72,14 +74,17 @@ export class MacvlanPolicy implements PolicyOutput {
     this.#privileged = options.macvlanPrivileged;
     this.#clock = options.clock;
     this.#logger = logger;
-    this.#containers = new ContainerPolicies({
-      linux,
-      node: options.node,
-      hostAddresses: options.hostAddresses,
-      hasEgress: () => hasEgress(linux.nftables),
-      logger,
-    });
-    this.#guard = new MacvlanGuard(linux, logger);
+    // Once: to ask, a chain is made.
+    let isKnown: boolean | null = null;
+    const judgesEgress = (): boolean => {
+      isKnown ??= hasEgress(linux.nftables);
+      return isKnown;
+    };
+    const { node, hostAddresses, clock } = options;
+    const together = { clock, atWork: options.requests };
+    const parts = { linux, node, hostAddresses, hasEgress: judgesEgress, logger };
+    this.#containers = new ContainerPolicies(parts, together);
+    this.#guard = new MacvlanGuard(linux, judgesEgress, together, logger);
     this.#adminLook = this.#soon(() => this.#lookForAdmins());
   }
 

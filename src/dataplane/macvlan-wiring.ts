@@ -22,7 +22,7 @@ import { type MacvlanSpec, planContainer, planLink, planUp } from '../macvlan/pl
 import { hostInterfaceIndex } from '../model/attachment.ts';
 import { needsLink } from '../model/delegate.ts';
 import { type Address, familyOf } from '../model/ip.ts';
-import type { MacvlanRecord } from '../model/macvlan.ts';
+import { type MacvlanRecord, routesOf } from '../model/macvlan.ts';
 import type { Endpoint } from '../model/records.ts';
 import { HostPair } from './host-pair.ts';
 import { HostShim, type ShimHost } from './host-shim.ts';
@@ -289,8 +289,9 @@ export class MacvlanWiring implements Wiring {
   async checkGateway(endpoint: Endpoint, netns: Netns): Promise<void> {
     const { gatewayCheck, subnets } = macvlanOf(endpoint);
     const gateways = [...new Set(subnets.flatMap(({ gateway }) => gateway ?? []))];
+    if (gatewayCheck === 'off' || gateways.length === 0) return;
     const link = this.#own(endpoint, netns);
-    if (gatewayCheck === 'off' || gateways.length === 0 || link === null) return;
+    if (link === null) return;
     const { mac, addresses } = endpoint;
     const asker = { linkIndex: link.index, netns, mac, addresses: addresses as Address[] };
     const silent = await this.#questions.silentOf(asker, gateways);
@@ -314,7 +315,6 @@ export class MacvlanWiring implements Wiring {
     try {
       const present = (await container.addresses(link.index)).map(({ address }) => address);
       const routes = await container.routes();
-      const gateways = record.defaultRoute ? record.subnets.flatMap(({ gateway }) => gateway ?? []) : [];
       return [
         ...(hasPair(endpoint) ? await this.#pair.inspect(endpoint, container) : []),
         ...(hasShim(endpoint) ? await this.#shim.inspect(endpoint, parent, container) : []),
@@ -326,9 +326,15 @@ export class MacvlanWiring implements Wiring {
         ...endpoint.addresses
           .filter((address) => !present.includes(address))
           .map((address) => `address ${address} is missing in the container`),
-        ...[...new Set(gateways)]
-          .filter((gateway) => !routes.some((route) => route.gateway === gateway))
-          .map((gateway) => `the default route by way of ${gateway} is missing in the container`),
+        ...routesOf(endpoint.addresses as Address[], record)
+          .filter(
+            ({ destination, gateway }) =>
+              !routes.some((route) => route.destination === destination && route.gateway === gateway),
+          )
+          .map(
+            ({ destination, gateway }) =>
+              `the ${/\/0$/.test(destination) ? 'default route' : `route to ${destination}`}${gateway === null ? '' : ` by way of ${gateway}`} is missing in the container`,
+          ),
       ];
     } finally {
       container.close();

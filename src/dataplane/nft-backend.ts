@@ -29,6 +29,7 @@ export class NftBackend implements PolicyBackend {
   /** Told by others what they are to hold. */
   readonly #more: readonly NftReconciler[];
   #transactions = 0;
+  #expectsNothing = false;
 
   /** @param more tables that are read and written with those of the families */
   constructor(
@@ -71,7 +72,13 @@ export class NftBackend implements PolicyBackend {
     this.#transact(tables, (table, requests) => table.elementRequests(requests));
   }
 
+  /** Most likely none of the tables is there: the next reading believes it, and whether it is so, the kernel says at the next write. */
+  expectNothing(): void {
+    this.#expectsNothing = true;
+  }
+
   async read(): Promise<string[]> {
+    if (this.#expectsNothing) return this.#settled.flatMap((table) => table.observe(null));
     for (const table of this.#kernels) table.beginRead();
     const found = await Promise.all(
       this.#kernels.map(({ place: { family, table, layer } }) => this.#nftables.read(family, table, layer)),
@@ -80,7 +87,19 @@ export class NftBackend implements PolicyBackend {
   }
 
   async write(): Promise<void> {
-    this.#transact(this.#settled, (table, requests) => table.requests(requests));
+    const expectsNothing = this.#expectsNothing;
+    this.#expectsNothing = false;
+    try {
+      this.#write(expectsNothing);
+    } catch (error) {
+      if (!expectsNothing || !(error instanceof KernelError) || error.errno !== 'EEXIST') throw error;
+      await this.read();
+      this.#write(false);
+    }
+  }
+
+  #write(mustBeNew: boolean): void {
+    this.#transact(this.#settled, (table, requests) => table.requests(requests, mustBeNew));
   }
 
   rulesOf(chain: Chain): readonly ChainRule[] {

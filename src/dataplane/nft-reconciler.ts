@@ -147,9 +147,9 @@ export class NftReconciler {
     return this.#writeElements(requests, sets);
   }
 
-  /** What makes everything right. */
-  requests(requests: NftRequest[]): Written {
-    if (this.#mustRebuild) this.#rebuild(requests);
+  /** What makes everything right. @param mustBeNew a table that is made is refused where there is one (EEXIST) */
+  requests(requests: NftRequest[], mustBeNew = false): Written {
+    if (this.#mustRebuild) this.#rebuild(requests, mustBeNew);
     const changed = [...this.#chains.pendingUpdates] as [string, DesiredChain][];
     const removed = [...this.#chains.pendingDeletes];
     const lost = [...this.#sets.pendingDeletes];
@@ -196,9 +196,9 @@ export class NftReconciler {
   }
 
   /** In the same transaction as what follows: there is no moment without rules. */
-  #rebuild(requests: NftRequest[]): void {
+  #rebuild(requests: NftRequest[], mustBeNew: boolean): void {
     if (this.#isTableThere) requests.push({ ...this.place, kind: 'table-delete' });
-    requests.push({ ...this.place, kind: 'table-add' });
+    requests.push({ ...this.place, kind: mustBeNew ? 'table-make' : 'table-add' });
     this.#isDormant = false;
     this.#chains.observe([]);
     this.#sets.observe([]);

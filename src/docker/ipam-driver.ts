@@ -9,7 +9,7 @@ import { randomUUID } from 'node:crypto';
 import { z } from 'zod';
 import type { Ipam } from '../ipam/ipam.ts';
 import { invalid, NetctlError } from '../lib/errors.ts';
-import { type Address, type Family, hostCidr, parseAddress } from '../model/ip.ts';
+import { type Address, everything, type Family, hostCidr, parseAddress } from '../model/ip.ts';
 import { poolNames } from './options.ts';
 
 /** Docker asks for the address, then at once for the endpoint. */
@@ -18,7 +18,6 @@ const reservationPrefix = 'docker-';
 const addressSpace = 'netctl';
 /** The container's next hop, which no pool has. */
 const gateway4 = '169.254.1.1/32';
-const everything: Readonly<Record<Family, string>> = { 4: '0.0.0.0/0', 6: '::/0' };
 
 const text = z.string().default('');
 const options = z.record(z.string(), z.unknown()).nullish();

@@ -11,6 +11,10 @@ export class KeyedQueue {
     return this.#tails.keys();
   }
 
+  get size(): number {
+    return this.#tails.size;
+  }
+
   has(key: string): boolean {
     return this.#tails.has(key);
   }

@@ -58,8 +58,9 @@ export interface NftPlace {
 }
 
 export type NftRequest = NftPlace &
+  /** `table-make`: refused (EEXIST) where there is one. */
   (
-    | { readonly kind: 'table-add' | 'table-delete' }
+    | { readonly kind: 'table-add' | 'table-make' | 'table-delete' }
     | { readonly kind: 'chain-add'; readonly chain: string; readonly hook: NftHook | null }
     | { readonly kind: 'chain-flush' | 'chain-delete'; readonly chain: string }
     | { readonly kind: 'rule-add'; readonly chain: string; readonly rule: NftRule }

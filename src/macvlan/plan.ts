@@ -10,7 +10,7 @@ import { routeProtocol } from '../linux/route-protocols.ts';
 import { ownTable } from '../model/attachment.ts';
 import { type Address, type Cidr, type Family, familyOf, hostCidr } from '../model/ip.ts';
 import type { Mac } from '../model/mac.ts';
-import type { MacvlanMode, MacvlanRecord } from '../model/macvlan.ts';
+import { type MacvlanMode, type MacvlanRecord, routesOf } from '../model/macvlan.ts';
 
 export interface MacvlanSpec {
   readonly parentIndex: number;
@@ -69,28 +69,18 @@ export function planContainer(spec: MacvlanSpec): RoutingRequest[] {
           ]
         : [],
     ),
-    ...planDefaultRoutes(spec),
+    ...routesOf(addresses, spec).map(({ destination, gateway }): RoutingRequest => {
+      const via = gateway === null ? ({ scope: 'link' } as const) : { gateway };
+      const route = {
+        destination,
+        type: 'unicast',
+        linkIndex: index,
+        ...via,
+        protocol: routeProtocol,
+      } as const;
+      return { kind: 'route-replace', route };
+    }),
   ];
-}
-
-function planDefaultRoutes({ index, addresses, subnets, defaultRoute }: MacvlanSpec): RoutingRequest[] {
-  if (!defaultRoute) return [];
-  return ([4, 6] as const).flatMap((family): RoutingRequest[] => {
-    const at = addresses.findIndex(
-      (address, position) => familyOf(address) === family && subnets[position]?.gateway,
-    );
-    const gateway = subnets[at]?.gateway;
-    if (!gateway) return [];
-    const destination = (family === 4 ? '0.0.0.0/0' : '::/0') as Cidr;
-    const route = {
-      destination,
-      type: 'unicast',
-      linkIndex: index,
-      gateway,
-      protocol: routeProtocol,
-    } as const;
-    return [{ kind: 'route-replace', route }];
-  });
 }
 
 /** The pair that lets host and container reach each other, which macvlan does not. */

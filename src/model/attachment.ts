@@ -9,7 +9,7 @@ import { createHash } from 'node:crypto';
 import type { Delegate } from './delegate.ts';
 import type { Address, Cidr, Family } from './ip.ts';
 import type { Mac } from './mac.ts';
-import type { MacvlanAttachment } from './macvlan.ts';
+import type { MacvlanAttachment, WireRoute } from './macvlan.ts';
 import type { PortMapping } from './port-mapping.ts';
 import type { RateLimits } from './rate-limits.ts';
 import type { Owner, Pool, ReleasePolicy } from './records.ts';
@@ -68,6 +68,8 @@ export interface GivenAddress {
   readonly address: Address;
   readonly prefixLength: number;
   readonly gateway: Address | null;
+  /** What is reached by whom; undefined: all by the gateway. */
+  readonly routes?: readonly WireRoute[] | undefined;
 }
 
 /** Addresses that do not come from our pools. */
@@ -87,6 +89,8 @@ export interface Attachment extends AttachmentId {
   /** Of each address, in their order. */
   readonly prefixLengths: readonly number[];
   readonly gateways: Readonly<Partial<Record<Family, Address>>>;
+  /** Undefined: all by the gateways. */
+  readonly routes?: readonly WireRoute[] | undefined;
   readonly netnsPath: string;
   /** Another plugin has made the interface. */
   readonly isForeign: boolean;

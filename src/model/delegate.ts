@@ -18,6 +18,6 @@ export const delegateSchema = z.strictObject({
 export type Delegate = z.infer<typeof delegateSchema>;
 
 /** A DHCP client asks on the wire, by the container's interface, and says goodbye there. */
-export function needsLink(delegate: Delegate | null): boolean {
+export function needsLink(delegate: Pick<Delegate, 'type'> | null): boolean {
   return delegate?.type === 'dhcp';
 }

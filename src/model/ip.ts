@@ -16,6 +16,9 @@ export type Cidr = string & { readonly __cidr: unique symbol };
 /** The families, in the one place that lists them. */
 export const families: readonly Family[] = [4, 6];
 
+/** The prefix that holds all addresses of a family. */
+export const everything: Readonly<Record<Family, Cidr>> = { 4: '0.0.0.0/0' as Cidr, 6: '::/0' as Cidr };
+
 const DOT = 46;
 const ZERO = 48;
 

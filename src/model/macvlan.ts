@@ -5,7 +5,7 @@
  */
 import { z } from 'zod';
 import { invalid } from '../lib/errors.ts';
-import { type Address, parseAddress } from './ip.ts';
+import { type Address, type Cidr, everything, families, familyOf, parseAddress, parseCidr } from './ip.ts';
 import { parseInterfaceName } from './names.ts';
 
 /** macvlan(8): what children of one parent may send to each other. `passthru`: one child, with the parent's own MAC. */
@@ -26,6 +26,9 @@ export type DuplicateDetection = (typeof duplicateDetections)[number];
 /** Whether the gateway is asked, by ARP or neighbour solicitation, before an ADD answers; `warn` only logs that it is silent. */
 export const gatewayChecks = ['off', 'warn', 'require'] as const;
 export type GatewayCheck = (typeof gatewayChecks)[number];
+
+/** Of one address; what a DHCP server can say in its options is less. */
+export const mostRoutes = 256;
 
 export interface MacvlanAttachment {
   readonly parent: string;
@@ -58,6 +61,20 @@ const gateway = z
   })
   .nullable() as unknown as z.ZodType<Address | null>;
 
+const cidr = z.string().superRefine((text, context) => {
+  try {
+    if (parseCidr(text, 'value') !== text) context.addIssue('expected the canonical form');
+  } catch (error) {
+    context.addIssue((error as Error).message.replace(/^value: /, ''));
+  }
+}) as unknown as z.ZodType<Cidr>;
+
+/** A gateway on the wire; null: what is reached is itself on the wire. */
+export interface WireRoute {
+  readonly destination: Cidr;
+  readonly gateway: Address | null;
+}
+
 /** In the record of an endpoint. */
 export const macvlanSchema = z.strictObject({
   parent: interfaceName,
@@ -67,10 +84,37 @@ export const macvlanSchema = z.strictObject({
   duplicateDetection: z.enum(duplicateDetections),
   gatewayCheck: z.enum(gatewayChecks).default('off'),
   defaultRoute: z.boolean(),
-  /** Of each address, in their order: the subnet on the wire, and its gateway if the pool has one. */
-  subnets: z.array(z.strictObject({ prefixLength: z.int().min(0).max(128), gateway })),
+  /**
+   * Of each address, in their order: the subnet on the wire, its gateway if there is one, and what whoever gave the address has said of
+   * routes; where nothing was said, all is reached by the gateway.
+   */
+  subnets: z.array(
+    z.strictObject({
+      prefixLength: z.int().min(0).max(128),
+      gateway,
+      routes: z
+        .array(z.strictObject({ destination: cidr, gateway }))
+        .max(mostRoutes)
+        .nullable()
+        .default(null),
+    }),
+  ),
 });
 export type MacvlanRecord = z.infer<typeof macvlanSchema>;
+
+/** What the endpoint reaches by whom, beside its subnets. @param addresses of the endpoint */
+export function routesOf(
+  addresses: readonly Address[],
+  { subnets, defaultRoute }: Pick<MacvlanRecord, 'subnets' | 'defaultRoute'>,
+): WireRoute[] {
+  return families.flatMap((family): readonly WireRoute[] => {
+    const own = subnets.filter((_, at) => addresses[at] !== undefined && familyOf(addresses[at]) === family);
+    const gateway = own.find((subnet) => subnet.gateway !== null)?.gateway ?? null;
+    const byGateway = gateway === null ? [] : [{ destination: everything[family], gateway }];
+    const routes = own.find((subnet) => subnet.routes !== null)?.routes ?? byGateway;
+    return defaultRoute ? routes : routes.filter(({ destination }) => destination !== everything[family]);
+  });
+}
 
 /** One of the words, or the default where there is none. @throws INVALID */
 export function parseWord<T extends string>(

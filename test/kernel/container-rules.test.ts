@@ -62,6 +62,19 @@ test('what the agent changes itself is not', async () => {
   assert.deepEqual(heard.splice(0), []);
 });
 
+test('what others change is heard, however often the agent has changed something', async () => {
+  for (let i = 0; i < 3; i++) {
+    linux.nftables.transact([
+      { family: 4, table: 'netctl-trial', kind: 'table-add' },
+      { family: 4, table: 'netctl-trial', kind: 'table-delete' },
+    ]);
+    await sleep(20);
+  }
+  nft('two', 'add table ip again');
+  await eventually('it is heard', 5000, async () => heard.length > 0);
+  assert.deepEqual(heard.splice(0), [inodes.get('two')]);
+});
+
 test('a container that is watched ends as any other', async () => {
   ip('link', 'add', 'here', 'type', 'veth', 'peer', 'name', 'there', 'netns', 'one');
   removeNetns('one');

@@ -134,6 +134,17 @@ export function nftContract(adapter: () => Linux, otherNetns: () => string): voi
     reset();
   });
 
+  test('nftables: a table that must be new', async () => {
+    reset();
+    transact({ kind: 'table-make' }, { kind: 'set-add', set: 's', spec: addresses });
+    const error = refused('EEXIST', () => transact({ kind: 'set-delete', set: 's' }, { kind: 'table-make' }));
+    assert.match(error.message, /make nftables table ip ct-nft/);
+    assert.ok((await read())!.sets.has('s'));
+    transact({ kind: 'table-delete' }, { kind: 'table-make' });
+    assert.equal((await read())!.sets.size, 0);
+    reset();
+  });
+
   test('nftables: tables of the link layer, with devices and pairs of MAC and address', async () => {
     reset();
     const routing = adapter().openRouting();

@@ -75,6 +75,7 @@ function inContainers(): Policy {
     node: 'here',
     hostAddresses: [],
     macvlanPrivileged: 'flag',
+    requests: () => 0,
     clock: systemClock,
   } as const;
   const all = new MacvlanPolicy(linux, options, logger);

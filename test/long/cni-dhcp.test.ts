@@ -3,7 +3,7 @@
  * through the guard on its parent, and whatever fails leaves neither lease nor link. The server is dnsmasq.
  */
 import assert from 'node:assert/strict';
-import { mkdtempSync, readFileSync, rmSync } from 'node:fs';
+import { mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, afterEach, before, describe, test } from 'node:test';
@@ -15,6 +15,22 @@ import { eventually, mustRun, type Result } from '../../lab/run.ts';
 
 const here = namespacePlace(null);
 const lostMac = '02:00:00:00:00:66';
+/** What the server tells these of routes. */
+const toldMac = {
+  classless: '02:00:00:00:00:67',
+  noDefault: '02:00:00:00:00:68',
+  static: '02:00:00:00:00:69',
+};
+/** Stands for a plugin that is newer than Debian's, and asks that for all but CHECK. */
+const newer = (directory: string): string => `#!/bin/sh
+config=$(cat)
+echo $CNI_COMMAND >>${directory}/asked
+case $CNI_COMMAND in
+VERSION) echo '{"cniVersion": "1.1.0", "supportedVersions": ["1.0.0", "1.1.0"]}' ;;
+CHECK) [ ! -e ${directory}/lost ] || { echo '{"code": 100, "msg": "the lease is lost"}'; exit 1; } ;;
+*) printf %s "$config" | /usr/lib/cni/dhcp ;;
+esac
+`;
 
 describe('addresses by DHCP', { timeout: 300_000 }, () => {
   const directory = mkdtempSync(join(tmpdir(), 'netctl-dhcp-'));
@@ -53,6 +69,10 @@ describe('addresses by DHCP', { timeout: 300_000 }, () => {
       ...['--dhcp-range=10.66.0.100,10.66.0.150,255.255.255.0,2m', `--dhcp-leasefile=${leases}`],
       ...['--dhcp-option=option:router,10.66.0.1', '--dhcp-option=option:T1,6'],
       ...[`--dhcp-mac=set:lost,${lostMac}`, '--dhcp-option=tag:lost,option:router,10.66.0.9'],
+      ...Object.entries(toldMac).map(([tag, mac]) => `--dhcp-mac=set:${tag},${mac}`),
+      '--dhcp-option=tag:classless,121,10.99.0.0/24,10.66.0.7,10.97.0.0/16,0.0.0.0,0.0.0.0/0,10.66.0.8',
+      '--dhcp-option=tag:noDefault,121,10.99.0.0/24,10.66.0.7',
+      '--dhcp-option=tag:static,33,10.98.0.5,10.66.0.7',
     ]);
   const startPlugin = (): Promise<void> => {
     // One that has ended leaves its socket where another cannot listen.
@@ -67,12 +87,17 @@ describe('addresses by DHCP', { timeout: 300_000 }, () => {
     return container;
   };
   /** One call, exactly as given. */
-  const call = (command: string, { id }: Container, netns: string): Promise<Result> => {
+  const call = (
+    command: string,
+    { id }: Container,
+    netns: string,
+    { path = '/usr/lib/cni', words = {} } = {},
+  ): Promise<Result> => {
     const { plugins, ...rest } = network();
     const env = { CNI_COMMAND: command, CNI_CONTAINERID: id, CNI_NETNS: netns, CNI_IFNAME: 'eth0' };
     return host.exec([host.plugin('netctl')], {
-      env: { ...env, CNI_PATH: '/usr/lib/cni' },
-      stdin: JSON.stringify({ ...plugins[0], ...rest, socket: host.cniSocket }),
+      env: { ...env, CNI_PATH: path },
+      stdin: JSON.stringify({ ...plugins[0], ...rest, ...words, socket: host.cniSocket }),
       deadlineMs: 90_000,
     });
   };
@@ -128,6 +153,62 @@ describe('addresses by DHCP', { timeout: 300_000 }, () => {
     await container.cniDel(network());
     await eventually('the server has it back', 5000, async () => !leased().includes(address));
     assert.equal(await inside(container), '');
+    await nothingLeft();
+  });
+
+  for (const [tag, mac, routes] of [
+    [
+      'classless static routes',
+      toldMac.classless,
+      { '10.99.0.0/24': '10.66.0.7', '10.97.0.0/16': undefined, '0.0.0.0/0': '10.66.0.8' },
+    ],
+    ['classless static routes without a default', toldMac.noDefault, { '10.99.0.0/24': '10.66.0.7' }],
+    ['static routes', toldMac.static, { '10.98.0.5/32': '10.66.0.7', '0.0.0.0/0': '10.66.0.1' }],
+  ] as [string, string, Record<string, string | undefined>][])
+    test(`${tag} of the server are the container's`, async () => {
+      const container = await create('told');
+      // A server says only what it is asked for.
+      const request = [{ option: '121' }, { option: '33' }];
+      const asking = network({ ipam: { type: 'dhcp', daemonSocketPath: socket, request } });
+      const result = await container.cniAdd(asking, { args: `MAC=${mac}` });
+      assert.deepEqual(Object.fromEntries(result.routes!.map(({ dst, gw }) => [dst, gw])), routes);
+      const there = JSON.parse(await container.mustExec(['ip', '-j', '-4', 'route', 'show', 'proto', '110']));
+      const short = (dst: string): string => (dst === '0.0.0.0/0' ? 'default' : dst.replace('/32', ''));
+      assert.deepEqual(
+        Object.fromEntries(there.map(({ dst, gateway }: Record<string, string>) => [dst, gateway])),
+        Object.fromEntries(Object.entries(routes).map(([dst, gw]) => [short(dst), gw])),
+      );
+      assert.equal((await container.cni('CHECK', asking)).code, 0);
+      const [first] = Object.keys(routes);
+      await container.mustExec(['ip', 'route', 'delete', first!]);
+      const { code, stdout } = await container.cni('CHECK', asking);
+      assert.notEqual(code, 0);
+      assert.ok(stdout.includes(`the route to ${first} by way of 10.66.0.7 is missing`), stdout);
+      await container.cniDel(asking);
+      await nothingLeft();
+    });
+
+  test("CHECK asks a plugin that can take it, and Debian's has no second lease", async () => {
+    const own = join(directory, 'newer');
+    mkdirSync(own);
+    writeFileSync(join(own, 'dhcp'), newer(own), { mode: 0o755 });
+    for (const path of [own, '/usr/lib/cni']) {
+      const container = await create('checked');
+      const netns = `/run/netns/${container.netns}`;
+      const added = await call('ADD', container, netns, { path });
+      assert.equal(added.code, 0, added.stdout);
+      const discovered = told(/DHCPDISCOVER/);
+      const check = (): Promise<Result> =>
+        call('CHECK', container, netns, { path, words: { prevResult: JSON.parse(added.stdout) } });
+      const { code, stdout } = await check();
+      assert.equal(code, 0, stdout);
+      if (path === own) {
+        assert.match(readFileSync(join(own, 'asked'), 'utf8'), /^ADD\nVERSION\nCHECK\n$/);
+        writeFileSync(join(own, 'lost'), '');
+        assert.match((await check()).stdout, /IPAM plugin dhcp \(CHECK\): the lease is lost/);
+      } else assert.equal(told(/DHCPDISCOVER/), discovered);
+      assert.equal((await call('DEL', container, netns, { path })).code, 0);
+    }
     await nothingLeft();
   });
 

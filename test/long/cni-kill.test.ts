@@ -10,9 +10,11 @@ import { mkdtempSync, readdirSync, readFileSync, rmSync, utimesSync } from 'node
 import { tmpdir } from 'node:os';
 import { join, resolve } from 'node:path';
 import { after, before, describe, test } from 'node:test';
+import { isDeepStrictEqual } from 'node:util';
 import { type Conflist, Container } from '../../lab/container.ts';
 import { Host } from '../../lab/host.ts';
 import { eventually } from '../../lab/run.ts';
+import { type Cluster, startEtcd } from '../kernel/etcd-harness.ts';
 
 const conflist: Conflist = { cniVersion: '1.0.0', name: 'edge', plugins: [{ type: 'netctl' }] };
 const killAt = resolve(import.meta.dirname, '../../dist/test/kill-at');
@@ -25,8 +27,17 @@ const most = 150;
 const never = 0;
 /** What the runtime does after an ADD without an answer. */
 const reactions = ['ADD again', 'DEL'] as const;
+/** More steps than a run with etcd has. */
+const sampled = 30;
 
-describe('SIGKILL at every step', () => {
+describe('SIGKILL at every step', () => killing(null));
+describe('SIGKILL of an agent with etcd at its first steps', () => killing(startEtcd));
+
+/** @param start of the cluster that the agent shares, or null: then all steps are met, and those of the plugin, which has nothing to do with it */
+function killing(start: typeof startEtcd | null): void {
+  const sample = start === null ? null : sampled;
+  let cluster: Cluster | null = null;
+  let keysBefore: readonly string[] = [];
   let host: Host;
   let first: Container;
   let directory: string;
@@ -34,18 +45,32 @@ describe('SIGKILL at every step', () => {
 
   before(async () => {
     directory = mkdtempSync(join(tmpdir(), 'netctl-kill-'));
-    host = await Host.create({ name: `ki${process.pid}`, address: '192.0.2.1' });
+    cluster = (await start?.()) ?? null;
+    if (cluster !== null) flags.push('--datastore', 'etcd', '--etcd-endpoints', cluster.endpoints.join(','));
+    // Where etcd is.
+    const netns = cluster === null ? {} : { netns: null };
+    host = await Host.create({ name: `ki${process.pid}`, address: '192.0.2.1', ...netns });
     await host.start(flags);
     await host.mustNetctl(['pool', 'add', '10.67.0.0/24', '--cooldown', '0']);
     // The profile and its chains, so that each run does the same; and somebody who must not notice anything.
     first = await Container.create(host, 'first');
     await first.cniAdd(conflist);
+    await eventually('the first container is in etcd', 10_000, async () => {
+      keysBefore = await keys();
+      return cluster === null || keysBefore.length === 2;
+    });
   });
   after(async () => {
     await host.close();
+    await cluster?.dispose();
     rmSync(directory, { recursive: true, force: true });
   });
 
+  /** Of addresses and endpoints in etcd. */
+  const keys = async (): Promise<string[]> => {
+    const all = (await cluster?.ctl('get', '--prefix', '/', '--keys-only')) ?? '';
+    return all.split('\n').filter((key) => /\/(addresses|endpoints)\//.test(key));
+  };
   const shown = async (): Promise<{ containerId: string; addresses: string[] }[]> =>
     JSON.parse(await host.mustNetctl(['endpoint', 'show', '-o', 'json']));
   const queue = (): string => join(host.stateDirectory, 'delqueue');
@@ -62,6 +87,9 @@ describe('SIGKILL at every step', () => {
     const check = await host.netctl(['ipam', 'check']);
     assert.equal(check.code, 0, `${what}: ${check.stdout}${check.stderr}`);
     await stands(first, what);
+    await eventually(`${what}: etcd has what was there before`, 30_000, async () =>
+      isDeepStrictEqual(await keys(), keysBefore),
+    );
   }
 
   async function stands(container: Container, what: string): Promise<void> {
@@ -83,8 +111,12 @@ describe('SIGKILL at every step', () => {
       // The plugin's own number is in the name of the file that it writes.
       .map((line) => line.trim().replace(/\.delete\.\d+$/, '.delete.PID'));
 
-  /** The agent dies as it enters its n-th call while `act` runs. */
-  async function killAgentAt<T>(step: number, act: () => Promise<T>): Promise<Death & { answer: T }> {
+  /** The agent dies as it enters its n-th call while `act` runs, or what it did goes to etcd. */
+  async function killAgentAt<T>(
+    step: number,
+    act: () => Promise<T>,
+    isInEtcd: (keys: readonly string[]) => boolean,
+  ): Promise<Death & { answer: T }> {
     const log = join(directory, 'calls');
     const child = spawn(killAt, [log, String(step), changing, '-p', String(host.agentPid)], {
       stdio: ['ignore', 'pipe', 'inherit'],
@@ -92,6 +124,9 @@ describe('SIGKILL at every step', () => {
     const closed = once(child, 'close');
     await Promise.race([once(child.stdout, 'data'), closed]);
     const answer = await act();
+    await eventually('etcd has heard of it', 30_000, async () => {
+      return child.exitCode !== null || cluster === null || isInEtcd(await keys());
+    });
     // It ends by itself when the agent did, and with its status.
     child.kill('SIGTERM');
     const [code] = await closed;
@@ -129,8 +164,12 @@ describe('SIGKILL at every step', () => {
   test('the agent in ADD', { timeout: 600_000 }, async (t) => {
     const container = await Container.create(host, 'a');
     for (const reaction of reactions) {
-      const deaths = await atEachStep(`the agent in ADD, then ${reaction}`, async (step, what) => {
-        const death = await killAgentAt(step, () => container.cni('ADD', conflist));
+      const deaths = await atSteps(sample, `the agent in ADD, then ${reaction}`, async (step, what) => {
+        const death = await killAgentAt(
+          step,
+          () => container.cni('ADD', conflist),
+          (all) => all.length > keysBefore.length,
+        );
         // What was promised is kept, whatever died after the promise.
         if (death.answer.code === 0) await stands(container, what);
         if (reaction === 'ADD again') await works(container, what);
@@ -145,9 +184,13 @@ describe('SIGKILL at every step', () => {
 
   test('the agent in DEL: the plugin queues it', { timeout: 600_000 }, async (t) => {
     const container = await Container.create(host, 'd');
-    const deaths = await atEachStep('the agent in DEL', async (step, what) => {
+    const deaths = await atSteps(sample, 'the agent in DEL', async (step, what) => {
       await works(container, what);
-      const death = await killAgentAt(step, () => container.cni('DEL', conflist));
+      const death = await killAgentAt(
+        step,
+        () => container.cni('DEL', conflist),
+        (all) => all.length === keysBefore.length,
+      );
       assert.equal(death.answer.code, 0, `${what}: ${death.answer.stdout}`);
       await isClean(what);
       return death;
@@ -155,6 +198,8 @@ describe('SIGKILL at every step', () => {
     await container.close();
     t.diagnostic(deaths);
   });
+
+  if (sample !== null) return;
 
   test('the plugin in ADD', { timeout: 600_000 }, async (t) => {
     const container = await Container.create(host, 'p');
@@ -202,7 +247,7 @@ describe('SIGKILL at every step', () => {
     await container.close();
     t.diagnostic(deaths);
   });
-});
+}
 
 interface Death {
   readonly died: boolean;
@@ -210,15 +255,37 @@ interface Death {
   readonly calls: readonly string[];
 }
 
+/** One run, with death at the step. */
+type Live = (step: number, what: string) => Promise<Death>;
+
+/** @param sample how many steps from the first on, null: each kind */
+function atSteps(sample: number | null, what: string, live: Live): Promise<string> {
+  return sample === null ? atEachStep(what, live) : atSomeSteps(sample, what, live);
+}
+
+/**
+ * Death at one step after the other, as far as the longest runs go, until each place that an agent writes to was among them: how many steps
+ * there are varies with what else it tells etcd.
+ */
+async function atSomeSteps(sample: number, what: string, live: Live): Promise<string> {
+  const deaths: string[] = [];
+  const places = ['netctl.db-wal', 'route', 'netfilter', 'unix', 'inet'];
+  const isMissing = (place: string): boolean => !deaths.some((call) => call.endsWith(` ${place}`));
+  for (let run = 0; run < sample || places.some(isMissing); run++) {
+    assert.ok(run < most, `${what}: never died at ${places.filter(isMissing)}`);
+    const step = (run % sample) + 1;
+    const { died, calls } = await live(step, `${what}, as it enters call ${step}`);
+    if (died) deaths.push(calls.at(-1)!);
+  }
+  return `${what}: died at ${deaths.length} steps: ${deaths.join(', ')}`;
+}
+
 /**
  * Lives through death at each call of a run that gets through, until there is such a run whose every call has been died at. How many
  * calls a run makes varies (the store's pages, a wait that takes two looks), so one is known by its kind and how many of that kind came
  * before. Returns what was died at, in words.
  */
-async function atEachStep(
-  what: string,
-  live: (step: number, what: string) => Promise<Death>,
-): Promise<string> {
+async function atEachStep(what: string, live: Live): Promise<string> {
   const deaths = new Set<string>();
   let { calls } = await live(never, `${what}, undisturbed`);
   for (let run = 0; run < most; run++) {

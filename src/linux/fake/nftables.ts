@@ -164,7 +164,8 @@ function keyOf({ family, table, layer }: NftPlace): string {
 function carryOut(tables: Tables, request: NftRequest, hasDevice: (name: string) => boolean): void {
   const key = keyOf(request);
   const table = tables.get(key);
-  if (request.kind === 'table-add') {
+  if (request.kind === 'table-make' && table !== undefined) throw new Refusal('EEXIST');
+  if (request.kind === 'table-add' || request.kind === 'table-make') {
     if (table === undefined) tables.set(key, { chains: new Map(), sets: new Map() });
     return;
   }

@@ -7,7 +7,7 @@ import { invalid } from '../../lib/errors.ts';
 import type { NftExpression, NftHook, NftPlace, NftRequest, NftSetSpec } from '../nftables-port.ts';
 import { AF } from './address.ts';
 import { type ByteWriter, NLA_F_NESTED } from './attribute.ts';
-import { type MessageBatch, NLM_F_ACK, NLM_F_CREATE } from './message.ts';
+import { type MessageBatch, NLM_F_ACK, NLM_F_CREATE, NLM_F_EXCL } from './message.ts';
 import { layoutOf, writeElement, writeRange } from './nft-element.ts';
 import {
   ANONYMOUS_SET,
@@ -121,8 +121,7 @@ function writeRequest(batch: MessageBatch, request: NftRequest, acknowledge: num
     writeRule(batch, request, acknowledge, known);
     return;
   }
-  const create = request.kind.endsWith('-add') ? NLM_F_CREATE : 0;
-  batch.add(messageType(typeOf(request)), create | acknowledge, (writer) => {
+  batch.add(messageType(typeOf(request)), createFlags(request) | acknowledge, (writer) => {
     writeHeader(writer, protocol);
     writer.attributeText(1, table);
     switch (request.kind) {
@@ -152,11 +151,16 @@ function writeRequest(batch: MessageBatch, request: NftRequest, acknowledge: num
   });
 }
 
+function createFlags({ kind }: NftRequest): number {
+  if (kind === 'table-make') return NLM_F_CREATE | NLM_F_EXCL;
+  return kind.endsWith('-add') ? NLM_F_CREATE : 0;
+}
+
 function typeOf({ kind }: NftRequest): number {
   if (kind === 'chain-flush') return MESSAGES.rule + DELETE;
   const [object, verb] = kind.split('-') as [keyof typeof MESSAGES, string];
   const type = MESSAGES[object];
-  return verb === 'add' ? type : type + DELETE;
+  return verb === 'add' || verb === 'make' ? type : type + DELETE;
 }
 
 function writeHook(writer: ByteWriter, place: NftHook): void {

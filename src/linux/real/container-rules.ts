@@ -26,6 +26,9 @@ import {
 
 const EEXIST = 17;
 const GENERATION_PROCESS = 2;
+const GENERATION = messageType(MESSAGES.generation);
+/** Behind the headers and the number of the generation. */
+const PROCESS_AT = 28;
 
 export class ContainerRules {
   /** As the kernel numbers us in these messages: in a namespace of processes, not our own number. */
@@ -43,7 +46,7 @@ export class ContainerRules {
     const inodes = new Map<number, number>();
     const listener = asKernelErrors(what, () => {
       const socket = native.openNetlink(OWN_NETNS, NETLINK_NETFILTER, RECEIVE_BYTES);
-      native.attachFilter(socket, onlyMessages(messageType(MESSAGES.generation)));
+      native.attachFilter(socket, onlyMessages(GENERATION));
       native.listenEverywhere(socket);
       native.joinGroup(socket, NFTABLES_GROUP);
       return socket;
@@ -62,6 +65,13 @@ export class ContainerRules {
     };
   }
 
+  /** From now on the kernel keeps back what we do. */
+  #learn(process: number, socket: NetlinkSocket): void {
+    this.#ownProcess = process;
+    const ours = { at: PROCESS_AT, attribute: GENERATION_PROCESS, value: process };
+    native.attachFilter(socket, onlyMessages(GENERATION, ours));
+  }
+
   /** @param hear null: some were lost */
   #listen(socket: NetlinkSocket, hear: (netnsId: number | null) => void): void {
     native.onReadable(socket, (bytes, error, netnsId) => {
@@ -72,7 +82,7 @@ export class ContainerRules {
       for (const { payload, port } of readMessages(bytes)) {
         const by = readAttributes(payload.subarray(4)).get(GENERATION_PROCESS)?.readUInt32BE(0);
         if (netnsId === OWN_NETNS) {
-          if (port === this.#ownPort && by !== undefined) this.#ownProcess = by;
+          if (port === this.#ownPort && by !== undefined) this.#learn(by, socket);
         } else if (by !== this.#ownProcess) hear(netnsId);
       }
     });

@@ -14,7 +14,7 @@ import {
 } from '../netlink/message.ts';
 import { KernelError } from '../ports.ts';
 import { asKernelErrors, kernelError } from './exchange.ts';
-import { type NetlinkSocket, native, RECEIVE_BYTES } from './native.ts';
+import { NETLINK_NETFILTER, type NetlinkSocket, native, RECEIVE_BYTES } from './native.ts';
 
 const ATTEMPTS = 20;
 
@@ -68,6 +68,7 @@ async function untilWhole<T>(what: string, ask: () => Promise<Answers<T>>): Prom
 class DumpSocket<T> {
   readonly #what: string;
   readonly #socket: NetlinkSocket;
+  readonly #isSlowToClose: boolean;
   readonly #read: (message: Message) => T | null;
   #answer: PromiseWithResolvers<Answers<T>> | null = null;
   #items: T[] = [];
@@ -76,6 +77,7 @@ class DumpSocket<T> {
   constructor(what: string, netnsFd: number, protocol: number, read: (message: Message) => T | null) {
     this.#what = what;
     this.#read = read;
+    this.#isSlowToClose = protocol === NETLINK_NETFILTER;
     this.#socket = asKernelErrors(what, () => native.openNetlink(netnsFd, protocol, RECEIVE_BYTES));
     native.onReadable(this.#socket, (bytes, error) => {
       try {
@@ -97,7 +99,8 @@ class DumpSocket<T> {
   }
 
   close(): void {
-    native.close(this.#socket);
+    if (this.#isSlowToClose) native.closeInBackground(this.#socket);
+    else native.close(this.#socket);
   }
 
   #take(message: Message): void {

@@ -29,8 +29,9 @@ export interface Native {
   openPacket(netnsFd: number, linkIndex: number, protocol: number): NetlinkSocket;
   close(socket: NetlinkSocket): void;
   /**
-   * The same off the JavaScript thread, for what the kernel takes 10 to 20 ms to close: packet sockets, and those of netfilter while it
-   * still clears away what a transaction has deleted in the namespace.
+   * The same off the JavaScript thread, for what the kernel takes 10 to 20 ms to close: packet sockets; and those of netfilter, 50 ms
+   * later, since until the kernel has cleared away what a transaction has deleted in the namespace, nobody else changes rules there
+   * while one is being closed.
    */
   closeInBackground(socket: NetlinkSocket): void;
   joinGroup(socket: NetlinkSocket, group: number): void;

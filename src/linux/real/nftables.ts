@@ -54,11 +54,9 @@ export function openNftables(
   const lists = new Lists(socket);
   let nextSequence = 1;
   let ownPort = 0;
-  let hasDeleted = false;
   return {
     transact(requests) {
       for (const request of requests) checkNftRequest(request);
-      hasDeleted ||= requests.some(({ kind }) => /delete|flush/.test(kind));
       const parts = splitNftRequests(requests);
       if (parts.length === 0) return;
       if (nextSequence > LAST_SEQUENCE) nextSequence = 1;
@@ -72,7 +70,7 @@ export function openNftables(
     counts: (family, table) => lists.counts({ family, table }),
     dropsAtForward: () => lists.dropsAtForward(),
     watch: (table, onForeignChange) => lists.inside((fd) => watch(fd, table, () => ownPort, onForeignChange)),
-    close: () => (hasDeleted ? native.closeInBackground(socket) : native.close(socket)),
+    close: () => native.closeInBackground(socket),
   };
 }
 

@@ -28,7 +28,7 @@ async function rig(macvlanPrivileged: PrivilegedChoice) {
   });
   const policy = new MacvlanPolicy(
     linux,
-    { bootId, node: 'here', hostAddresses: [], macvlanPrivileged, clock },
+    { bootId, node: 'here', hostAddresses: [], macvlanPrivileged, requests: () => 0, clock },
     quiet,
   );
   policy.onEndpoint(null, endpoint);
