@@ -156,13 +156,7 @@ export class Agent {
       onOwnBlock: (block, present) => this.#afterSync(() => this.#wiring.setBlockRoute(block, present)),
       onAddressMoved: (address, id) => this.#onAddressMoved(address, id),
     });
-    this.ipam = new Ipam({
-      store,
-      picture: this.#picture,
-      book: this.#book,
-      node: config.node.name,
-      clock,
-    });
+    this.ipam = new Ipam({ ...parts, picture: this.#picture, book: this.#book, node: config.node.name });
     this.collection = new Collection({
       ...parts,
       options: { ...defaultCollectOptions, graceMilliseconds: config.ipam.collectGraceSeconds * 1000 },

@@ -17,13 +17,13 @@ import {
   type Routing,
   type RoutingRequest,
 } from '../linux/ports.ts';
-import { announcement, etherTypes } from '../macvlan/frames.ts';
 import { type MacvlanSpec, planContainer, planLink, planUp } from '../macvlan/plan.ts';
 import { hostInterfaceIndex } from '../model/attachment.ts';
 import { needsLink } from '../model/delegate.ts';
 import { type Address, familyOf } from '../model/ip.ts';
 import { type MacvlanRecord, routesOf } from '../model/macvlan.ts';
 import type { Endpoint } from '../model/records.ts';
+import { announceOnWire } from './announce.ts';
 import { HostPair } from './host-pair.ts';
 import { HostShim, type ShimHost } from './host-shim.ts';
 import { twoIndexes } from './indexes.ts';
@@ -46,8 +46,6 @@ export interface LinkPolicy {
   remove(endpoint: Endpoint): Promise<void>;
 }
 
-/** Milliseconds after the first announcement: a frame may be lost, a neighbour busy. */
-const repeatedAnnouncements = [1000, 2000];
 const macPatienceMs = 2000;
 
 export class MacvlanWiring implements Wiring {
@@ -202,32 +200,14 @@ export class MacvlanWiring implements Wiring {
     }
   }
 
-  /** Tells the wire that the endpoint's addresses are at its MAC: now, and twice more within two seconds. */
+  /** @see announceOnWire */
   announce(endpoint: Endpoint, linkIndex: number, netns: Netns): void {
-    for (const family of [4, 6] as const) {
-      const frames = endpoint.addresses
-        .filter((address) => familyOf(address) === family)
-        .flatMap((address) => announcement(address, endpoint.mac));
-      if (frames.length === 0) continue;
-      const packets = this.#linux.openPackets(linkIndex, etherTypes[family], null, netns);
-      const send = (): void => {
-        try {
-          for (const frame of frames) packets.send(frame);
-        } catch (error) {
-          this.#logger.debug(
-            { containerId: endpoint.containerId, error: String(error) },
-            'an announcement was not sent',
-          );
-        }
-      };
-      send();
-      repeatedAnnouncements.forEach((delay, at) => {
-        this.#clock.setTimer(delay, () => {
-          send();
-          if (at === repeatedAnnouncements.length - 1) packets.close();
-        });
-      });
-    }
+    announceOnWire(
+      { linux: this.#linux, clock: this.#clock, logger: this.#logger },
+      endpoint,
+      linkIndex,
+      netns,
+    );
   }
 
   /** MTU of the parent, which an endpoint gets that asks for none. @throws LINK */

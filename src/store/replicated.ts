@@ -24,6 +24,7 @@ import { isMirrored, Mirror, type Note, noteKey } from './replicated-mirror.ts';
 import { Outbox } from './replicated-outbox.ts';
 import { Sender } from './replicated-sender.ts';
 import { type LostClaims, Session, type SessionParts } from './replicated-session.ts';
+import { type ConnectionStatus, type ReplicationStatus, replicationStatus } from './replicated-status.ts';
 import { Signal } from './replicated-wait.ts';
 import type {
   Compare,
@@ -48,11 +49,7 @@ export interface ReplicatedOptions {
   readonly clock: Clock;
   readonly logger: Logger;
   /** Whether there is a way to the cluster; a watch that nothing happens on does not notice for long. */
-  readonly connection?: () => {
-    readonly connected: boolean;
-    readonly since: number;
-    readonly error: string | null;
-  };
+  readonly connection?: () => ConnectionStatus;
   /** Claims that the cluster does not have any more: their records are dropped already. Called once per loss and process. */
   readonly onLostClaims?: (lost: LostClaims) => void;
   /** Take over a cluster that is not the one this store is a picture of (wiped, replaced, another): once. */
@@ -65,21 +62,6 @@ export interface ReplicatedOptions {
   readonly gatherMilliseconds?: number;
   /** How long the cluster may say nothing before a caller is refused (3,000); one that answers slowly has ten times that. */
   readonly patienceMilliseconds?: number;
-}
-
-export interface ReplicationStatus {
-  readonly clusterReachable: boolean;
-  /** Milliseconds since 1970 from when on it has not been; null while it is. */
-  readonly since: number | null;
-  readonly error: string | null;
-  /** Why nothing is taken over from the cluster although it answers; an operator has to decide. */
-  readonly held: string | null;
-  /** Local transactions that the cluster does not have yet. */
-  readonly waiting: number;
-  /** Milliseconds since 1970, of the first of them. */
-  readonly oldest: number | null;
-  /** Changes of this process that the cluster will never have: their blocks were taken from this node meanwhile. */
-  readonly dropped: number;
 }
 
 /** What a node's writes rest on. */
@@ -233,24 +215,8 @@ export class ReplicatedStore implements Store {
   }
 
   status(): ReplicationStatus {
-    const { sync, mode } = this.#session;
-    const { fault } = this.#sender;
-    const { connected, since, error } = this.#options.connection?.() ?? {
-      connected: true,
-      since: 0,
-      error: null,
-    };
-    const lost = connected ? fault : (fault ?? { since, error });
-    const problem = !sync.inSync ? { since: sync.since, error: sync.reason } : lost;
-    return {
-      clusterReachable: problem === null,
-      since: problem?.since ?? null,
-      error: problem?.error ?? null,
-      held: mode.kind === 'held' ? mode.reason : null,
-      waiting: this.#outbox.size + this.#forgotten,
-      oldest: this.#outbox.oldest,
-      dropped: this.#outbox.dropped,
-    };
+    const connection = this.#options.connection?.() ?? null;
+    return replicationStatus(this.#session, this.#sender, this.#outbox, this.#forgotten, connection);
   }
 
   /** The operator's word that the cluster is right as it is, though it is not the one that was known. */
