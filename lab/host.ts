@@ -157,6 +157,13 @@ export class Host {
     return this.#agent.log();
   }
 
+  /** Resolves when the agent's log says it: the agent writes its lines together, some milliseconds later. */
+  async logged(what: RegExp): Promise<void> {
+    await eventually(`the log says ${what}`, 10_000, async () => what.test(this.log())).catch((error) => {
+      throw new Error(`${(error as Error).message}; it ends:\n${this.log().slice(-2000)}`);
+    });
+  }
+
   /** Runs `netctl WORDS` against this host's agent. */
   netctl(words: readonly string[], options: RunOptions = {}): Promise<Result> {
     const env = { NETCTL_API: `unix:${join(this.#directories.run, 'api.sock')}`, ...options.env };

@@ -108,7 +108,7 @@ describe('agents on etcd', () => {
       15_000,
       async () => !/nctl[0-9a-f]{11}/.test(await two.mustExec(['ip', '-o', 'link'])),
     );
-    assert.match(two.log(), /torn down|tearing it down/);
+    await two.logged(/torn down|tearing it down/);
     await container.cniDel(conflist);
     assert.deepEqual(await endpoints(two, two), []);
     await lab.join(two, 'again');

@@ -88,7 +88,7 @@ describe('nodes', () => {
       30_000,
       async () => (await keys()).filter((key) => key.startsWith('status/')).length === 2,
     );
-    assert.match(one.log(), /etcd has ended our lease/);
+    await one.logged(/etcd has ended our lease/);
     await lab.etcd.ctl('del', '--prefix', '/netctl/v1/status/');
     await eventually(
       'what somebody deleted, too',
@@ -143,7 +143,7 @@ describe('nodes', () => {
     assert.equal((await lab.links(two)).length, 3, 'the host itself has not heard of it');
     await lab.start(two);
     await eventually('it tears them down', 30_000, async () => (await lab.links(two)).length === 0);
-    assert.match(two.log(), /claims of this node are gone/);
+    await two.logged(/claims of this node are gone/);
     await isAlive(one, two, true);
     for (const { container } of [fixed, ...plain]) await container.cniDel(conflist);
     assert.notEqual((await lab.join(two, 'new')).address, survivor.address);

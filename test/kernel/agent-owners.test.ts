@@ -119,7 +119,7 @@ describe('addresses that stay their owner’s', () => {
       30_000,
       async () => (await old.container.exec(['ip', 'link', 'show', 'eth0'])).code !== 0,
     );
-    assert.match(one.log(), /is active for shop\/moving\/0 by now/);
+    await one.logged(/is active for shop\/moving\/0 by now/);
     const fence = { generation, tenant: 'shop' };
     const bound = { ...fence, container: old.container.id, node: one.name };
     for (const [verb, body] of [

@@ -80,7 +80,7 @@ describe('policy in containers on a wire', () => {
     const before = await rulesOf(victim.container);
     await victim.container.mustExec(['nft', 'flush', 'ruleset']);
     await eventually('the rules are back', 15_000, async () => (await rulesOf(victim.container)) === before);
-    assert.match(host.log(), /was changed by others and is repaired/);
+    await host.logged(/was changed by others and is repaired/);
   });
 
   test('a process that could change the rules is named, and the enforcement is shown', async () => {

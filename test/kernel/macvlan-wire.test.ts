@@ -107,7 +107,7 @@ describe('the wire of macvlan endpoints', () => {
       );
       const record = await host.mustNetctl(['ipam', 'show', '--ip', address, '-o', 'json']);
       assert.match(record, /02:00:00:00:66:66/);
-      assert.match(host.log(), /somebody else claims the address/);
+      await host.logged(/somebody else claims the address/);
       // Nobody takes the address from the container that has it.
       assert.match(await container.mustExec(['ip', '-o', 'address', 'show', 'eth0']), new RegExp(address));
       assert.equal((await container.cni('CHECK', network())).code, 0);

@@ -109,6 +109,6 @@ describe('the back end changes on a live host', () => {
     assert(before.length > 20);
     await host.mustExec(['nft', 'flush', 'ruleset']);
     await eventually('the tables are back', 5000, async () => difference(before, await ours()) === '');
-    assert.match(host.log(), /changed by others and is repaired/);
+    await host.logged(/changed by others and is repaired/);
   });
 });
