@@ -4,6 +4,7 @@
  * In: parts in order, each with its chain, a namespace, bytes. Out: the kernel's answers to each. Never: a part sent after one of its chain
  * that the kernel refused; another chain kept from going on by that; the JavaScript thread in another namespace.
  */
+#include "background.h"
 #include "netlink.h"
 
 #include <errno.h>
@@ -15,7 +16,6 @@
 #include <unistd.h>
 
 #define PARTS_MAX 1024
-#define CHAIN_STACK_BYTES (128 * 1024)
 #define NOT_SENT (-1)
 
 struct part {
@@ -32,15 +32,8 @@ struct output {
 };
 
 struct chain_task {
-  napi_env env;
-  napi_deferred deferred;
-  napi_async_context context;
-  napi_async_cleanup_hook_handle cleanup;
-  bool javascript_ended;
-  uv_thread_t thread;
-  uv_async_t done;
+  struct background background;
   size_t count;
-  int error;
   struct output output;
   struct part *parts;
   const uint8_t *bytes;
@@ -109,7 +102,8 @@ static int run_part(struct chain_task *task, const struct part *part, int own, c
   return error;
 }
 
-static int run_parts(struct chain_task *task) {
+static int run_parts(struct background *background) {
+  struct chain_task *task = (struct chain_task *)background;
   int own = open_routing(-1);
   if (own < 0) return errno;
   int32_t failed_chain = -1;
@@ -131,79 +125,17 @@ static int run_parts(struct chain_task *task) {
   return failure;
 }
 
-static void run(void *data) {
-  struct chain_task *task = data;
-  task->error = run_parts(task);
-  uv_async_send(&task->done);
+static napi_value answers(napi_env env, struct background *background) {
+  const struct output *output = &((struct chain_task *)background)->output;
+  napi_value value;
+  return napi_create_buffer_copy(env, output->length, output->bytes, NULL, &value) == napi_ok ? value : NULL;
 }
 
-static void settle(napi_env env, struct chain_task *task) {
-  napi_handle_scope handles;
-  napi_callback_scope callback;
-  napi_value resource, value;
-  if (napi_open_handle_scope(env, &handles) != napi_ok) return;
-  /* The scope makes what waits for the promise run as soon as it closes. */
-  if (napi_create_object(env, &resource) == napi_ok &&
-      napi_open_callback_scope(env, resource, task->context, &callback) == napi_ok) {
-    if (task->error != 0) {
-      value = system_error(env, "chains of netlink requests", task->error);
-      if (value != NULL) napi_reject_deferred(env, task->deferred, value);
-    } else if (napi_create_buffer_copy(env, task->output.length, task->output.bytes, NULL, &value) == napi_ok) {
-      napi_resolve_deferred(env, task->deferred, value);
-    }
-    napi_close_callback_scope(env, callback);
-  }
-  napi_close_handle_scope(env, handles);
-}
-
-static void free_task(struct chain_task *task) {
+static void release_task(struct background *background) {
+  struct chain_task *task = (struct chain_task *)background;
   free(task->output.bytes);
   free(task->parts);
   free(task);
-}
-
-static void on_closed(uv_handle_t *handle) {
-  struct chain_task *task = handle->data;
-  napi_async_cleanup_hook_handle cleanup = task->cleanup;
-  free_task(task);
-  napi_remove_async_cleanup_hook(cleanup);
-}
-
-static void on_done(uv_async_t *done) {
-  struct chain_task *task = done->data;
-  uv_thread_join(&task->thread);
-  if (!task->javascript_ended) {
-    settle(task->env, task);
-    napi_async_destroy(task->env, task->context);
-  }
-  uv_close((uv_handle_t *)done, on_closed);
-}
-
-/* Nobody is left to be told, but the thread must end before its memory goes: Node runs the loop until on_closed. */
-static void on_thread_end(napi_async_cleanup_hook_handle cleanup, void *data) {
-  (void)cleanup;
-  struct chain_task *task = data;
-  if (!task->javascript_ended && !uv_is_closing((uv_handle_t *)&task->done)) {
-    napi_async_destroy(task->env, task->context);
-  }
-  task->javascript_ended = true;
-}
-
-/* Starts the thread; undoes everything and returns an errno if it cannot. */
-static int start(struct chain_task *task, uv_loop_t *loop) {
-  const uv_thread_options_t options = {.flags = UV_THREAD_HAS_STACK_SIZE, .stack_size = CHAIN_STACK_BYTES};
-  int error = uv_async_init(loop, &task->done, on_done);
-  if (error != 0) {
-    napi_remove_async_cleanup_hook(task->cleanup);
-    free_task(task);
-    return -error;
-  }
-  task->done.data = task;
-  error = uv_thread_create_ex(&task->thread, &options, run, task);
-  if (error == 0) return 0;
-  task->javascript_ended = true; /* the caller settles */
-  uv_close((uv_handle_t *)&task->done, on_closed);
-  return -error;
 }
 
 /* Copies what JavaScript may change meanwhile; NULL with an exception pending. */
@@ -216,49 +148,33 @@ static struct chain_task *new_task(napi_env env, const uint8_t *numbers, size_t 
   }
   task->parts = malloc(numbers_length + length);
   if (task->parts == NULL) {
-    free_task(task);
+    release_task(&task->background);
     throw_system_error(env, "malloc", ENOMEM);
     return NULL;
   }
   memcpy(task->parts, numbers, numbers_length);
   memcpy((uint8_t *)task->parts + numbers_length, bytes, length);
-  task->env = env;
+  task->background = (struct background){
+      .run = run_parts, .result = answers, .release = release_task, .what = "chains of netlink requests"};
   task->count = count;
   task->bytes = (const uint8_t *)task->parts + numbers_length;
   size_t sum = 0;
   for (size_t i = 0; i < count; i++) sum += task->parts[i].length < 0 ? SIZE_MAX / PARTS_MAX : (size_t)task->parts[i].length;
   if (sum == length) return task;
-  free_task(task);
+  release_task(&task->background);
   napi_throw_type_error(env, "ERR_INVALID_ARG_VALUE", "bytes: expected as many as the parts say");
   return NULL;
 }
 
 /* runChains(parts, bytes) → Promise of a Buffer; the namespaces stay open until then. `parts`: int32 chain, namespace or -1, length. */
 napi_value run_chains(napi_env env, napi_callback_info info) {
-  napi_value arguments[2], promise, name;
+  napi_value arguments[2];
   const uint8_t *numbers, *bytes;
   size_t numbers_length, length;
-  uv_loop_t *loop;
   if (!get_arguments(env, info, 2, arguments) || !get_bytes(env, arguments[0], "parts", &numbers, &numbers_length) ||
-      !get_bytes(env, arguments[1], "bytes", &bytes, &length) || !succeeded(env, napi_get_uv_event_loop(env, &loop)) ||
-      !succeeded(env, napi_create_string_utf8(env, "netctl:chains", NAPI_AUTO_LENGTH, &name))) {
+      !get_bytes(env, arguments[1], "bytes", &bytes, &length)) {
     return NULL;
   }
   struct chain_task *task = new_task(env, numbers, numbers_length, bytes, length);
-  if (task == NULL) return NULL;
-  if (!succeeded(env, napi_async_init(env, NULL, name, &task->context))) {
-    free_task(task);
-    return NULL;
-  }
-  if (!succeeded(env, napi_create_promise(env, &task->deferred, &promise)) ||
-      !succeeded(env, napi_add_async_cleanup_hook(env, on_thread_end, task, &task->cleanup))) {
-    napi_async_destroy(env, task->context);
-    free_task(task);
-    return NULL;
-  }
-  napi_async_context context = task->context;
-  int error = start(task, loop);
-  if (error == 0) return promise;
-  napi_async_destroy(env, context);
-  return throw_system_error(env, "start a thread", error);
+  return task == NULL ? NULL : start_in_background(env, &task->background, "netctl:chains");
 }

@@ -4,18 +4,10 @@
  * In: values. Out: one value, times as RFC 3339. Never: a decision taken from it.
  */
 import type { PolicyStatus } from '../dataplane/policy-dataplane.ts';
-import type { PresenceStatus, Revision } from '../store/store.ts';
+import type { PresenceStatus, ReplicationStatus, Revision } from '../store/store.ts';
 import type { SyncStatus } from '../store/syncer.ts';
 
-/** What a store that replicates to a cluster tells (times in milliseconds since 1970). */
-export interface Replication {
-  readonly clusterReachable: boolean;
-  readonly since: number | null;
-  readonly error: string | null;
-  readonly held: string | null;
-  readonly waiting: number;
-  readonly oldest: number | null;
-  readonly dropped: number;
+export interface Replication extends ReplicationStatus {
   readonly lease: PresenceStatus;
 }
 

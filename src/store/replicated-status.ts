@@ -7,21 +7,7 @@
 import type { Outbox } from './replicated-outbox.ts';
 import type { Sender } from './replicated-sender.ts';
 import type { Session } from './replicated-session.ts';
-
-export interface ReplicationStatus {
-  readonly clusterReachable: boolean;
-  /** Milliseconds since 1970 from when on it has not been; null while it is. */
-  readonly since: number | null;
-  readonly error: string | null;
-  /** Why nothing is taken over from the cluster although it answers; an operator has to decide. */
-  readonly held: string | null;
-  /** Local transactions that the cluster does not have yet. */
-  readonly waiting: number;
-  /** Milliseconds since 1970, of the first of them. */
-  readonly oldest: number | null;
-  /** Changes of this process that the cluster will never have: their blocks were taken from this node meanwhile. */
-  readonly dropped: number;
-}
+import type { ReplicationStatus } from './store.ts';
 
 /** The connection to the cluster, as its adapter sees it. */
 export interface ConnectionStatus {

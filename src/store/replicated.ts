@@ -24,13 +24,14 @@ import { isMirrored, Mirror, type Note, noteKey } from './replicated-mirror.ts';
 import { Outbox } from './replicated-outbox.ts';
 import { Sender } from './replicated-sender.ts';
 import { type LostClaims, Session, type SessionParts } from './replicated-session.ts';
-import { type ConnectionStatus, type ReplicationStatus, replicationStatus } from './replicated-status.ts';
+import { type ConnectionStatus, replicationStatus } from './replicated-status.ts';
 import { Signal } from './replicated-wait.ts';
 import type {
   Compare,
   Entry,
   Json,
   Manner,
+  ReplicationStatus,
   Revision,
   Snapshot,
   Store,

@@ -88,6 +88,22 @@ export interface PresenceStatus {
   readonly error: string | null;
 }
 
+/** How a store stands that replicates to a cluster. */
+export interface ReplicationStatus {
+  readonly clusterReachable: boolean;
+  /** Milliseconds since 1970 from when on it has not been; null while it is. */
+  readonly since: number | null;
+  readonly error: string | null;
+  /** Why nothing is taken over from the cluster although it answers; an operator has to decide. */
+  readonly held: string | null;
+  /** Local transactions that the cluster does not have yet. */
+  readonly waiting: number;
+  /** Milliseconds since 1970, of the first of them. */
+  readonly oldest: number | null;
+  /** Changes of this process that the cluster will never have: their blocks were taken from this node meanwhile. */
+  readonly dropped: number;
+}
+
 /** When a transaction is answered. */
 export interface Manner {
   readonly flushed: boolean | 'soon';
