@@ -234,7 +234,7 @@ export class Attachments implements Attacher {
       } catch (error) {
         if (!(error instanceof NetctlError) || error.code !== 'DUPLICATE_ADDRESS') throw error;
         const { address, mac } = error.details as { address: Address; mac: Mac };
-        this.#parts.logger.warn({ endpoint: id, address, mac }, 'somebody else answered for the address');
+        this.#parts.logger.warn({ endpoint: id, address, mac }, 'the address is in use on the wire');
         const { ipam, node, now } = this.#parts;
         await ipam.quarantine({ address, mac, node, seenAt: now() });
         if (skip.push(address) === mostDuplicates || request.addresses.includes(address)) throw error;

@@ -6,6 +6,7 @@
  */
 import { NetctlError } from '../lib/errors.ts';
 import { KernelError, type LinkInfo, type Routing } from '../linux/ports.ts';
+import type { Address } from '../model/ip.ts';
 import type { MacvlanRecord } from '../model/macvlan.ts';
 import { twoIndexes } from './indexes.ts';
 
@@ -47,6 +48,21 @@ export class MacvlanParents {
     const below = this.#host.link({ name: vlan.on });
     if (below !== null) this.#makeVlan(name, vlan, below);
     return usable(name, this.find(wire));
+  }
+
+  /**
+   * The wire's answer would not tell: a parent and its macvlans do not hear each other.
+   * @throws DUPLICATE_ADDRESS for an address that the host itself has there
+   */
+  async refuseOwn(wire: Wire, addresses: readonly Address[]): Promise<void> {
+    const { name, index, mac } = this.ready(wire);
+    const own = (await this.#host.addresses(index)).find(({ address }) => addresses.includes(address));
+    if (own === undefined) return;
+    const { address } = own;
+    throw new NetctlError('DUPLICATE_ADDRESS', `address ${address} is the host’s own on ${name}`, {
+      address,
+      mac,
+    });
   }
 
   /** Removes VLANs of ours that none of the wires needs. Returns their names. @throws KernelError */

@@ -152,7 +152,7 @@ export class MacvlanWiring implements Wiring {
 
   /**
    * Brings the link up with its addresses and routes, and announces them. The policy must be in by now.
-   * @throws DUPLICATE_ADDRESS when somebody else answered for an address; LINK
+   * @throws DUPLICATE_ADDRESS when the host or somebody who answered for it has an address; LINK
    */
   async #finish(spec: MacvlanSpec, endpoint: Endpoint, netns: Netns): Promise<void> {
     const { duplicateDetection, parent } = macvlanOf(endpoint);
@@ -162,6 +162,7 @@ export class MacvlanWiring implements Wiring {
       if (duplicateDetection !== 'off' || spec.addresses.length === 0)
         await this.#onceMacIsFree(container, planUp(spec));
       if (spec.addresses.length === 0) return;
+      await this.#parents.refuseOwn(macvlanOf(endpoint), spec.addresses);
       if (duplicateDetection !== 'off') {
         const { index, mac, addresses } = spec;
         await this.#questions.refuseDuplicates(

@@ -102,6 +102,22 @@ describe('macvlan', () => {
     }
   });
 
+  test('an address that the host itself has on the wire is put aside, and another one taken', async () => {
+    await host.mustNetctl(['pool', 'add', '10.67.0.0/30', '--name', 'few', '--kind', 'macvlan']);
+    await host.mustExec(['ip', 'address', 'add', '10.67.0.1/30', 'dev', 'eth0']);
+    try {
+      const asked = await Container.create(host, 'asked');
+      containers.push(asked);
+      const refused = await asked.cni('ADD', network({ pools: ['few'] }), { args: 'IP=10.67.0.1' });
+      assert.notEqual(refused.code, 0);
+      assert.match(refused.stdout, /10\.67\.0\.1 is the host’s own on eth0/);
+      const { address } = await join('other', { pools: ['few'] });
+      assert.equal(address, '10.67.0.2');
+    } finally {
+      await host.mustExec(['ip', 'address', 'delete', '10.67.0.1/30', 'dev', 'eth0']);
+    }
+  });
+
   test('the link that somebody deleted is made again', async () => {
     const { container } = await join('one');
     await container.mustExec(['ip', 'link', 'delete', 'eth0']);

@@ -41,10 +41,10 @@ export class MacvlanHost {
     try {
       await host.start(flags);
       for (const [net, name] of [
-        ['10.66.0.0/24', 'wire'],
+        ['10.66.0.0/24 --exclude 10.66.0.192/26', 'wire'],
         ['fd66::/64', 'wire6'],
       ] as const)
-        await host.mustNetctl(['pool', 'add', net, '--name', name, '--kind', 'macvlan', '--cooldown', '0']);
+        await host.mustNetctl(`pool add ${net} --name ${name} --kind macvlan --cooldown 0`.split(' '));
       await addExamples(host);
       return one;
     } catch (error) {

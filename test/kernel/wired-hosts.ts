@@ -14,11 +14,13 @@ import { eventually, mustRun, run } from '../../lab/run.ts';
 import { EtcdHosts } from './etcd-hosts.ts';
 import { addExamples } from './wired-host.ts';
 
-/** On the wire, of the router. */
+/** What the router, hosts and other machines have on the wire. */
+const others = { 4: '10.66.0.192/26', 6: 'fd66::/118' } as const;
+/** Of the router. */
 export const gateways = { 4: '10.66.0.254', 6: 'fd66::fe' } as const;
 const pools: readonly string[] = [
-  `10.66.0.0/24 --name wire --kind macvlan --gateway ${gateways[4]}`,
-  `fd66::/64 --name wire6 --kind macvlan --gateway ${gateways[6]}`,
+  `10.66.0.0/24 --name wire --kind macvlan --exclude ${others[4]} --gateway ${gateways[4]}`,
+  `fd66::/64 --name wire6 --kind macvlan --exclude ${others[6]} --gateway ${gateways[6]}`,
   '10.65.0.0/16 --name routed',
   'fd65::/64 --name routed6',
 ];
