@@ -8,11 +8,9 @@
  */
 #include <errno.h>
 #include <fcntl.h>
-#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/mman.h>
 #include <unistd.h>
 
 #include "oci.h"
@@ -20,64 +18,6 @@
 #ifndef RUNTIME
 #define RUNTIME "runc"
 #endif
-
-/* Where the engine looks for the reason, in runc's form; NULL for a hook, whose standard error it reads. */
-static const char *log_path;
-
-_Noreturn void fail(const char *format, ...) {
-  char reason[1024];
-  va_list arguments;
-  va_start(arguments, format);
-  vsnprintf(reason, sizeof reason, format, arguments);
-  va_end(arguments);
-  fprintf(stderr, "netctl-oci: %s\n", reason);
-  FILE *log = log_path ? fopen(log_path, "a") : NULL;
-  if (log) {
-    for (char *at = reason; *at; at++)
-      if (*at == '"' || *at == '\\' || (unsigned char)*at < ' ') *at = '\'';
-    fprintf(log, "{\"level\":\"error\",\"msg\":\"netctl-oci: %s\"}\n", reason);
-    fclose(log);
-  }
-  exit(1);
-}
-
-/* It lives as long as this process, which is short. */
-char *text_of(const char *format, ...) {
-  char *text;
-  va_list arguments;
-  va_start(arguments, format);
-  int length = vasprintf(&text, format, arguments);
-  va_end(arguments);
-  if (length < 0) fail("out of memory");
-  return text;
-}
-
-struct span read_descriptor(int fd, const char *name) {
-  size_t size = 1 << 16, length = 0;
-  char *text = NULL;
-  for (;;) {
-    text = realloc(text, size + 1);
-    if (!text) fail("out of memory");
-    ssize_t got = read(fd, text + length, size - length);
-    if (got < 0 && errno == EINTR) continue;
-    if (got < 0) fail("cannot read %s: %s", name, strerror(errno));
-    if (got == 0) break;
-    length += (size_t)got;
-    if (length > FILE_MAX) fail("%s has more than %u bytes", name, FILE_MAX);
-    if (length == size) size *= 2;
-  }
-  text[length] = 0;
-  while (length > 0 && strchr(" \t\r\n", text[length - 1])) length--;
-  return (struct span){text, length};
-}
-
-struct span read_file(const char *path) {
-  int fd = open(path, O_RDONLY | O_CLOEXEC);
-  if (fd < 0) fail("cannot open %s: %s", path, strerror(errno));
-  struct span text = read_descriptor(fd, path);
-  close(fd);
-  return text;
-}
 
 /* The text with something put in after `at`. */
 static struct span insert(struct span text, const char *at, const char *addition) {
@@ -144,7 +84,7 @@ int main(int argc, char **argv) {
   const char *bundle = ".";
   bool creates = false;
   for (int i = 1; i < argc; i++) {
-    if (strcmp(argv[i], "--log") == 0 && i + 1 < argc) log_path = argv[++i];
+    if (strcmp(argv[i], "--log") == 0 && i + 1 < argc) log_failures_to(argv[++i]);
     if (strcmp(argv[i], "create") == 0 || strcmp(argv[i], "run") == 0) creates = true;
     if ((strcmp(argv[i], "--bundle") == 0 || strcmp(argv[i], "-b") == 0) && i + 1 < argc) bundle = argv[++i];
     else if (strncmp(argv[i], "--bundle=", 9) == 0) bundle = argv[i] + 9;

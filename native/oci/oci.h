@@ -24,7 +24,9 @@ struct span json_member(struct span object, const char *name);
 struct span json_text(struct span value);
 bool span_is(struct span span, const char *text);
 
-/* netctl-oci.c: they end the process when they fail. */
+/* texts.c: they end the process when they fail. */
+/* Failures are written there, too, in runc's form: where the engine looks for the reason. */
+void log_failures_to(const char *path);
 _Noreturn void fail(const char *format, ...) __attribute__((format(printf, 1, 2)));
 struct span read_file(const char *path);
 struct span read_descriptor(int fd, const char *name);
