@@ -64,8 +64,8 @@ export class ByteWriter {
 
   raw(value: Uint8Array): void {
     const position = this.#reserve(value.length);
-    // For an address or a MAC a loop is faster than a call.
-    if (value.length > 16) this.#bytes.set(value, position);
+    // For an address, a MAC or a name with an address a loop is faster than a call.
+    if (value.length > 32) this.#bytes.set(value, position);
     else for (let i = 0; i < value.length; i++) this.#bytes[position + i] = value[i]!;
   }
 
