@@ -42,12 +42,12 @@ export class Deltas<K, V> {
     const actual = this.#actual.get(key);
     if (actual !== undefined && this.#isEqual(value, actual)) this.#updates.delete(key);
     else this.#updates.set(key, value);
-    this.#deletes.delete(key);
+    if (this.#deletes.size > 0) this.#deletes.delete(key);
   }
 
   unwant(key: K): void {
     this.#desired.delete(key);
-    this.#updates.delete(key);
+    if (this.#updates.size > 0) this.#updates.delete(key);
     if (this.#actual.has(key)) this.#deletes.add(key);
   }
 
