@@ -96,7 +96,7 @@ dist/bench/cni-limit: bench/cni-limit.c
 	@mkdir -p $(@D)
 	musl-gcc $(warnings) -Os -static -s $(kernel_headers) -o $@ $<
 
-# All parts; PARTS="traffic changes" runs some.
+# All parts, each within 4 minutes: traffic changes store sync sync-1000 writers. PARTS="traffic changes" runs some.
 bench-policy: build dist/bench/tcp-cost
 	@scripts/setup etcd-server etcd-client
 	@scripts/sandbox env TMPDIR='$(CURDIR)/dist/bench' node_modules/.bin/node bench/policy.ts $(PARTS)

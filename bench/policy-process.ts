@@ -1,9 +1,10 @@
 /**
  * Run inside a network namespace: policy of a world as an agent has it, in the kernel, then ends and leaves it there.
  *
- * In, as JSON in the argument: see Order. Out: nothing. Never: an end before the kernel has all of it.
+ * In, as JSON in the argument: see Order. Out: the CPU time that it took, in milliseconds. Never: an end before the kernel has all of it.
  */
 import { parseCidr } from '../src/model/ip.ts';
+import { ownCpu } from './cpu-time.ts';
 import { type BackendName, startPolicy } from './policy-part.ts';
 import { makeWorld, tell } from './policy-world.ts';
 
@@ -18,7 +19,11 @@ export interface Order {
 
 const order = JSON.parse(process.argv[2]!) as Order;
 const { engine, dataplane, linux } = await startPolicy(order.backend);
-tell(engine, makeWorld(order));
-engine.onPool('all', { cidr: parseCidr('10.0.0.0/8'), natOutgoing: order.nat });
-await dataplane.start();
+const world = makeWorld(order);
+const took = await ownCpu(async () => {
+  tell(engine, world);
+  engine.onPool('all', { cidr: parseCidr('10.0.0.0/8'), natOutgoing: order.nat });
+  await dataplane.start();
+});
 linux.close();
+console.log(took);

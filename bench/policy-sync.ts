@@ -1,32 +1,44 @@
 /**
  * From nothing to complete: policy of a thousand endpoints with three profiles of ten rules each way, ours beside the programs that
  * load Felix's layouts; and a start that finds everything right. In CPU time: these take so long that other work of the machine falls
- * into them.
+ * into them. Rounds are in one process, whose code is warm; an agent starts in a new one, which has a row of its own.
  *
  * In: a namespace of the caller's own. Out: tables. Never: a second start that wrote anything.
  */
+import { resolve } from 'node:path';
 import { mustRun } from '../lab/run.ts';
 import { ownCpu, programCpu } from './cpu-time.ts';
 import { felix2015, felixIptables, felixNftables, felixSets } from './felix.ts';
 import { type BackendName, startPolicy } from './policy-part.ts';
+import type { Order } from './policy-process.ts';
 import { makeWorld, tell, type World } from './policy-world.ts';
 import { printTable, quantile } from './statistics.ts';
 
 const ENDPOINTS = 1000;
-const ROUNDS = 5;
+const policyProcess = resolve(import.meta.dirname, 'policy-process.ts');
 
-export async function benchSync(): Promise<void> {
-  for (const lists of [10, 100, 1000]) {
+/** Lists that endpoints share. */
+export const benchSync = (): Promise<void> => measure([10, 100], { ours: 5, programs: 5 });
+
+/** Each endpoint has its own: the programs take seconds for each of these. */
+export const benchSyncOwnLists = (): Promise<void> => measure([1000], { ours: 3, programs: 1 });
+
+async function measure(
+  listCounts: readonly number[],
+  rounds: { readonly ours: number; readonly programs: number },
+): Promise<void> {
+  for (const lists of listCounts) {
     const world = makeWorld({ endpoints: ENDPOINTS, lists });
     const first = new Map<string, number[]>();
     const again = new Map<string, number[]>();
-    for (let round = 0; round < ROUNDS; round++) {
+    for (let round = 0; round < rounds.ours; round++) {
+      note(first, 'netctl, nftables, new process', await newProcess(lists));
       for (const backend of ['nftables', 'iptables-legacy', 'iptables-nft'] as const) {
         const name = `netctl, ${backend}`;
         note(first, name, await firstStart(backend, world));
         note(again, name, await secondStart(backend, world));
       }
-      if (lists === 1000 && round > 0) continue;
+      if (round >= rounds.programs) continue;
       await mustRun(['ipset', 'restore'], { stdin: felixSets(world) });
       for (const [name, program, text] of [
         ['Felix of 2015, iptables-legacy-restore', ['iptables-legacy-restore'], felix2015(world)],
@@ -42,7 +54,7 @@ export async function benchSync(): Promise<void> {
       await forgetFelix();
     }
     console.log(
-      `${ENDPOINTS} endpoints, ${lists} lists of three profiles; milliseconds of CPU time, median of ${ROUNDS}`,
+      `${ENDPOINTS} endpoints, ${lists} lists of three profiles; milliseconds of CPU time, median of ${rounds.ours}, of programs of ${rounds.programs}`,
     );
     const classic = quantile(first.get('Felix of 2015, iptables-legacy-restore')!, 0.5);
     printTable([
@@ -59,6 +71,14 @@ export async function benchSync(): Promise<void> {
       }),
     ]);
   }
+}
+
+/** The same in a process that does nothing else. */
+async function newProcess(lists: number): Promise<number> {
+  const order: Order = { backend: 'nftables', endpoints: ENDPOINTS, lists, members: 10, nat: false };
+  const printed = await mustRun([process.execPath, policyProcess, JSON.stringify(order)]);
+  await mustRun(['nft', 'flush', 'ruleset']);
+  return Number(printed);
 }
 
 /** From the world in memory to the kernel. */

@@ -6,7 +6,7 @@
  */
 import { benchChanges } from './policy-changes.ts';
 import { benchStore } from './policy-store.ts';
-import { benchSync } from './policy-sync.ts';
+import { benchSync, benchSyncOwnLists } from './policy-sync.ts';
 import { benchTraffic } from './policy-traffic.ts';
 import { benchWriters } from './policy-writers.ts';
 
@@ -15,6 +15,7 @@ const parts: Readonly<Record<string, () => Promise<void>>> = {
   changes: benchChanges,
   store: benchStore,
   sync: benchSync,
+  'sync-1000': benchSyncOwnLists,
   writers: benchWriters,
 };
 

@@ -1,78 +1,110 @@
 /**
  * What sets and maps say of address and interface of the endpoints, the interface by the index that belongs to its name (pure).
  *
- * In: pairs of address and name that come, get other data, and go. Out: `10.0.0.1,1073741824` with the same data, for those that are single
- * addresses on an interface of ours. Never: a pair of an index that belongs to two names here, in whichever family: one of the two interfaces
- * has another one.
+ * In: elements with the interface's name that come, get other data, and go. Out: `10.0.0.1,1073741824` with the same data, for those that are
+ * single addresses on an interface of ours. Never: a pair of an index that belongs to two names here, in whichever family: one of the two
+ * interfaces has another one.
  */
 import type { NftData } from '../linux/nftables-port.ts';
 import { hostInterfaceIndex, hostInterfacePrefix } from '../model/attachment.ts';
-import type { Family } from '../model/ip.ts';
+import { addressBits, type Family } from '../model/ip.ts';
 
-type Data = NftData | null;
+/** undefined: not there. */
+type Data = NftData | null | undefined;
 
-interface Holder {
-  readonly addresses: Map<string, Data>;
-  /** How many addresses of the other family its name has. */
-  others: number;
+interface Owner {
+  readonly name: string;
+  /** That name it, in all sets and families. */
+  elements: number;
+  /** Another name with the same index. */
+  rival: Owner | null;
 }
 
-/** An address, with or without its length, and its interface. */
-const SINGLE: Readonly<Record<Family, RegExp>> = {
-  4: /^([^/]+)(?:\/32)?,(.+)$/,
-  6: /^([^/]+)(?:\/128)?,(.+)$/,
-};
+/** Whose the indexes are, for all families together. */
+export class IndexOwners {
+  readonly #owners = new Map<number, Owner>();
+  readonly #listeners: ((name: string) => void)[] = [];
 
+  /** @param listener hears of a name that has to share its index from now on, or no longer */
+  onChange(listener: (name: string) => void): void {
+    this.#listeners.push(listener);
+  }
+
+  isAlone(index: number): boolean {
+    return this.#owners.get(index)?.rival === null;
+  }
+
+  /** An element more names it. */
+  join(name: string, index: number): void {
+    const first = this.#owners.get(index) ?? null;
+    for (let owner = first; owner !== null; owner = owner.rival) {
+      if (owner.name !== name) continue;
+      owner.elements++;
+      return;
+    }
+    this.#owners.set(index, { name, elements: 1, rival: first });
+    if (first !== null && first.rival === null) this.#tell(first.name);
+  }
+
+  leave(name: string, index: number): void {
+    let before: Owner | null = null;
+    let owner = this.#owners.get(index) ?? null;
+    for (; owner !== null && owner.name !== name; owner = owner.rival) before = owner;
+    if (owner === null || --owner.elements > 0) return;
+    if (before !== null) before.rival = owner.rival;
+    else if (owner.rival !== null) this.#owners.set(index, owner.rival);
+    else this.#owners.delete(index);
+    const left = this.#owners.get(index);
+    if (left?.rival === null) this.#tell(left.name);
+  }
+
+  #tell(name: string): void {
+    for (const listener of this.#listeners) listener(name);
+  }
+}
+
+/** The elements of one set or map. */
 export class IndexPairs {
-  readonly #single: RegExp;
-  readonly #tell: (pair: string, data: Data | undefined) => void;
-  /** By index: whose names it belongs to. */
-  readonly #holders = new Map<number, Map<string, Holder>>();
+  readonly #single: string;
+  readonly #owners: IndexOwners;
+  readonly #tell: (pair: string, data: Data) => void;
 
-  /** @param tell hears of a pair's data, undefined when it is to go */
-  constructor(family: Family, tell: (pair: string, data: Data | undefined) => void) {
-    this.#single = SINGLE[family];
+  /**
+   * @param elements all that `change` has been told of and are there, for when a name comes to share its index, or no longer does
+   * @param tell hears of a pair's data, undefined when it is to go (it may be gone already)
+   */
+  constructor(
+    family: Family,
+    owners: IndexOwners,
+    elements: () => Iterable<readonly [element: string, data: Data]>,
+    tell: (pair: string, data: Data) => void,
+  ) {
+    this.#single = `/${addressBits(family)}`;
+    this.#owners = owners;
     this.#tell = tell;
-  }
-
-  /** @param data undefined: it is not there any more */
-  change(member: string, data: Data | undefined): void {
-    const [, address, name] = this.#single.exec(member) ?? [];
-    if (address === undefined || !name!.startsWith(hostInterfacePrefix)) return;
-    this.#changeHolder(name!, ({ addresses }, index, isAlone) => {
-      const known = addresses.get(address);
-      if (data === undefined) addresses.delete(address);
-      else addresses.set(address, data);
-      if (isAlone && known !== data) this.#tell(`${address},${index}`, data);
+    owners.onChange((name) => {
+      const index = hostInterfaceIndex(name);
+      const isAlone = owners.isAlone(index);
+      for (const [element, data] of elements())
+        if (element.endsWith(`,${name}`)) this.#pass(element, index, isAlone ? data : undefined);
     });
   }
 
-  /** A pair of the other family, whose interface has an index, too. */
-  changeOther(member: string, isThere: boolean): void {
-    const name = member.slice(member.indexOf(',') + 1);
-    if (!name.startsWith(hostInterfacePrefix)) return;
-    this.#changeHolder(name, (holder) => {
-      holder.others += isThere ? 1 : -1;
-    });
-  }
-
-  /** Where a second name comes to the index, or only one is left, all pairs of the other go or come. */
-  #changeHolder(name: string, change: (holder: Holder, index: number, isAlone: boolean) => void): void {
+  /** @param before what was said of it */
+  change(element: string, data: Data, before: Data): void {
+    const name = element.slice(element.indexOf(',') + 1);
+    if (data === before || !name.startsWith(hostInterfacePrefix)) return;
     const index = hostInterfaceIndex(name);
-    const names = this.#holders.get(index) ?? new Map<string, Holder>();
-    const holder = names.get(name) ?? { addresses: new Map<string, Data>(), others: 0 };
-    if (names.size === 1 && !names.has(name)) this.#tellAll(index, names, false);
-    names.set(name, holder);
-    change(holder, index, names.size === 1);
-    this.#holders.set(index, names);
-    if (holder.addresses.size + holder.others > 0) return;
-    names.delete(name);
-    if (names.size === 1) this.#tellAll(index, names, true);
-    if (names.size === 0) this.#holders.delete(index);
+    if (before === undefined && data !== undefined) this.#owners.join(name, index);
+    // What goes is gone before the other name, which may have the same address, has the index for itself.
+    if (data === undefined || this.#owners.isAlone(index)) this.#pass(element, index, data);
+    if (before !== undefined && data === undefined) this.#owners.leave(name, index);
   }
 
-  #tellAll(index: number, names: ReadonlyMap<string, Holder>, isThere: boolean): void {
-    for (const { addresses } of names.values())
-      for (const [address, data] of addresses) this.#tell(`${address},${index}`, isThere ? data : undefined);
+  #pass(element: string, index: number, data: Data): void {
+    const end = element.indexOf(',');
+    const slash = element.indexOf('/');
+    if (slash >= 0 && element.slice(slash, end) !== this.#single) return;
+    this.#tell(`${element.slice(0, slash < 0 ? end : slash)},${index}`, data);
   }
 }

@@ -15,6 +15,7 @@ import type { Chain, ChainRule } from '../policy/chain.ts';
 import { mergePorts } from '../policy/merge-ports.ts';
 import type { SetSpec } from '../policy/output.ts';
 import type { ChainCounts, Count } from '../policy/rule-counts.ts';
+import { IndexOwners } from './index-pairs.ts';
 import type { NftReconciler } from './nft-reconciler.ts';
 import { hostLayout, NftTableOutput, type TableLayout } from './nft-table-output.ts';
 import type { PolicyBackend } from './policy-backend.ts';
@@ -26,8 +27,10 @@ export class NftBackend implements PolicyBackend {
   readonly #nftables: Nftables;
   readonly #table: string;
   readonly #tables: ReadonlyMap<Family, NftTableOutput>;
-  /** Told by others what they are to hold. */
-  readonly #more: readonly NftReconciler[];
+  /** By set: where it is. */
+  readonly #tableOf = new Map<string, NftTableOutput>();
+  /** Those of the families, and those that are told by others what they are to hold. */
+  readonly #kernels: readonly NftReconciler[];
   #transactions = 0;
   #expectsNothing = false;
 
@@ -39,18 +42,21 @@ export class NftBackend implements PolicyBackend {
   ) {
     this.#nftables = nftables;
     this.#table = layout.table;
-    this.#tables = new Map(families.map((family) => [family, new NftTableOutput(family, layout)]));
-    this.#more = more;
+    const owners = new IndexOwners();
+    this.#tables = new Map(families.map((family) => [family, new NftTableOutput(family, layout, owners)]));
+    this.#kernels = [...Array.from(this.#tables.values(), ({ kernel }) => kernel), ...more];
   }
 
   set(name: string, spec: SetSpec | null): void {
-    for (const [family, table] of this.#tables) {
-      if (spec === null || spec.family === family) table.set(name, spec);
-    }
+    const table = spec === null ? this.#tableOf.get(name) : this.#tables.get(spec.family);
+    if (table === undefined) return;
+    table.set(name, spec);
+    if (spec === null) this.#tableOf.delete(name);
+    else this.#tableOf.set(name, table);
   }
 
   member(set: string, member: IpSetMember, present: boolean): void {
-    for (const table of this.#tables.values()) table.member(set, member, present);
+    this.#tableOf.get(set)?.member(set, member, present);
   }
 
   chain(family: Family, name: string, chain: Chain | null): void {
@@ -168,12 +174,8 @@ export class NftBackend implements PolicyBackend {
     for (const note of written) note();
   }
 
-  get #kernels(): NftReconciler[] {
-    return [...Array.from(this.#tables.values(), ({ kernel }) => kernel), ...this.#more];
-  }
-
   /** With all that was told. */
-  get #settled(): NftReconciler[] {
+  get #settled(): readonly NftReconciler[] {
     for (const table of this.#tables.values()) table.settle();
     return this.#kernels;
   }

@@ -7,29 +7,21 @@
 
 import type { NftData } from '../linux/nftables-port.ts';
 import type { IpSetMember } from '../linux/ports.ts';
-import {
-  addressBits,
-  addressValue,
-  type Cidr,
-  cidrBase,
-  cidrSize,
-  type Family,
-  prefixLength,
-} from '../model/ip.ts';
+import { addressValue, type Cidr, cidrBase, cidrSize, type Family, prefixLength } from '../model/ip.ts';
 
-type ChangeElement = (key: string, data: NftData | null | undefined) => void;
+type Data = NftData | null;
+/** @param data undefined: it is to go @param before undefined: it comes */
+type ChangeElement = (key: string, data: Data | undefined, before: Data | undefined) => void;
 
 export class NftMembers {
   readonly #family: Family;
   readonly #change: ChangeElement;
-  /** Each with the reasons for it, the newest last; what they say is the data of a map's element. */
-  readonly #members = new Map<IpSetMember, (NftData | null)[]>();
-  readonly #told = new Map<string, NftData | null>();
-  /** From the first prefix on, for good: the kernel cannot change a set. */
-  #hasPrefixes = false;
+  /** Each with what the reasons for it say, the newest last, which is the data of a map's element: in a list where there are several. */
+  readonly #members = new Map<IpSetMember, Data | readonly Data[]>();
+  /** From the first prefix on, for good: the kernel cannot change a set. Before, each member is an element. */
+  #told: Map<string, Data> | null = null;
   #mustCover = false;
 
-  /** @param change is told of elements: their data, undefined when they are to go */
   constructor(family: Family, change: ChangeElement) {
     this.#family = family;
     this.#change = change;
@@ -37,7 +29,7 @@ export class NftMembers {
 
   /** Some member is a prefix. */
   get hasPrefixes(): boolean {
-    return this.#hasPrefixes;
+    return this.#told !== null;
   }
 
   /** Some elements wait to be worked out. */
@@ -45,51 +37,74 @@ export class NftMembers {
     return this.#mustCover;
   }
 
-  add(member: IpSetMember, data: NftData | null): void {
-    const reasons = this.#members.get(member);
-    if (reasons === undefined) this.#members.set(member, [data]);
-    else reasons.push(data);
-    this.#hasPrefixes ||= hostKey(member, this.#family) === null;
-    this.#changed(member);
+  add(member: IpSetMember, data: Data): void {
+    const known = this.#members.get(member);
+    this.#members.set(member, known === undefined ? data : [...reasonsOf(known), data]);
+    this.#changed(member, known === undefined ? undefined : newest(known), data);
   }
 
-  remove(member: IpSetMember, data: NftData | null): void {
-    const reasons = this.#members.get(member);
-    if (reasons === undefined) return;
+  remove(member: IpSetMember, data: Data): void {
+    const known = this.#members.get(member);
+    if (known === undefined) return;
+    const reasons = reasonsOf(known);
     const at = reasons.indexOf(data);
-    if (at >= 0) reasons.splice(at, 1);
-    if (reasons.length === 0) this.#members.delete(member);
-    this.#changed(member);
+    const left = at < 0 ? reasons : reasons.toSpliced(at, 1);
+    if (left.length === 0) this.#members.delete(member);
+    else this.#members.set(member, left);
+    this.#changed(member, newest(known), left.at(-1));
   }
 
   /** Prefixes inside others are no elements; worked out once for all changes since the last time. */
   settle(): void {
-    if (!this.#mustCover) return;
+    if (!this.#mustCover || this.#told === null) return;
     this.#mustCover = false;
     const covering = new Set(coverOf([...this.#members.keys()]));
-    for (const key of [...this.#told.keys()]) if (!covering.has(key)) this.#tell(key, undefined);
-    for (const member of covering) this.#tell(member, this.#members.get(member)!.at(-1)!);
+    for (const key of [...this.#told.keys()]) if (!covering.has(key)) this.#tell(this.#told, key, undefined);
+    for (const member of covering) this.#tell(this.#told, member, newest(this.#members.get(member)!));
   }
 
-  #changed(member: IpSetMember): void {
-    const key = this.#hasPrefixes ? null : hostKey(member, this.#family);
-    if (key === null) this.#mustCover = true;
-    else this.#tell(key, this.#members.get(member)?.at(-1));
+  /** All that was told. */
+  *elements(): Generator<[key: string, data: Data]> {
+    if (this.#told !== null) yield* this.#told;
+    else for (const [member, known] of this.#members) yield [hostKey(member, this.#family)!, newest(known)];
   }
 
-  #tell(key: string, data: NftData | null | undefined): void {
-    if (this.#told.get(key) === data && this.#told.has(key) === (data !== undefined)) return;
-    if (data === undefined) this.#told.delete(key);
-    else this.#told.set(key, data);
-    this.#change(key, data);
+  #changed(member: IpSetMember, before: Data | undefined, now: Data | undefined): void {
+    const key = this.#told === null ? hostKey(member, this.#family) : null;
+    if (key !== null) {
+      if (now !== before) this.#change(key, now, before);
+      return;
+    }
+    this.#mustCover = true;
+    if (this.#told !== null) return;
+    this.#told = new Map();
+    for (const [each, known] of this.#members)
+      if (each !== member) this.#told.set(hostKey(each, this.#family)!, newest(known));
   }
+
+  #tell(told: Map<string, Data>, key: string, data: Data | undefined): void {
+    const before = told.get(key);
+    if (before === data) return;
+    if (data === undefined) told.delete(key);
+    else told.set(key, data);
+    this.#change(key, data, before);
+  }
+}
+
+function reasonsOf(known: Data | readonly Data[]): readonly Data[] {
+  return Array.isArray(known) ? known : [known as Data];
+}
+
+function newest(known: Data | readonly Data[]): Data {
+  return Array.isArray(known) ? (known as readonly Data[]).at(-1)! : (known as Data);
 }
 
 /** `10.0.0.1,eth0` for `10.0.0.1/32,eth0`, or null for a wider prefix. */
 function hostKey(member: IpSetMember, family: Family): string | null {
-  const { cidr, name } = split(member);
-  const all = `/${addressBits(family)}`;
-  return cidr.endsWith(all) ? `${cidr.slice(0, -all.length)}${name}` : null;
+  const all = family === 4 ? '/32' : '/128';
+  const comma = member.indexOf(',');
+  const end = comma < 0 ? member.length : comma;
+  return member.endsWith(all, end) ? `${member.slice(0, end - all.length)}${member.slice(end)}` : null;
 }
 
 /** Those that are not inside another one of the same interface. */

@@ -57,17 +57,19 @@ export class NftReconciler {
       const elements = this.#elementsOf(name);
       for (const key of [...elements.desired.keys()]) elements.unwant(key);
       if (elements.actual.size === 0) this.#elements.delete(name);
+      this.#dirty.delete(name);
     } else {
       this.#sets.want(name, spec);
+      this.#noteDirt(name, this.#elementsOf(name));
     }
-    this.#noteDirt(name);
   }
 
   /** @param data undefined: it is not to be there */
   element(set: string, key: string, data: NftData | null | undefined): void {
-    if (data === undefined) this.#elementsOf(set).unwant(key);
-    else this.#elementsOf(set).want(key, data);
-    this.#noteDirt(set);
+    const elements = this.#elementsOf(set);
+    if (data === undefined) elements.unwant(key);
+    else elements.want(key, data);
+    this.#noteDirt(set, elements);
   }
 
   chain(name: string, rendered: RenderedNftChain | null): void {
@@ -247,21 +249,22 @@ export class NftReconciler {
     }
     return () => {
       for (const { set, elements } of changes) {
-        for (const [key, data] of elements)
-          this.#noteWritten(set, key, kind === 'elements-add' ? data : undefined);
-        this.#noteDirt(set);
+        const known = this.#elementsOf(set);
+        for (const [key, data] of elements) {
+          if (kind === 'elements-add') known.wrote(key, data);
+          else known.erased(key);
+        }
+        this.#noteDirt(set, known);
+        this.#noteWrittenDuringRead(set, elements);
       }
     };
   }
 
-  #noteWritten(set: string, key: string, data: NftData | null | undefined): void {
-    const elements = this.#elementsOf(set);
-    if (data === undefined) elements.erased(key);
-    else elements.wrote(key, data);
+  #noteWrittenDuringRead(set: string, elements: readonly NftElement[]): void {
     const written = this.#writtenDuringRead;
     if (written === null) return;
     if (!written.has(set)) written.set(set, new Set());
-    written.get(set)!.add(key);
+    for (const [key] of elements) written.get(set)!.add(key);
   }
 
   #observeElements(set: string, read: readonly NftElement[], newer: ReadonlySet<string>): void {
@@ -270,7 +273,7 @@ export class NftReconciler {
       .filter((key) => elements.actual.has(key))
       .map((key): NftElement => [key, elements.actual.get(key)!]);
     elements.observe([...ours, ...read.filter(([key]) => !newer.has(key))]);
-    this.#noteDirt(set);
+    this.#noteDirt(set, elements);
     if (elements.actual.size === 0 && !this.#sets.desired.has(set)) this.#elements.delete(set);
   }
 
@@ -282,9 +285,8 @@ export class NftReconciler {
   }
 
   /** The elements of a set that is to go do not matter. */
-  #noteDirt(name: string): void {
-    const isDirty = this.#sets.desired.has(name) && !this.#elementsOf(name).isClean;
-    if (isDirty) this.#dirty.add(name);
+  #noteDirt(name: string, elements: Deltas<string, NftData | null>): void {
+    if (!elements.isClean && this.#sets.desired.has(name)) this.#dirty.add(name);
     else this.#dirty.delete(name);
   }
 

@@ -27,7 +27,7 @@ import {
   renderBaseChains,
   renderNftChain,
 } from '../policy/render-nftables.ts';
-import { IndexPairs } from './index-pairs.ts';
+import { IndexOwners, IndexPairs } from './index-pairs.ts';
 import { NftMembers } from './nft-members.ts';
 import { NftReconciler, nftTable } from './nft-reconciler.ts';
 
@@ -45,6 +45,16 @@ export interface TableLayout {
 
 /** In the agent's namespace. */
 export const hostLayout: TableLayout = { table: nftTable, jumps: hostJumps, dispatches: true };
+
+/** What is held a second time, and where. */
+const TWINS: Readonly<Record<Family, ReadonlyMap<string, string>>> = { 4: twinsOf(4), 6: twinsOf(6) };
+
+function twinsOf(family: Family): Map<string, string> {
+  return new Map([
+    [endpointSet(family), indexSet],
+    [pairMap, indexMap],
+  ]);
+}
 
 interface List {
   readonly id: number;
@@ -76,16 +86,19 @@ export class NftTableOutput {
   /** The elements of its map. */
   readonly #dispatch = new Map<string, ReadonlyMap<string, string>>();
   readonly #unsettled = new Set<string>();
-  readonly #byIndex: IndexPairs;
-  readonly #listsByIndex: IndexPairs;
+  readonly #owners: IndexOwners;
 
-  constructor(family: Family, { table, jumps, dispatches }: TableLayout = hostLayout) {
+  /** @param owners for the tables of all families the same */
+  constructor(
+    family: Family,
+    { table, jumps, dispatches }: TableLayout = hostLayout,
+    owners: IndexOwners = new IndexOwners(),
+  ) {
     this.#family = family;
+    this.#owners = owners;
     this.#jumps = jumps;
     this.#dispatches = dispatches;
     this.kernel = new NftReconciler({ family, table });
-    this.#byIndex = this.#indexPairs(indexSet);
-    this.#listsByIndex = this.#indexPairs(indexMap);
     if (!dispatches) return;
     this.#addSet(pairMap, 'pair', 'id');
     this.kernel.set(indexSet, { key: 'index-pair', prefixes: false, data: null });
@@ -107,9 +120,6 @@ export class NftTableOutput {
 
   member(set: string, member: IpSetMember, present: boolean): void {
     const list = this.#lists.get(set);
-    if (set === endpointSet(this.#family)) this.#byIndex.change(member, present ? null : undefined);
-    else if (set === endpointSet(this.#family === 4 ? 6 : 4))
-      for (const pairs of [this.#byIndex, this.#listsByIndex]) pairs.changeOther(member, present);
     if (list === undefined) {
       this.#change(set, member, null, present);
       return;
@@ -144,17 +154,29 @@ export class NftTableOutput {
     this.#renderBaseChains();
   }
 
-  #indexPairs(name: string): IndexPairs {
-    return new IndexPairs(this.#family, (pair, data) => this.kernel.element(name, pair, data));
-  }
-
   #addSet(name: string, key: TableSet['key'], data: TableSet['data']): void {
-    const members = new NftMembers(this.#family, (element, value) => {
-      this.kernel.element(name, element, value);
-      if (name === pairMap) this.#listsByIndex.change(element, value);
-    });
+    const byIndex = this.#dispatches ? TWINS[this.#family].get(name) : undefined;
+    const members: NftMembers =
+      byIndex === undefined
+        ? new NftMembers(this.#family, (element, value) => this.kernel.element(name, element, value))
+        : this.#membersWithTwin(name, byIndex);
     this.#sets.set(name, { key, data, members });
     this.kernel.set(name, { key, prefixes: false, data });
+  }
+
+  /** What its elements say stands a second time in another set, by the interfaces' indexes. */
+  #membersWithTwin(name: string, byIndex: string): NftMembers {
+    const members: NftMembers = new NftMembers(this.#family, (element, value, before) => {
+      this.kernel.element(name, element, value);
+      pairs.change(element, value, before);
+    });
+    const pairs = new IndexPairs(
+      this.#family,
+      this.#owners,
+      () => members.elements(),
+      (pair, value) => this.kernel.element(byIndex, pair, value),
+    );
+    return members;
   }
 
   #change(name: string, member: IpSetMember, data: number | null, present: boolean): void {

@@ -2,7 +2,7 @@
  * Desired and actual state of one keyed collection, and what lies between them.
  *
  * In: what should be (want, unwant), what was read (observe) or done (wrote, erased). Out: the updates and deletions that are
- * pending, kept up to date at each step. Never: a scan of the whole to find one difference.
+ * pending, kept up to date at each step. Never: a scan of the whole to find one difference; `undefined` as a value.
  */
 export class Deltas<K, V> {
   readonly #desired = new Map<K, V>();
@@ -39,22 +39,31 @@ export class Deltas<K, V> {
 
   want(key: K, value: V): void {
     this.#desired.set(key, value);
-    this.#compare(key);
+    const actual = this.#actual.get(key);
+    if (actual !== undefined && this.#isEqual(value, actual)) this.#updates.delete(key);
+    else this.#updates.set(key, value);
+    if (this.#deletes.size > 0) this.#deletes.delete(key);
   }
 
   unwant(key: K): void {
     this.#desired.delete(key);
-    this.#compare(key);
+    if (this.#updates.size > 0) this.#updates.delete(key);
+    if (this.#actual.has(key)) this.#deletes.add(key);
   }
 
   wrote(key: K, value: V): void {
     this.#actual.set(key, value);
-    this.#compare(key);
+    const desired = this.#desired.get(key);
+    if (desired === undefined) this.#deletes.add(key);
+    else if (this.#isEqual(desired, value)) this.#updates.delete(key);
+    else this.#updates.set(key, desired);
   }
 
   erased(key: K): void {
     this.#actual.delete(key);
-    this.#compare(key);
+    this.#deletes.delete(key);
+    const desired = this.#desired.get(key);
+    if (desired !== undefined) this.#updates.set(key, desired);
   }
 
   /** What was read replaces all that was known of the actual state. */
@@ -62,16 +71,6 @@ export class Deltas<K, V> {
     const before = [...this.#actual.keys()];
     this.#actual.clear();
     for (const [key, value] of entries) this.wrote(key, value);
-    for (const key of before) if (!this.#actual.has(key)) this.#compare(key);
-  }
-
-  #compare(key: K): void {
-    const isDesired = this.#desired.has(key);
-    const isActual = this.#actual.has(key);
-    const isRight = isDesired && isActual && this.#isEqual(this.#desired.get(key)!, this.#actual.get(key)!);
-    if (isDesired && !isRight) this.#updates.set(key, this.#desired.get(key)!);
-    else this.#updates.delete(key);
-    if (isActual && !isDesired) this.#deletes.add(key);
-    else this.#deletes.delete(key);
+    for (const key of before) if (!this.#actual.has(key)) this.erased(key);
   }
 }

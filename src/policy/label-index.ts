@@ -109,6 +109,7 @@ function placesOfSelector(selector: Selector): string[] {
 }
 
 function difference(before: ReadonlySet<string>, now: ReadonlySet<string>): Moves {
+  if (before.size === 0 && now.size === 0) return NONE;
   return {
     came: [...now].filter((each) => !before.has(each)),
     went: [...before].filter((each) => !now.has(each)),

@@ -12,6 +12,8 @@ export const NLA_F_NESTED = 0x8000;
 export const NLA_F_NET_BYTEORDER = 0x4000;
 const NLA_TYPE_MASK = 0x3fff;
 const HEADER_BYTES = 4;
+const LONGEST = 0xffff;
+const LAST_ASCII = 0x7f;
 
 /** Appends to a buffer that grows. */
 export class ByteWriter {
@@ -33,31 +35,37 @@ export class ByteWriter {
 
   u8(value: number): void {
     const position = this.#reserve(1);
-    this.#bytes.writeUInt8(value, position);
+    this.#bytes[position] = value;
   }
 
   u16(value: number): void {
     const position = this.#reserve(2);
-    this.#bytes.writeUInt16LE(value, position);
+    this.u16At(position, value);
   }
 
   u32(value: number): void {
     const position = this.#reserve(4);
-    this.#bytes.writeUInt32LE(value, position);
+    this.u32At(position, value);
   }
 
   u16At(position: number, value: number): void {
-    this.#bytes.writeUInt16LE(value, position);
+    const bytes = this.#bytes;
+    bytes[position] = value;
+    bytes[position + 1] = value >>> 8;
   }
 
   u32At(position: number, value: number): void {
-    this.#bytes.writeUInt32LE(value, position);
+    const bytes = this.#bytes;
+    bytes[position] = value;
+    bytes[position + 1] = value >>> 8;
+    bytes[position + 2] = value >>> 16;
+    bytes[position + 3] = value >>> 24;
   }
 
   raw(value: Uint8Array): void {
     const position = this.#reserve(value.length);
-    // For an address or a MAC a loop is faster than a call.
-    if (value.length > 16) this.#bytes.set(value, position);
+    // For an address, a MAC or a name with an address a loop is faster than a call.
+    if (value.length > 32) this.#bytes.set(value, position);
     else for (let i = 0; i < value.length; i++) this.#bytes[position + i] = value[i]!;
   }
 
@@ -91,16 +99,20 @@ export class ByteWriter {
   attributeU32NetworkOrder(type: number, value: number): void {
     this.#attributeHeader(type, 4);
     const position = this.#reserve(4);
-    this.#bytes.writeUInt32BE(value, position);
+    const bytes = this.#bytes;
+    bytes[position] = value >>> 24;
+    bytes[position + 1] = value >>> 16;
+    bytes[position + 2] = value >>> 8;
+    bytes[position + 3] = value;
   }
 
   /** Zero-terminated text. */
   attributeText(type: number, value: string): void {
-    const length = Buffer.byteLength(value);
-    this.#attributeHeader(type, length + 1);
-    const position = this.#reserve(length);
-    this.#bytes.write(value, position);
-    this.zeros(1);
+    const start = this.#length;
+    this.#attributeHeader(type, 0);
+    this.#text(value);
+    this.u8(0);
+    this.#setLength(start);
     this.align();
   }
 
@@ -108,12 +120,30 @@ export class ByteWriter {
     const start = this.#length;
     this.#attributeHeader(type, 0);
     write();
-    this.u16At(start, this.#length - start);
+    this.#setLength(start);
+  }
+
+  /** Names are ASCII, and short: a call of the library costs more than a loop. */
+  #text(value: string): void {
+    const position = this.#reserve(value.length);
+    for (let i = 0; i < value.length; i++) {
+      const code = value.charCodeAt(i);
+      if (code > LAST_ASCII) {
+        this.#length = position;
+        this.raw(Buffer.from(value));
+        return;
+      }
+      this.#bytes[position + i] = code;
+    }
   }
 
   #attributeHeader(type: number, length: number): void {
-    this.u16(HEADER_BYTES + length);
+    this.u16(checkedLength(HEADER_BYTES + length));
     this.u16(type);
+  }
+
+  #setLength(start: number): void {
+    this.u16At(start, checkedLength(this.#length - start));
   }
 
   #reserve(count: number): number {
@@ -127,6 +157,11 @@ export class ByteWriter {
     this.#length = end;
     return position;
   }
+}
+
+function checkedLength(length: number): number {
+  if (length > LONGEST) throw new RangeError(`netlink: an attribute of ${length} bytes`);
+  return length;
 }
 
 export type Attributes = ReadonlyMap<number, Buffer>;

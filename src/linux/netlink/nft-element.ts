@@ -34,6 +34,7 @@ const INTERVAL_END = 1;
 const DATA_VERDICT = 2;
 /** Length of an interface name in the kernel, with its NUL. */
 const NAME_BYTES = 16;
+const LAST_ASCII = 0x7f;
 const ID_BYTES = 4;
 const MAC_BYTES = 6;
 /** Before another value: each begins at a multiple of 4. */
@@ -55,7 +56,7 @@ interface FirstValue {
   /** With what is added, so that the address begins at a multiple of 4. */
   readonly bytes: number;
   parse(text: string, what: string): string;
-  write(bytes: Buffer, text: string): void;
+  write(bytes: Uint8Array, text: string): void;
   read(key: Buffer): string | null;
 }
 
@@ -64,7 +65,7 @@ const FIRST_VALUES: Readonly<Partial<Record<NftSetSpec['key'], FirstValue>>> = {
   pair: {
     bytes: NAME_BYTES,
     parse: parseInterfaceName,
-    write: (bytes, name) => void bytes.write(name),
+    write: writeName,
     read: (key) => readText(key.subarray(0, NAME_BYTES)),
   },
   'index-pair': {
@@ -254,23 +255,37 @@ function keyBytes(text: string, name: string | null, family: Family, spec: NftSe
   const address = parseAddress(text, 'element');
   if (familyOf(address) !== family) throw invalid('element', text, `an IPv${family} address`);
   const bytes = addressBytes(address);
-  return name === null ? bytes : Buffer.concat([firstBytes(name, spec), bytes]);
+  if (name === null) return bytes;
+  const { bytes: at, write } = FIRST_VALUES[spec.key]!;
+  const key = new Uint8Array(at + bytes.length);
+  write(key, name);
+  key.set(bytes, at);
+  return key;
 }
 
 /** Numbers of a packet's metadata are in the byte order of the host. @throws INVALID */
-function idBytes(id: number): Buffer {
+function idBytes(id: number): Uint8Array {
   if (!Number.isInteger(id) || id < 0 || id > 0xffffffff) throw invalid('id', id, 'a number of 32 bits');
-  const bytes = Buffer.alloc(ID_BYTES);
-  bytes.writeUInt32LE(id);
-  return bytes;
+  return Uint8Array.of(id, id >>> 8, id >>> 16, id >>> 24);
+}
+
+function writeName(bytes: Uint8Array, name: string): void {
+  for (let i = 0; i < name.length; i++) {
+    const code = name.charCodeAt(i);
+    if (code > LAST_ASCII) {
+      bytes.set(Buffer.from(name).subarray(0, NAME_BYTES));
+      return;
+    }
+    bytes[i] = code;
+  }
 }
 
 /** The first value of a pair, padded. */
-function firstBytes(name: string, spec: NftSetSpec): Buffer {
+function firstBytes(name: string, spec: NftSetSpec): Uint8Array {
   const { bytes, write } = FIRST_VALUES[spec.key]!;
-  const buffer = Buffer.alloc(bytes);
-  write(buffer, name);
-  return buffer;
+  const first = new Uint8Array(bytes);
+  write(first, name);
+  return first;
 }
 
 function keyText(key: Buffer, to: Buffer | null, family: Family, spec: NftSetSpec): string {

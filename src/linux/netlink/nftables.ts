@@ -19,6 +19,8 @@ import {
 } from './nft-expression.ts';
 
 const NFNL_SUBSYS_NFTABLES = 10;
+/** In the frame of a transaction. */
+const SUBSYSTEM = u16(NFNL_SUBSYS_NFTABLES);
 const BATCH_BEGIN = 0x10;
 const BATCH_END = 0x11;
 const NLM_F_APPEND = 0x800;
@@ -87,7 +89,7 @@ export function writeTransaction(batch: MessageBatch, parts: readonly NftPart[])
     batch.add(type, 0, (writer) => {
       writer.u8(0);
       writer.u8(0);
-      writer.raw(u16(NFNL_SUBSYS_NFTABLES));
+      writer.raw(SUBSYSTEM);
     });
     positions.push(null);
   };
