@@ -297,6 +297,8 @@ export class Session {
     this.#mirrored = revision;
     fence.shown(revision);
     this.#arrive(revision, brought);
+    // A kill would undo it, and the fence of what is sent next does not name it any more.
+    await this.#parts.local.settled?.();
   }
 
   /**
