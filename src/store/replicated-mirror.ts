@@ -132,7 +132,8 @@ export class Mirror {
    * Writes to the local store what differs and does not wait in the outbox; in one transaction if it is not huge.
    * @param differences as the cluster has it
    * @param revisionThere the cluster's, which the store shows afterwards
-   * @param rewritten keys that are written also where nothing differs
+   * @param rewritten keys that are written also where nothing differs: this node changes none of them meanwhile, since the decision
+   *   that wrote them there has them locked
    * @returns the revision of the last write, or null where there was none
    */
   async bring(
@@ -167,11 +168,13 @@ export class Mirror {
       for (const write of differences) {
         const { key } = write;
         if (this.#outbox.has(key)) continue;
+        if (rewritten.has(key)) {
+          writes.push(write);
+          continue;
+        }
         const entry = await this.#local.get(key);
         if (write.kind === 'delete' && entry === null) continue;
-        if (write.kind === 'put' && entry !== null && !rewritten.has(key)) {
-          if (isDeepStrictEqual(entry.value, write.value)) continue;
-        }
+        if (write.kind === 'put' && entry !== null && isDeepStrictEqual(entry.value, write.value)) continue;
         compares.push(
           entry === null ? { kind: 'absent', key } : { kind: 'modified', key, revision: entry.modified },
         );
