@@ -6,9 +6,12 @@
  * that failed is written again with the next.
  */
 import type { DatabaseSync } from 'node:sqlite';
-import { readBounds, type Statements } from './sqlite-rows.ts';
+import { type RecordRow, readBounds, type Statements } from './sqlite-rows.ts';
 import type { Revision, TransactionResult } from './store.ts';
 import { type LoggedChange, planTransaction, type Transaction, type Versions } from './transaction.ts';
+
+/** Pools and blocks, which every decision of the cluster compares; not so many that anybody notices. */
+const mostRows = 100;
 
 export class SqliteGroup {
   readonly #database: DatabaseSync;
@@ -19,6 +22,8 @@ export class SqliteGroup {
   #logged: (readonly LoggedChange[])[] = [];
   /** So many of them are answered. */
   #answered = 0;
+  /** Read a moment ago and not written since. */
+  readonly #rows = new Map<string, RecordRow | undefined>();
   /** What is known in the open transaction: pools and blocks are compared by each of its parts. */
   #versions: Map<string, Versions | undefined> | null = null;
 
@@ -65,6 +70,14 @@ export class SqliteGroup {
     return { committed: true, revision: this.revision };
   }
 
+  get(key: string): RecordRow | undefined {
+    if (this.#rows.has(key)) return this.#rows.get(key);
+    if (this.#rows.size >= mostRows) this.#rows.clear();
+    const row = this.#statements.getRecord.get(key) as RecordRow | undefined;
+    this.#rows.set(key, row);
+    return row;
+  }
+
   /** What is decided by now is somebody's answer. */
   answer(): void {
     this.#answered = this.#logged.length;
@@ -90,6 +103,7 @@ export class SqliteGroup {
   /** What was not answered never was. @returns the revision before the oldest change that is kept, read back from the file */
   rollBack(): Revision {
     this.#versions = null;
+    this.#rows.clear();
     this.#logged.length = this.#answered;
     if (this.#database.isTransaction) this.#database.exec('ROLLBACK');
     return readBounds(this.#statements).oldest;
@@ -105,6 +119,7 @@ export class SqliteGroup {
   }
 
   #write(revision: Revision, { key, text, created }: LoggedChange): void {
+    this.#rows.delete(key);
     if (text === null) this.#statements.deleteRecord.run(key);
     else this.#statements.putRecord.run(key, text, created, revision);
     this.#statements.addChange.run(revision, key, text, created);

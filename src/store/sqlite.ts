@@ -135,7 +135,7 @@ export class SqliteStore implements Store {
 
   async get(key: string): Promise<Entry | null> {
     checkKey(key);
-    const row = this.#read(() => this.#statements.getRecord.get(key) as RecordRow | undefined);
+    const row = this.#read(() => this.#group.get(key));
     return row ? toEntry(row) : null;
   }
 
