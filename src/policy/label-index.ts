@@ -25,9 +25,9 @@ export interface Moves {
 }
 
 const NONE: Moves = { came: [], went: [] };
-const NOBODY: ReadonlySet<string> = new Set();
 
 export class LabelIndex {
+  static readonly #nobody: ReadonlySet<string> = new Set();
   readonly #things = new Map<string, Thing>();
   readonly #pickers = new Map<string, Picker>();
   /** Things and pickers by `key`, `key=value`; pickers that no label narrows down stand under ''. */
@@ -40,8 +40,8 @@ export class LabelIndex {
     if (labels === null && old === undefined) return NONE;
     for (const place of old === undefined ? [] : placesOfLabels(old.labels))
       remove(this.#thingsAt, place, id);
-    const before = old?.pickedBy ?? NOBODY;
-    const now = labels === null ? NOBODY : this.#pickersOf(labels);
+    const before = old?.pickedBy ?? LabelIndex.#nobody;
+    const now = labels === null ? LabelIndex.#nobody : this.#pickersOf(labels);
     if (labels === null) this.#things.delete(id);
     else {
       this.#things.set(id, { labels, pickedBy: now });
@@ -77,17 +77,17 @@ export class LabelIndex {
 
   /** Names of the selectors that pick the thing. */
   pickedBy(id: string): ReadonlySet<string> {
-    return this.#things.get(id)?.pickedBy ?? NOBODY;
+    return this.#things.get(id)?.pickedBy ?? LabelIndex.#nobody;
   }
 
   #pickersOf(labels: Labels): ReadonlySet<string> {
-    if (this.#pickers.size === 0) return NOBODY;
+    if (this.#pickers.size === 0) return LabelIndex.#nobody;
     const found = new Set<string>();
     for (const place of ['', ...placesOfLabels(labels)]) {
       for (const name of this.#pickersAt.get(place) ?? [])
         if (selects(this.#pickers.get(name)!.selector, labels)) found.add(name);
     }
-    return found.size === 0 ? NOBODY : found;
+    return found.size === 0 ? LabelIndex.#nobody : found;
   }
 
   #thingsFor(selector: Selector): Set<string> {
