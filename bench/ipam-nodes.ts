@@ -3,7 +3,9 @@
  *
  * In: an etcd. Out: allocations per second until etcd has them all, next to etcd's own rate with as many callers. What each host does for
  * itself is left out, since here all would share two processors: each node hears of its own changes only, and its local store
- * is in memory. Beside it the same transactions by a client that does nothing else, so that etcd's part can be told from ours. Never: a node that shares more than the connection's process with another.
+ * is in memory. Beside it the same transactions by a client that does nothing else, and etcd's own processor time: where each host has
+ * processors of its own, as here none has, etcd's is what they share. Never: a node that shares more than the connection's process with
+ * another.
  */
 import { furnish, startNodes } from '../lab/ipam-cluster.ts';
 import { keyPrefix } from '../src/model/keys.ts';
@@ -24,8 +26,10 @@ export async function measureNodes(etcd: Cluster, counts: readonly number[] = [1
     const results: Record<'raw' | 'own' | 'decided', Measured[]> = { raw: [], own: [], decided: [] };
     const replayed: Record<'own' | 'decided', Measured[]> = { own: [], decided: [] };
     const sizes: Record<'own' | 'decided', number[]> = { own: [], decided: [] };
+    const costs: Record<'raw' | 'own' | 'decided', number[]> = { raw: [], own: [], decided: [] };
     for (let round = 0; round < rounds; round++) {
       const raw = etcd.open({ prefix: `/rawnodes${count}-${round}/` });
+      const before = await etcdCpu(etcd);
       results.raw.push(
         await measure(count, calls, (number) =>
           raw.transact(
@@ -34,12 +38,19 @@ export async function measureNodes(etcd: Cluster, counts: readonly number[] = [1
           ),
         ),
       );
+      costs.raw.push((await etcdCpu(etcd)) - before);
       for (const kind of ['routed', 'macvlan'] as const) {
         const name = kind === 'routed' ? 'own' : 'decided';
         const recording = new Recording();
-        results[name].push(
-          await allocations(etcd, `/nodes${count}-${round}-${kind}/`, count, kind, recording),
+        const { cpu, ...measured } = await allocations(
+          etcd,
+          `/nodes${count}-${round}-${kind}/`,
+          count,
+          kind,
+          recording,
         );
+        results[name].push(measured);
+        costs[name].push(cpu);
         const took = await recording.replay(etcd.open({ prefix: `/again${count}-${round}-${kind}/` }));
         replayed[name].push({ latencies: [], rate: (calls / took) * 1000 });
         sizes[name].push(calls / recording.transactions);
@@ -51,12 +62,18 @@ export async function measureNodes(etcd: Cluster, counts: readonly number[] = [1
       );
     console.log(`  ${count} nodes, one caller each`);
     line('  etcd alone, as many callers, separate keys', results.raw);
-    const again = (name: 'own' | 'decided'): void =>
+    const again = (name: 'own' | 'decided'): void => {
       console.log(
         `      the same transactions (${median(sizes[name]).toFixed(1)} allocations each) by a bare client: ` +
           `${Math.round(median(replayed[name].map(({ rate }) => rate)))}/s, ` +
           `${ratio(replayed[name], results.raw).toFixed(2)} of etcd alone; ours ${ratio(results[name], replayed[name]).toFixed(2)} of it`,
       );
+      const [each, alone] = [median(costs[name]), median(costs.raw)].map((cpu) => cpu / calls);
+      console.log(
+        `      etcd's processor time for each: ${each!.toFixed(0)} µs, alone ${alone!.toFixed(0)} µs: ` +
+          `${(alone! / each!).toFixed(2)} of its rate where it is the limit`,
+      );
+    };
     line('  own blocks, until all are in etcd', results.own);
     again('own');
     line('  decided by etcd (macvlan)', results.decided);
@@ -72,7 +89,7 @@ async function allocations(
   count: number,
   kind: 'routed' | 'macvlan',
   recording: Recording,
-): Promise<Measured> {
+): Promise<Measured & { readonly cpu: number }> {
   const names = Array.from({ length: count }, (_, number) => `n${number}`);
   const shared = etcd.open({ prefix });
   await furnish(shared, names, {
@@ -85,6 +102,7 @@ async function allocations(
   for (const { ipam } of cluster.nodes) await ipam.attach('warm', { kind });
   await cluster.settled();
   recording.start();
+  const before = await etcdCpu(etcd);
   const start = performance.now();
   const { latencies } = await measure(count, calls, (number) =>
     cluster.nodes[number % count]!.ipam.attach(`e${number}`, { kind }),
@@ -93,9 +111,16 @@ async function allocations(
     while (store.status().waiting > 0) await new Promise((resolve) => setTimeout(resolve, 1));
   const rate = (calls / (performance.now() - start)) * 1000;
   recording.stop();
+  const cpu = (await etcdCpu(etcd)) - before;
   await cluster.close();
   exchange.close();
-  return { latencies, rate };
+  return { latencies, rate, cpu };
+}
+
+/** Microseconds, of all its threads, as it tells itself. */
+async function etcdCpu(etcd: Cluster): Promise<number> {
+  const text = await (await fetch(`${etcd.endpoints[0]}/metrics`)).text();
+  return Number(/^process_cpu_seconds_total (\S+)$/m.exec(text)![1]) * 1e6;
 }
 
 interface Listener {

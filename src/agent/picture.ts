@@ -72,6 +72,8 @@ export class Picture {
   readonly #parts: PictureParts;
   readonly #broken = new Map<string, string>();
   readonly #profiles = new Set<string>();
+  /** Records that are here as this agent made them, until the watch has told of them: by key, with their revision. */
+  readonly #made = new Map<string, Revision>();
   #trusts = false;
 
   constructor(parts: PictureParts) {
@@ -97,8 +99,13 @@ export class Picture {
   }
 
   #applyOne({ key: path, entry }: Change): void {
+    const made = this.#made.get(path);
+    if (made !== undefined) this.#made.delete(path);
+    // What a request of ours already put into the picture comes back by the watch.
+    if (entry !== null && entry.modified === made) return;
+    if (entry !== null && this.#trusts) this.#made.set(path, entry.modified);
     const key = parseKey(path);
-    if (key === null || (entry !== null && this.#isEcho(key, entry.modified))) return;
+    if (key === null || (entry !== null && this.#isKnown(key, entry.modified))) return;
     const { book, engine, bgp } = this.#parts;
     switch (key.kind) {
       case 'pool': {
@@ -196,8 +203,8 @@ export class Picture {
     }
   }
 
-  /** What a request of ours already put into the picture comes back by the watch. */
-  #isEcho(key: Key, modified: Revision): boolean {
+  /** Told once more, by a new snapshot or a second reader. */
+  #isKnown(key: Key, modified: Revision): boolean {
     if (key.kind === 'address') return this.#parts.book.address(key.address)?.modified === modified;
     return (
       key.kind === 'endpoint' &&

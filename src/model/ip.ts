@@ -6,8 +6,8 @@
  * different addresses (`010.0.0.1`, `1`, `::ffff:1.2.3.4` with a zone, host bits in a prefix): those are refused.
  */
 import { isIPv4, isIPv6 } from 'node:net';
-import ipaddr from 'ipaddr.js';
 import { invalid } from '../lib/errors.ts';
+import { ipv6Bytes, ipv6Text } from './ipv6.ts';
 
 export type Family = 4 | 6;
 export type Address = string & { readonly __address: unique symbol };
@@ -82,12 +82,16 @@ export function prefixLength(cidr: Cidr): number {
 /** The prefix of `length` bits that holds the address. */
 export function networkOf(address: Address, length: number): Cidr {
   const family = familyOf(address);
-  // Every address that is looked up comes by here: the arithmetic of large integers is for those who need it.
+  // Every address that is looked up comes by here: no arithmetic of large integers.
   if (family === 4)
     return `${text4(length === 0 ? 0 : value4(address) & (-1 << (32 - length)))}/${length}` as Cidr;
-  const hostBits = BigInt(addressBits(family) - length);
-  const base = (addressValue(address) >> hostBits) << hostBits;
-  return `${addressFrom(family, base)}/${length}` as Cidr;
+  const bytes = ipv6Bytes(address);
+  if (length < 128) {
+    const whole = length >> 3;
+    bytes[whole]! &= 0xff00 >> (length & 7);
+    bytes.fill(0, whole + 1);
+  }
+  return `${ipv6Text(bytes)}/${length}` as Cidr;
 }
 
 export function cidrContains(cidr: Cidr, address: Address): boolean {
@@ -108,26 +112,22 @@ export function cidrSize(cidr: Cidr): bigint {
 /** The address as an unsigned number of 32 or 128 bits. */
 export function addressValue(address: Address): bigint {
   if (familyOf(address) === 4) return BigInt(value4(address) >>> 0);
-  let value = 0n;
-  for (const byte of addressBytes(address)) value = (value << 8n) | BigInt(byte);
-  return value;
+  const words = new DataView(ipv6Bytes(address).buffer);
+  return (words.getBigUint64(0) << 64n) | words.getBigUint64(8);
 }
 
 export function addressFrom(family: Family, value: bigint): Address {
   if (family === 4) return text4(Number(value)) as Address;
-  const bytes = new Uint8Array(16);
-  let rest = value;
-  for (let i = bytes.length - 1; i >= 0; i--) {
-    bytes[i] = Number(rest & 0xffn);
-    rest >>= 8n;
-  }
-  return addressFromBytes(bytes);
+  const words = new DataView(new ArrayBuffer(16));
+  words.setBigUint64(0, value >> 64n);
+  words.setBigUint64(8, value);
+  return addressFromBytes(new Uint8Array(words.buffer));
 }
 
 /** Network byte order, 4 or 16 bytes. */
 export function addressBytes(address: Address): Uint8Array {
   if (familyOf(address) === 4) return bytes4(address);
-  return Uint8Array.from(ipaddr.IPv6.parse(address).toByteArray());
+  return ipv6Bytes(address);
 }
 
 function bytes4(address: Address): Uint8Array {
@@ -155,11 +155,11 @@ const text4 = (value: number): string =>
 /** @param bytes 4 or 16 bytes in network order */
 export function addressFromBytes(bytes: Uint8Array): Address {
   if (bytes.length === 4) return `${bytes[0]}.${bytes[1]}.${bytes[2]}.${bytes[3]}` as Address;
-  return new ipaddr.IPv6(Array.from(bytes)).toRFC5952String() as Address;
+  return ipv6Text(bytes) as Address;
 }
 
 function canonical(text: string): Address | null {
   if (isIPv4(text)) return text as Address;
-  if (isIPv6(text) && !text.includes('%')) return ipaddr.IPv6.parse(text).toRFC5952String() as Address;
+  if (isIPv6(text) && !text.includes('%')) return ipv6Text(ipv6Bytes(text)) as Address;
   return null;
 }

@@ -9,8 +9,8 @@ import { type Labels, type Requirement, requirementOf, type Selector, selects } 
 
 interface Thing {
   readonly labels: Labels;
-  /** Names of the selectors that pick it. */
-  readonly pickedBy: Set<string>;
+  /** Names of the selectors that pick it; seldom any, of a hundred thousand things. */
+  pickedBy: ReadonlySet<string>;
 }
 
 interface Picker {
@@ -27,6 +27,7 @@ export interface Moves {
 const NONE: Moves = { came: [], went: [] };
 
 export class LabelIndex {
+  static readonly #nobody: ReadonlySet<string> = new Set();
   readonly #things = new Map<string, Thing>();
   readonly #pickers = new Map<string, Picker>();
   /** Things and pickers by `key`, `key=value`; pickers that no label narrows down stand under ''. */
@@ -39,8 +40,8 @@ export class LabelIndex {
     if (labels === null && old === undefined) return NONE;
     for (const place of old === undefined ? [] : placesOfLabels(old.labels))
       remove(this.#thingsAt, place, id);
-    const before = old?.pickedBy ?? new Set<string>();
-    const now = labels === null ? new Set<string>() : this.#pickersOf(labels);
+    const before = old?.pickedBy ?? LabelIndex.#nobody;
+    const now = labels === null ? LabelIndex.#nobody : this.#pickersOf(labels);
     if (labels === null) this.#things.delete(id);
     else {
       this.#things.set(id, { labels, pickedBy: now });
@@ -66,23 +67,27 @@ export class LabelIndex {
       for (const place of places) add(this.#pickersAt, place, name);
     }
     const moves = difference(before, now);
-    for (const id of moves.came) this.#things.get(id)!.pickedBy.add(name);
-    for (const id of moves.went) this.#things.get(id)!.pickedBy.delete(name);
+    for (const id of [...moves.came, ...moves.went]) {
+      const thing = this.#things.get(id)!;
+      const others = [...thing.pickedBy].filter((other) => other !== name);
+      thing.pickedBy = new Set(now.has(id) ? [...others, name] : others);
+    }
     return moves;
   }
 
   /** Names of the selectors that pick the thing. */
   pickedBy(id: string): ReadonlySet<string> {
-    return this.#things.get(id)?.pickedBy ?? new Set();
+    return this.#things.get(id)?.pickedBy ?? LabelIndex.#nobody;
   }
 
-  #pickersOf(labels: Labels): Set<string> {
+  #pickersOf(labels: Labels): ReadonlySet<string> {
+    if (this.#pickers.size === 0) return LabelIndex.#nobody;
     const found = new Set<string>();
     for (const place of ['', ...placesOfLabels(labels)]) {
       for (const name of this.#pickersAt.get(place) ?? [])
         if (selects(this.#pickers.get(name)!.selector, labels)) found.add(name);
     }
-    return found;
+    return found.size === 0 ? LabelIndex.#nobody : found;
   }
 
   #thingsFor(selector: Selector): Set<string> {

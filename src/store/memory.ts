@@ -7,6 +7,7 @@
 import { setImmediate as nextTurn } from 'node:timers/promises';
 import { NetctlError } from '../lib/errors.ts';
 import { compareKeys } from './key-order.ts';
+import { toChange, toEntry } from './sqlite-rows.ts';
 import type {
   ChangeSet,
   Compare,
@@ -57,7 +58,7 @@ export class MemoryStore implements Store {
     this.#mayFail('get');
     await nextTurn();
     const stored = this.#records.get(key);
-    return stored ? toEntry(key, stored) : null;
+    return stored ? toEntry({ key, value: stored.text, ...stored }) : null;
   }
 
   async list(prefix: string): Promise<Snapshot> {
@@ -67,7 +68,7 @@ export class MemoryStore implements Store {
     const entries = [...this.#records]
       .filter(([key]) => key.startsWith(prefix))
       .sort(([a], [b]) => compareKeys(a, b))
-      .map(([key, stored]) => toEntry(key, stored));
+      .map(([key, { text, ...versions }]) => toEntry({ key, value: text, ...versions }));
     return { revision: this.#latest(), entries };
   }
 
@@ -161,15 +162,8 @@ function toChangeSet(revision: Revision, prefix: string, changes: readonly Logge
     revision,
     changes: changes
       .filter(({ key }) => key.startsWith(prefix))
-      .map(({ key, text, created }) => ({
-        key,
-        entry: text === null ? null : toEntry(key, { text, created, modified: revision }),
-      })),
+      .map(({ key, text, created }) => toChange({ revision, key, value: text, created })),
   };
-}
-
-function toEntry(key: string, { text, created, modified }: Stored): Entry {
-  return { key, value: JSON.parse(text), created, modified };
 }
 
 function unavailable(message: string): NetctlError {

@@ -7,7 +7,7 @@
 import { isDeepStrictEqual } from 'node:util';
 import { nodeKey } from '../model/keys.ts';
 import { type Authority, blockOfClaimKey } from './authority.ts';
-import { type Difference, isMirrored, type Mirror } from './replicated-mirror.ts';
+import { isMirrored, type Mirror } from './replicated-mirror.ts';
 import type { Outbox } from './replicated-outbox.ts';
 import type { Entry, Write } from './store.ts';
 
@@ -62,10 +62,13 @@ export function differencesUp(
 export function differencesDown(
   here: ReadonlyMap<string, Entry>,
   cluster: ReadonlyMap<string, Entry>,
-): Difference[] {
+): Write[] {
   const gone = [...here.keys()].filter((key) => isMirrored(key) && !cluster.has(key));
   const other = [...cluster.values()].filter(
     ({ key, value }) => isMirrored(key) && !isDeepStrictEqual(here.get(key)?.value, value),
   );
-  return [...gone.map((key) => ({ key, value: undefined })), ...other];
+  return [
+    ...gone.map((key): Write => ({ kind: 'delete', key })),
+    ...other.map(({ key, value }): Write => ({ kind: 'put', key, value })),
+  ];
 }

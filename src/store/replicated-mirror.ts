@@ -12,12 +12,6 @@ import { type Authority, blockOfClaimKey, Claims } from './authority.ts';
 import { localPrefix, type Outbox } from './replicated-outbox.ts';
 import type { Compare, Entry, Json, Revision, Store, Write } from './store.ts';
 
-export interface Difference {
-  readonly key: string;
-  /** undefined: the cluster does not have the key. */
-  readonly value: Json | undefined;
-}
-
 export interface ClusterChange {
   readonly key: string;
   readonly entry: Entry | null;
@@ -136,14 +130,16 @@ export class Mirror {
 
   /**
    * Writes to the local store what differs and does not wait in the outbox; in one transaction if it is not huge.
+   * @param differences as the cluster has it
    * @param revisionThere the cluster's, which the store shows afterwards
-   * @param rewritten keys that are written also where nothing differs
+   * @param rewritten keys that are written also where nothing differs: this node changes none of them meanwhile, since the decision
+   *   that wrote them there has them locked
    * @returns the revision of the last write, or null where there was none
    */
   async bring(
-    differences: readonly Difference[],
+    differences: readonly Write[],
     revisionThere: Revision,
-    rewritten: ReadonlySet<string> = new Set(),
+    rewritten: ReadonlyMap<string, unknown> = new Map(),
   ): Promise<Revision | null> {
     let revision: Revision | null = null;
     for (let from = 0; from < differences.length; from += keysPerTransaction) {
@@ -162,23 +158,27 @@ export class Mirror {
 
   /** @param shown the cluster's revision that the store shows with it; null: no more than before */
   async #bring(
-    differences: readonly Difference[],
-    rewritten: ReadonlySet<string>,
+    differences: readonly Write[],
+    rewritten: ReadonlyMap<string, unknown>,
     shown: Revision | null,
   ): Promise<Revision | null> {
     for (;;) {
       const compares: Compare[] = [];
       const writes: Write[] = [];
-      for (const { key, value } of differences) {
+      for (const write of differences) {
+        const { key } = write;
         if (this.#outbox.has(key)) continue;
+        if (rewritten.has(key)) {
+          writes.push(write);
+          continue;
+        }
         const entry = await this.#local.get(key);
-        const isSame =
-          value === undefined ? entry === null : entry !== null && isDeepStrictEqual(entry.value, value);
-        if (isSame && (value === undefined || !rewritten.has(key))) continue;
+        if (write.kind === 'delete' && entry === null) continue;
+        if (write.kind === 'put' && entry !== null && isDeepStrictEqual(entry.value, write.value)) continue;
         compares.push(
           entry === null ? { kind: 'absent', key } : { kind: 'modified', key, revision: entry.modified },
         );
-        writes.push(value === undefined ? { kind: 'delete', key } : { kind: 'put', key, value });
+        writes.push(write);
       }
       if (writes.length === 0) return null;
       // The outbox forgot what waits: which of these keys are ours to say cannot be told from it.
@@ -203,6 +203,10 @@ export class Mirror {
     if (kind === 'shared') this.#sharedThere.add(block);
     else this.#sharedThere.delete(block);
   }
+}
+
+export function writeOf({ key, entry }: ClusterChange): Write {
+  return entry === null ? { kind: 'delete', key } : { kind: 'put', key, value: entry.value };
 }
 
 function entryOf(write: Write & { kind: 'put' }, modified: Revision): Pick<Entry, 'value' | 'modified'> {

@@ -156,8 +156,7 @@ export class Sender {
 
   #answer(group: Group<DecisionRequest>, outcome: Exclude<Outcome, { kind: 'failed' }>): Decision | Error {
     if (outcome.kind === 'committed') {
-      const keys = group.writes.map(({ key }) => key);
-      return { committed: true, arrived: this.#session.arrival(outcome.revision, keys) };
+      return { committed: true, arrived: this.#session.arrival(outcome.revision, group.writes) };
     }
     if (outcome.kind === 'refused') return outcome.error;
     const reason = outcome.kind === 'unknown' ? outcome.error.message : 'its record of this node is not ours';

@@ -19,7 +19,7 @@ import { type Fence, fenceState } from './replicated-fence.ts';
 import { foundCluster, idOf, reasonToHold } from './replicated-identity.ts';
 import { join } from './replicated-join.ts';
 import { planLoss, purgeLost } from './replicated-loss.ts';
-import { type ClusterChange, clusterIdKey, type Mirror } from './replicated-mirror.ts';
+import { type ClusterChange, clusterIdKey, type Mirror, writeOf } from './replicated-mirror.ts';
 import type { Outbox } from './replicated-outbox.ts';
 import { bounded, type Signal } from './replicated-wait.ts';
 import type { Change, Entry, Revision, Snapshot, Store, Write } from './store.ts';
@@ -79,7 +79,7 @@ export class Session {
   /** Revisions of the cluster that somebody waits for. */
   readonly #expected = new Map<
     Revision,
-    { keys: ReadonlySet<string>; floor: Revision; resolve(local: Revision): void }
+    { writes: ReadonlyMap<string, Write>; floor: Revision; resolve(local: Revision): void }
   >();
   #restartedAt = Number.NEGATIVE_INFINITY;
   #timer: Timer | null = null;
@@ -291,22 +291,26 @@ export class Session {
     const news = lastOfEachKey(mirror.learn(changes));
     const hasLost = mirror.lost().length > 0 || mirror.ceded().length > 0;
     if (hasLost || (await this.#lacksOurs(news))) return this.restart();
-    const rewritten = this.#expected.get(revision)?.keys;
-    const differences = news.map(({ key, entry }) => ({ key, value: entry?.value }));
-    const brought = await mirror.bring(differences, revision, rewritten);
+    // What we wrote ourselves is neither read nor made into text once more.
+    const written = this.#expected.get(revision)?.writes;
+    const differences = news.map((change) => written?.get(change.key) ?? writeOf(change));
+    const brought = await mirror.bring(differences, revision, written);
     this.#mirrored = revision;
     fence.shown(revision);
     this.#arrive(revision, brought);
+    // A kill would undo it, and the fence of what is sent next does not name it any more.
+    await this.#parts.local.settled?.();
   }
 
   /**
    * To be called within the cluster's turn that made the revision: resolves when it is in the local store, and with it all that
-   * the cluster decided before. The answer is the local revision of exactly these keys, or an older one where that is not known:
+   * the cluster decided before. The answer is the local revision of exactly these writes, or an older one where that is not known:
    * with a younger one, who puts the outcome into a picture would take what the local store has for old.
    */
-  arrival(revision: Revision, keys: Iterable<string>): Promise<Revision> {
+  arrival(revision: Revision, writes: readonly Write[]): Promise<Revision> {
     const { promise, resolve } = Promise.withResolvers<Revision>();
-    this.#expected.set(revision, { keys: new Set(keys), floor: this.#parts.outbox.seen, resolve });
+    const byKey = new Map(writes.map((write) => [write.key, write]));
+    this.#expected.set(revision, { writes: byKey, floor: this.#parts.outbox.seen, resolve });
     return promise;
   }
 

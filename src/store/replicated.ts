@@ -201,7 +201,7 @@ export class ReplicatedStore implements Store {
     }
     const standing = this.#standing(writes);
     if (standing.isOwn) return this.#decideHere(compares, writes, standing, manner);
-    return this.#decisions.decide([...compares, ...standing.compares], writes, standing.claims);
+    return this.#decisions.decide([...compares, ...standing.compares], encodeWrites(writes), standing.claims);
   }
 
   async flush(): Promise<void> {

@@ -16,6 +16,7 @@ import type { DatabaseSync } from 'node:sqlite';
 import { setImmediate as nextTurn } from 'node:timers/promises';
 import { NetctlError } from '../lib/errors.ts';
 import { openStoreFile, sqliteError } from './sqlite-file.ts';
+import { SqliteGroup } from './sqlite-group.ts';
 import { RecentChanges } from './sqlite-recent.ts';
 import {
   overlay,
@@ -44,9 +45,7 @@ import {
   checkPrefix,
   checkTransaction,
   type LoggedChange,
-  planTransaction,
   type Transaction,
-  type Versions,
 } from './transaction.ts';
 import { type LogFlush, WalFlush } from './wal-flush.ts';
 import { Watches } from './watches.ts';
@@ -73,6 +72,9 @@ const transactionsPerCommit = 512;
 const entriesPerPage = 1000;
 const revisionsPerCompaction = 256;
 
+/** What was answered and could not be committed is tried again after this, or with the next transaction. */
+const retryMilliseconds = 500;
+
 /** Estimated growth of the WAL after which its pages are moved into the database: 8 MiB. */
 const walPagesPerCheckpoint = 2048;
 const pageBytes = 4096;
@@ -87,10 +89,13 @@ export class SqliteStore implements Store {
   readonly #database: DatabaseSync;
   readonly #statements: Statements;
   readonly #watches: Watches;
-  #revision: Revision;
+  readonly #group: SqliteGroup;
   #compacted: Revision;
   #pending: Pending[] = [];
   #commitScheduled = false;
+  /** Called when a commit is over, as it may be. */
+  readonly #onCommit: (() => void)[] = [];
+  #retry: NodeJS.Timeout | undefined;
   #maintenanceScheduled = false;
   #walPages = 0;
   readonly #recent = new RecentChanges();
@@ -114,12 +119,13 @@ export class SqliteStore implements Store {
     this.#onFault = onFault;
     this.#database = openStoreFile(path);
     this.#statements = prepareStatements(this.#database);
-    ({ latest: this.#revision, oldest: this.#compacted } = readBounds(this.#statements));
+    this.#group = new SqliteGroup(this.#database, this.#statements);
+    this.#compacted = readBounds(this.#statements).oldest;
     this.#wal = wal;
-    this.#shown = this.#revision;
+    this.#shown = this.#group.revision;
     this.#watches = new Watches({
       latest: () => this.#shown,
-      reached: () => this.#revision,
+      reached: () => this.#group.revision,
       compacted: () => this.#compacted,
       read: (prefix, after, upTo) =>
         this.#recent.read(prefix, after, upTo) ?? readChanges(this.#statements, prefix, after, upTo),
@@ -129,32 +135,23 @@ export class SqliteStore implements Store {
 
   async get(key: string): Promise<Entry | null> {
     checkKey(key);
-    this.#checkOpen();
-    try {
-      const row = this.#statements.getRecord.get(key) as RecordRow | undefined;
-      return row ? toEntry(row) : null;
-    } catch (error) {
-      throw this.#unavailable(error);
-    }
+    const row = this.#read(() => this.#group.get(key));
+    return row ? toEntry(row) : null;
   }
 
   /** Long lists are read in pages over several turns, and brought to one revision by what was committed in between. */
   async list(prefix: string): Promise<Snapshot> {
     checkPrefix(prefix);
     for (;;) {
-      this.#checkOpen();
-      const start = this.#revision;
+      const start = this.#group.revision;
       const entries = await this.#readPages(prefix);
-      try {
-        if (this.#compacted > start) continue;
-        const revision = this.#revision;
-        const changeSets = readChanges(this.#statements, prefix, start, revision);
-        // What is compared with a cluster must be on the disk, as what the watches show.
-        if (this.#shown < revision) await this.flush();
-        return { revision, entries: revision === start ? entries : overlay(entries, changeSets) };
-      } catch (error) {
-        throw this.#unavailable(error);
-      }
+      if (this.#compacted > start) continue;
+      if (this.#group.isOpen) this.#commit();
+      const revision = this.#group.revision;
+      const changeSets = this.#read(() => readChanges(this.#statements, prefix, start, revision));
+      // What is compared with a cluster must be on the disk, as what the watches show.
+      if (this.#shown < revision) await this.flush();
+      return { revision, entries: revision === start ? entries : overlay(entries, changeSets) };
     }
   }
 
@@ -165,6 +162,7 @@ export class SqliteStore implements Store {
   ): Promise<TransactionResult> {
     const transaction = checkTransaction(compares, writes);
     this.#checkOpen();
+    if (flushed === false && this.#pending.length === 0) return this.#decideAtOnce(transaction);
     const { promise, resolve, reject } = Promise.withResolvers<TransactionResult>();
     this.#pending.push({ transaction, flushed, resolve, reject });
     this.#scheduleCommit();
@@ -178,6 +176,13 @@ export class SqliteStore implements Store {
     this.#checkOpen();
   }
 
+  async settled(): Promise<void> {
+    while (this.#group.hasWork) {
+      this.#checkOpen();
+      await new Promise<void>((resolve) => this.#onCommit.push(resolve));
+    }
+  }
+
   watch(prefix: string, after: Revision, watcher: Watcher): Watch {
     checkPrefix(prefix);
     this.#checkOpen();
@@ -187,7 +192,9 @@ export class SqliteStore implements Store {
   /** Commits what was handed in before; watches end with STORE_UNAVAILABLE. */
   async close(): Promise<void> {
     if (!this.#database.isOpen) return;
+    clearTimeout(this.#retry);
     while (this.#pending.length > 0) this.#commit();
+    if (this.#group.hasWork) this.#commit();
     this.#closed ??= new NetctlError('STORE_UNAVAILABLE', `local store ${this.#path} was closed`);
     await this.#wal.close();
     if (!this.#database.isOpen) return;
@@ -204,37 +211,50 @@ export class SqliteStore implements Store {
     this.#commitScheduled = true;
     setImmediate(() => {
       this.#commitScheduled = false;
-      if (this.#pending.length > 0) this.#commit();
+      if (this.#pending.length > 0 || this.#group.hasWork) this.#commit();
       if (this.#pending.length > 0) this.#scheduleCommit();
     });
   }
 
+  /** What another store has is answered before it is committed, with the turn's others: who reads finds it. */
+  #decideAtOnce(transaction: Transaction): TransactionResult {
+    try {
+      const result = this.#group.decide(transaction);
+      this.#group.answer();
+      this.#scheduleCommit();
+      return result;
+    } catch (error) {
+      this.#rollBack();
+      throw this.#unavailable(error);
+    }
+  }
+
   #commit(): void {
     const group = this.#pending.splice(0, transactionsPerCommit);
-    const before = this.#revision;
+    const before = this.#group.committed;
     let results: TransactionResult[];
-    const logged: (readonly LoggedChange[])[] = [];
+    let logged: readonly (readonly LoggedChange[])[];
     try {
-      this.#statements.begin.run();
-      const versions = new Map<string, Versions | undefined>();
-      results = group.map(({ transaction }) => this.#apply(transaction, versions, logged));
-      this.#statements.commit.run();
+      results = group.map(({ transaction }) => this.#group.decide(transaction));
+      logged = this.#group.commit();
     } catch (error) {
       this.#rollBack();
       for (const { reject } of group) reject(this.#unavailable(error));
       return;
+    } finally {
+      for (const called of this.#onCommit.splice(0)) called();
     }
     this.#note(before, logged);
-    const waitsForDisk = ({ flushed }: Pending): boolean => flushed === true && this.#revision > before;
+    const waitsForDisk = ({ flushed }: Pending): boolean => flushed === true && logged.length > 0;
     const answer = (waited: boolean): void =>
       group.forEach((pending, index) => {
         if (waitsForDisk(pending) === waited) pending.resolve(results[index]!);
       });
     answer(false);
-    if (this.#revision === before) return;
+    if (logged.length === 0) return;
     if (group.some(({ flushed }) => flushed !== false))
       this.#flushed = this.#flush(group, () => answer(true));
-    else if (!this.#wal.isBusy) this.#show(this.#revision);
+    else if (!this.#wal.isBusy) this.#show(this.#group.committed);
     this.#scheduleMaintenance();
   }
 
@@ -251,7 +271,7 @@ export class SqliteStore implements Store {
 
   /** Takes all that is committed by now to the disk. Where that fails nobody knows what the disk has, and the store ends. */
   async #flush(group: readonly Pending[], done: () => void): Promise<void> {
-    const upTo = this.#revision;
+    const upTo = this.#group.committed;
     try {
       await this.#wal.flush();
       // After a failure the kernel may call a flush good that lacks what was lost.
@@ -264,7 +284,7 @@ export class SqliteStore implements Store {
       return;
     }
     done();
-    this.#show(this.#wal.isBusy ? upTo : this.#revision);
+    this.#show(this.#wal.isBusy ? upTo : this.#group.committed);
   }
 
   #show(revision: Revision): void {
@@ -272,45 +292,15 @@ export class SqliteStore implements Store {
     this.#watches.wake();
   }
 
-  /**
-   * @param versions what is known in this group: pools and blocks are compared by each of its transactions
-   * @param logged what each of its revisions changed
-   */
-  #apply(
-    transaction: Transaction,
-    versions: Map<string, Versions | undefined>,
-    logged: (readonly LoggedChange[])[],
-  ): TransactionResult {
-    const next = this.#revision + 1;
-    const plan = planTransaction(transaction, next, (key) => {
-      if (!versions.has(key))
-        versions.set(key, this.#statements.getVersions.get(key) as Versions | undefined);
-      return versions.get(key);
-    });
-    if (!plan.committed) return plan;
-    for (const change of plan.changes) {
-      this.#write(next, change);
-      const { key, text, created } = change;
-      versions.set(key, text === null ? undefined : { created, modified: next });
-    }
-    if (plan.changes.length > 0) {
-      this.#revision = next;
-      logged.push(plan.changes);
-    }
-    return { committed: true, revision: this.#revision };
-  }
-
-  #write(revision: Revision, { key, text, created }: LoggedChange): void {
-    if (text === null) this.#statements.deleteRecord.run(key);
-    else this.#statements.putRecord.run(key, text, created, revision);
-    this.#statements.addChange.run(revision, key, text, created);
-  }
-
-  /** What a failed group did not write is read back from the file, not remembered. */
+  /** What a failed group did not write is read back from the file, not remembered; what was answered is still to be written. */
   #rollBack(): void {
     try {
-      if (this.#database.isTransaction) this.#database.exec('ROLLBACK');
-      ({ latest: this.#revision, oldest: this.#compacted } = readBounds(this.#statements));
+      this.#compacted = this.#group.rollBack();
+      if (this.#group.hasWork)
+        this.#retry ??= setTimeout(() => {
+          this.#retry = undefined;
+          if (!this.#closed) this.#scheduleCommit();
+        }, retryMilliseconds).unref();
     } catch (error) {
       // An open transaction would show readers what was never committed.
       this.#closed = this.#unavailable(error);
@@ -322,15 +312,21 @@ export class SqliteStore implements Store {
     const end = rangeEnd(prefix);
     const entries: Entry[] = [];
     for (let from = prefix; ; await nextTurn()) {
-      this.#checkOpen();
-      try {
-        const rows = this.#statements.listRecords.all(from, end, entriesPerPage) as unknown as RecordRow[];
-        for (const row of rows) entries.push(toEntry(row));
-        if (rows.length < entriesPerPage) return entries;
-        from = `${rows.at(-1)!.key}\0`;
-      } catch (error) {
-        throw this.#unavailable(error);
-      }
+      const page = (): unknown => this.#statements.listRecords.all(from, end, entriesPerPage);
+      const rows = this.#read(page) as RecordRow[];
+      for (const row of rows) entries.push(toEntry(row));
+      if (rows.length < entriesPerPage) return entries;
+      from = `${rows.at(-1)!.key}\0`;
+    }
+  }
+
+  #read<T>(query: () => T): T {
+    this.#checkOpen();
+    try {
+      this.#group.show();
+      return query();
+    } catch (error) {
+      throw this.#unavailable(error);
     }
   }
 
@@ -346,6 +342,7 @@ export class SqliteStore implements Store {
   /** One step per turn, after a commit whose callers have been answered. A step that failed waits for the next commit. */
   #maintain(): void {
     try {
+      if (this.#group.isOpen) this.#commit();
       if (this.#compactionDue()) this.#compact();
       else if (this.#checkpointDue()) this.#checkpoint();
       this.#scheduleMaintenance();
@@ -355,7 +352,7 @@ export class SqliteStore implements Store {
   }
 
   #compactionDue(): boolean {
-    return this.#revision - this.#compacted >= this.#keepRevisions + revisionsPerCompaction;
+    return this.#group.committed - this.#compacted >= this.#keepRevisions + revisionsPerCompaction;
   }
 
   #checkpointDue(): boolean {

@@ -117,7 +117,7 @@ export interface Store {
    * All compares hold and all writes are durable, or nothing happens. A key may be written once per transaction.
    * Transactions under way together are decided in the order of the calls by a local store, in any order by etcd.
    * Deleting an absent key is allowed and changes nothing.
-   * @param manner what is asked of a local store less than that: with `flushed: false` it may be lost in a power cut (not in a kill), for
+   * @param manner what is asked of a local store less than that: with `flushed: false` it may be lost in a power cut (in a kill before `settled`), for
    * what another store has; with `soon` the flush has begun, and `flush` tells its end: who asks may do other things meanwhile, and no
    * watch shows it before
    * @throws STORE_UNAVAILABLE when it is not known whether the transaction was carried out: read again to learn it
@@ -129,6 +129,11 @@ export interface Store {
   ): Promise<TransactionResult>;
   /** Resolves when what was committed before the call is durable. Only where that comes after the answer. @throws STORE_UNAVAILABLE */
   flush?(): Promise<void>;
+  /**
+   * Resolves when what was answered before the call outlives this process. Only where that comes after the answer: with `flushed: false`.
+   * @throws STORE_UNAVAILABLE
+   */
+  settled?(): Promise<void>;
   /** Changes after the revision, from the next one on. Fails through `onEnd` with STORE_COMPACTED if they are not kept any more. */
   watch(prefix: string, after: Revision, watcher: Watcher): Watch;
   /**

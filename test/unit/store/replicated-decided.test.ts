@@ -5,7 +5,7 @@ import { MemoryStore } from '../../../src/store/memory.ts';
 import type { TransactionResult } from '../../../src/store/store.ts';
 import { ManualClock } from './manual-clock.ts';
 import { agrees, eventually, TestNode } from './replicated-fixture.ts';
-import { absent, commit, modified, put, remove } from './support.ts';
+import { absent, aWhile, commit, modified, put, remove } from './support.ts';
 
 const address = 'addresses/10.1.0.9';
 const endpoint = 'endpoints/n1/a';
@@ -73,6 +73,26 @@ for (const compacted of [false, true]) {
     assert.ok(records.includes('addresses/10.1.0.10') && records.includes('endpoints/n1/b'), String(records));
   });
 }
+
+test('nothing is sent while a kill would undo what the last decision brought: only its own record names that', async () => {
+  let settled = Promise.resolve();
+  const local = Object.assign(new MemoryStore(), { settled: () => settled });
+  const cluster = new MemoryStore();
+  await commit(cluster, put('nodes/n1', {}));
+  const node = await new TestNode('n1', cluster, new ManualClock(), {}, local).open();
+  await agrees(node);
+  const gate = Promise.withResolvers<void>();
+  settled = gate.promise;
+  await node.put('pools/first');
+  const { revision } = await cluster.list('');
+  const second = node.put('pools/second');
+  await node.put('endpoints/n1/own');
+  await aWhile();
+  assert.equal((await cluster.list('')).revision, revision);
+  gate.resolve();
+  await second;
+  await agrees(node);
+});
 
 for (const word of ['made anew', 'removed'] as const) {
   test(`what the next life says about the endpoint while it is cut off is later than the decision, the log gone meanwhile: ${word}`, async () => {

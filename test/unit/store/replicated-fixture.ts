@@ -75,6 +75,10 @@ export class Wire implements Store {
     });
   }
 
+  settled(): Promise<void> {
+    return this.#through(async () => this.#store.settled?.());
+  }
+
   watch(prefix: string, after: Revision, watcher: Watcher): Watch {
     if (this.state !== 'up') {
       setImmediate(() => this.state !== 'dead' && watcher.onEnd(gone('cut off')));

@@ -268,6 +268,56 @@ describe('SQLite store, as a file', () => {
     await reopened.close();
   });
 
+  test('what another store has is answered at once; a commit that fails is made up for, and no revision is given out twice', async () => {
+    const path = freshPath();
+    await new SqliteStore({ path }).close();
+    withDatabase(
+      path,
+      `CREATE TRIGGER poison BEFORE INSERT ON records WHEN NEW.key = 'poison'
+       BEGIN SELECT RAISE(ABORT, 'poisoned on purpose'); END`,
+    );
+    const store = new SqliteStore({ path });
+    const recorder = new Recorder();
+    store.watch('', 0, recorder);
+    const mirrored = { flushed: false } as const;
+    assert.equal(await commit(store, put('own')), 1);
+    const first = store.transact([{ kind: 'absent', key: 'first' }], [put('first', 1)], mirrored);
+    const beaten = store.transact([{ kind: 'absent', key: 'first' }], [put('first', 2)], mirrored);
+    const second = store.transact([], [put('second', 2)], mirrored);
+    const failing = assert.rejects(commit(store, put('poison')), /poisoned on purpose/);
+    const behind = store.transact([], [put('behind', 3)], mirrored);
+    const lost = assert.rejects(behind, /poisoned on purpose/);
+    assert.deepEqual(
+      [await first, await beaten, await second],
+      [
+        { committed: true, revision: 2 },
+        { committed: false, failed: 'first' },
+        { committed: true, revision: 3 },
+      ],
+    );
+    assert.equal((await store.get('first'))?.modified, 2);
+    assert.deepEqual(recorder.keys(), []);
+    await failing;
+    await lost;
+    assert.deepEqual([(await store.get('first'))?.value, (await store.get('second'))?.modified], [1, 3]);
+    await until(() => recorder.changeSets.length === 3, 'what was made up for');
+    assert.deepEqual(recorder.keys(), ['own', 'first', 'second']);
+    await store.transact([], [put('third', 3)], mirrored);
+    const again = assert.rejects(commit(store, put('poison')), /poisoned on purpose/);
+    await again;
+    assert.equal(await commit(store, remove('first')), 5);
+    assert.equal((await store.list('')).revision, 5);
+    await store.transact([], [put('last')], mirrored);
+    await store.close();
+    const reopened = new SqliteStore({ path });
+    const { revision, entries } = await reopened.list('');
+    assert.deepEqual(
+      [revision, ...entries.map(({ key, modified }) => `${key} ${modified}`)],
+      [6, 'last 6', 'own 1', 'second 3', 'third 4'],
+    );
+    await reopened.close();
+  });
+
   test('the WAL is moved into the database between commits, so that it stays small', async () => {
     const path = freshPath();
     const store = new SqliteStore({ path });
