@@ -206,7 +206,7 @@ function answerForm(request: Request, config: Config): AnswerForm {
   return {
     dns: dnsOf(config),
     ipamRoutes: isIpamOnly(request) ? (config.ipam?.routes ?? []) : null,
-    before: previousResult(request.stdin),
+    before: config.prevResult ? previousResult(request.stdin) : null,
   };
 }
 
