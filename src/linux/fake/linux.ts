@@ -199,6 +199,18 @@ export class FakeLinux implements Linux {
     return null;
   }
 
+  ahead(requests: readonly RoutingRequest[]): () => KernelError | null {
+    const routing = this.openRouting();
+    let refused: KernelError | null = null;
+    try {
+      routing.batch(requests);
+    } catch (error) {
+      if (!(error instanceof KernelError)) throw error;
+      refused = error;
+    }
+    return () => refused;
+  }
+
   /** The wire between links of the fake is a list that tests read; nothing is delivered. */
   openPackets(linkIndex: number, protocol: number, _onFrame: unknown, netns?: Netns): Packets {
     const link = withWords('open a packet socket', () =>
