@@ -188,27 +188,25 @@ export class FakeLinux implements Linux {
 
   async batches(batches: readonly Batch[]): Promise<BatchRefusal | null> {
     for (const [batch, { netns, requests }] of batches.entries()) {
-      const routing = this.openRouting(netns);
-      try {
-        routing.batch(requests);
-      } catch (error) {
-        if (error instanceof KernelError) return { batch, error };
-        throw error;
-      }
+      const error = this.#refusalOf(requests, netns);
+      if (error !== null) return { batch, error };
     }
     return null;
   }
 
   ahead(requests: readonly RoutingRequest[]): () => KernelError | null {
-    const routing = this.openRouting();
-    let refused: KernelError | null = null;
-    try {
-      routing.batch(requests);
-    } catch (error) {
-      if (!(error instanceof KernelError)) throw error;
-      refused = error;
-    }
+    const refused = this.#refusalOf(requests);
     return () => refused;
+  }
+
+  #refusalOf(requests: readonly RoutingRequest[], netns?: Netns): KernelError | null {
+    try {
+      this.openRouting(netns).batch(requests);
+      return null;
+    } catch (error) {
+      if (error instanceof KernelError) return error;
+      throw error;
+    }
   }
 
   /** The wire between links of the fake is a list that tests read; nothing is delivered. */
