@@ -144,11 +144,8 @@ export class FakeLinux implements Linux {
       throw new NetctlError('NETNS_INVALID', `${path} is not a network namespace`, { path });
     const fd = this.#nextFd++;
     this.#netnsByFd.set(fd, netns);
-    return {
-      fd,
-      identity: { device: NSFS_DEVICE, inode: netns.inode },
-      close: () => void this.#netnsByFd.delete(fd),
-    };
+    const identity = { device: NSFS_DEVICE, inode: netns.inode };
+    return { fd, identity, close: () => void this.#netnsByFd.delete(fd) };
   }
 
   async networkAdmins(): Promise<ReadonlyMap<number, number>> {
