@@ -4,6 +4,7 @@
  * In: the JavaScript thread that loads it. Out: the exports of all parts. Never: state shared by two JavaScript threads.
  */
 #include "addon.h"
+#include "standby.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -14,6 +15,7 @@ static void free_addon(napi_env env, void *data, void *hint) {
   (void)env;
   (void)hint;
   struct addon *addon = data;
+  standby_free(addon->standby);
   close(addon->own_netns);
   free(addon);
 }
@@ -21,6 +23,8 @@ static void free_addon(napi_env env, void *data, void *hint) {
 NAPI_MODULE_INIT() {
   struct addon *addon = malloc(sizeof *addon);
   if (addon == NULL) return throw_system_error(env, "malloc", ENOMEM);
+  addon->standby = NULL;
+  addon->sending = NULL;
   addon->own_netns = open("/proc/thread-self/ns/net", O_RDONLY | O_CLOEXEC);
   if (addon->own_netns < 0) {
     int error = errno;

@@ -16,8 +16,13 @@
 /* Netlink answers are at most 32 KiB by default; a device with hundreds of virtual functions needs more. */
 #define RECEIVE_BYTES (256 * 1024)
 
+struct standby;
+struct netlink_socket;
+
 struct addon {
   int own_netns; /* the namespace of this JavaScript thread */
+  struct standby *standby; /* NULL until it is needed */
+  struct netlink_socket *sending; /* on which it was told to send, until its end was waited for */
   uint8_t receive_buffer[RECEIVE_BYTES];
 };
 

@@ -148,7 +148,7 @@ static void on_object_gone(napi_env env, void *data, void *hint) {
   }
 }
 
-static struct netlink_socket *get_any_socket(napi_env env, napi_value value) {
+struct netlink_socket *get_any_socket(napi_env env, napi_value value) {
   napi_valuetype type;
   bool ours = false;
   void *data = NULL;
@@ -328,6 +328,8 @@ napi_status define_netlink(napi_env env, napi_value exports) {
       FUNCTION("netnsOf", netns_of),
       FUNCTION("send", send_now),
       FUNCTION("sendInBackground", send_in_background),
+      FUNCTION("beginSend", begin_send),
+      FUNCTION("finishSend", finish_send),
       FUNCTION("runChains", run_chains),
       FUNCTION("receive", receive_now),
       FUNCTION("onReadable", on_readable),

@@ -27,6 +27,8 @@ struct netlink_socket {
   napi_async_cleanup_hook_handle cleanup;
 };
 
+/* The socket that the value is, open or closed, or NULL with an exception pending. */
+struct netlink_socket *get_any_socket(napi_env env, napi_value value);
 /* The open socket that the value is, or NULL with an exception pending. */
 struct netlink_socket *get_socket(napi_env env, napi_value value);
 /* A JavaScript object for the descriptor, or NULL with an exception pending and the descriptor closed. */
@@ -38,6 +40,8 @@ void close_socket(struct netlink_socket *sock);
 
 napi_value send_now(napi_env env, napi_callback_info info);
 napi_value send_in_background(napi_env env, napi_callback_info info);
+napi_value begin_send(napi_env env, napi_callback_info info);
+napi_value finish_send(napi_env env, napi_callback_info info);
 napi_value run_chains(napi_env env, napi_callback_info info);
 napi_value receive_now(napi_env env, napi_callback_info info);
 napi_value on_readable(napi_env env, napi_callback_info info);

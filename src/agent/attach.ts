@@ -287,12 +287,11 @@ export class Attachments implements Attacher {
     this.#log(id, endpoint, 'detached');
   }
 
+  /** After the answer, which does not wait for it. */
   #log(id: string, endpoint: Endpoint, message: string): void {
     const { network, containerId, interface: name, addresses, profiles } = endpoint;
-    this.#parts.logger.info(
-      { endpoint: id, network, containerId, interface: name, addresses, profiles },
-      message,
-    );
+    const fields = { endpoint: id, network, containerId, interface: name, addresses, profiles };
+    setImmediate(() => this.#parts.logger.info(fields, message));
   }
 
   async #repair(id: string): Promise<'stands' | 'remade' | 'released'> {

@@ -9,7 +9,7 @@ import { forgetOlder, openLoopback } from '../dataplane/published-host.ts';
 import type { RateLimiter } from '../dataplane/rate-limits.ts';
 import type { UndoStack } from '../lib/undo.ts';
 import type { Linux, Netns } from '../linux/ports.ts';
-import type { AttachmentId, AttachRequest } from '../model/attachment.ts';
+import { type AttachmentId, type AttachRequest, hostInterfaceName } from '../model/attachment.ts';
 import { type Delegate, needsLink } from '../model/delegate.ts';
 import type { Address } from '../model/ip.ts';
 import type { Endpoint } from '../model/records.ts';
@@ -47,7 +47,14 @@ export class EndpointBuilder {
     const delegate = request.foreignIpam?.delegate ?? null;
     if (delegate !== null)
       undo.push('give the addresses back', () => this.#parts.releaseDelegate(request, delegate));
-    const endpoint = await this.#registrations.enter(id, request, netns.identity, { skip, given });
+    const { routed } = this.#parts.wirings;
+    const hostInterface = hostInterfaceName(id);
+    // The pair is made while the record is committed: whatever dies in between leaves a link that no endpoint has.
+    const onPlan = (planned: Endpoint): void => {
+      if (planned.kind === 'routed') routed.prepare(planned, netns);
+    };
+    undo.push('remove what was made ahead', () => routed.withdraw(hostInterface));
+    const endpoint = await this.#registrations.enter(id, request, netns.identity, { skip, given, onPlan });
     undo.push('release the addresses', () => this.#registrations.leave(id, endpoint, false));
     undo.push('remove the link', () => this.unmake(endpoint));
     return endpoint;

@@ -47,6 +47,8 @@ export interface Attempt {
   readonly skip: readonly Address[];
   /** From elsewhere, none where they come later; null: from our pools. */
   readonly given: readonly GivenAddress[] | null;
+  /** Hears of the endpoint before it is committed, of each attempt. */
+  onPlan?(endpoint: Endpoint): void;
 }
 
 export class Registrations {
@@ -88,6 +90,7 @@ export class Registrations {
         endpoint = endpointRecord(request, proposal, facts);
         refuseUnpublishable(endpoint, endpoint.portMappings);
         const published = planPublish(ipam.book.ports, { node, id, owner }, endpoint.portMappings);
+        attempt.onPlan?.(endpoint);
         const compares: Compare[] = [...proposal.compares, ...published.compares, { kind: 'absent', key }];
         const writes: Write[] = [
           ...proposal.writes,

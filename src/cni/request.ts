@@ -206,12 +206,13 @@ function answerForm(request: Request, config: Config): AnswerForm {
   return {
     dns: dnsOf(config),
     ipamRoutes: isIpamOnly(request) ? (config.ipam?.routes ?? []) : null,
-    before: previousResult(request.stdin),
+    before: config.prevResult ? previousResult(request.stdin) : null,
   };
 }
 
 /** @throws INVALID naming the label */
 function parseLabels(labels: Record<string, string>): Record<string, string> {
+  if (Object.keys(labels).length === 0) return labels;
   const parsed = labelsSchema.safeParse(labels);
   if (parsed.success) return parsed.data;
   const key = String(parsed.error.issues[0]?.path[0] ?? '');
@@ -225,7 +226,8 @@ function refuseUnsupported(config: Config): void {
 
 /** CNI convention `bandwidth`: bits, `ingress` is what the container receives; no rate or 0 is no limit. */
 function bandwidthOf({ runtimeConfig }: Config): RateLimits | null {
-  const { ingressRate, ingressBurst, egressRate, egressBurst } = runtimeConfig?.bandwidth ?? {};
+  if (!runtimeConfig?.bandwidth) return null;
+  const { ingressRate, ingressBurst, egressRate, egressBurst } = runtimeConfig.bandwidth;
   const limits = {
     inBitsPerSecond: ingressRate || null,
     outBitsPerSecond: egressRate || null,
@@ -237,7 +239,8 @@ function bandwidthOf({ runtimeConfig }: Config): RateLimits | null {
 
 /** CNI convention `portMappings`: without a port of the host, a port is not published. */
 function portMappingsOf({ runtimeConfig }: Config): PortMapping[] {
-  const mappings = (runtimeConfig?.portMappings ?? [])
+  if (!runtimeConfig?.portMappings?.length) return [];
+  const mappings = runtimeConfig.portMappings
     .filter(({ hostPort }) => hostPort)
     .map(({ hostPort, containerPort, protocol, hostIP }) => ({
       protocol: protocol?.toLowerCase() || 'tcp',

@@ -55,6 +55,16 @@ export class EndpointWiring implements Wiring {
     return this.#maker.make(endpoint, netns);
   }
 
+  /** As of PairMaker: `make`, `remove` or `withdraw` is to follow. */
+  prepare(endpoint: Endpoint, netns: Netns): void {
+    this.#maker.prepare(endpoint, netns);
+  }
+
+  /** The end of what `prepare` began, where it was not used. */
+  async withdraw(hostInterface: string): Promise<void> {
+    if (this.#maker.forsake(hostInterface)) await this.#linux.deleteLink({ name: hostInterface });
+  }
+
   /** The pair and the host's side only, as of PairMaker. */
   begin(endpoint: Endpoint, netns: Netns): Promise<VethSpec> {
     return this.#maker.begin(endpoint, netns);
@@ -71,6 +81,7 @@ export class EndpointWiring implements Wiring {
 
   /** Resolves when the link (and with it the container's end and the host's routes) is gone, or was not there. */
   remove(hostInterface: string): Promise<void> {
+    this.#maker.forsake(hostInterface);
     // Not looked for before: whoever asks about a link waits while others go.
     return this.#linux.deleteLink({ name: hostInterface });
   }

@@ -49,6 +49,9 @@ export class MacvlanGuard {
   readonly #queue = new KeyedQueue();
   readonly #writing: SharedWork;
   #tables: GuardTables | null = null;
+  /** Changes so far, and how many of them the kernel has. */
+  #changes = 0;
+  #written = 0;
 
   /**
    * @param judgesEgress whether the kernel judges frames that leave
@@ -78,8 +81,10 @@ export class MacvlanGuard {
   /** @throws KernelError */
   admit(endpoint: Endpoint): Promise<void> {
     // The one with the parent's own MAC is alone on it.
-    if (macvlanOf(endpoint).mode !== 'passthru')
+    if (macvlanOf(endpoint).mode !== 'passthru') {
+      this.#changes++;
       this.#guarded.set(endpoint.hostInterface, { endpoint, isSettled: false, isClosed: false });
+    }
     return this.flush();
   }
 
@@ -97,7 +102,7 @@ export class MacvlanGuard {
   }
 
   forget({ hostInterface }: Endpoint): Promise<void> {
-    this.#guarded.delete(hostInterface);
+    if (this.#guarded.delete(hostInterface)) this.#changes++;
     return this.flush();
   }
 
@@ -105,6 +110,7 @@ export class MacvlanGuard {
   change(endpoint: Endpoint): void {
     if (macvlanOf(endpoint).mode === 'passthru') return;
     const known = this.#guarded.get(endpoint.hostInterface);
+    this.#changes++;
     this.#guarded.set(endpoint.hostInterface, {
       endpoint,
       isSettled: known?.isSettled ?? true,
@@ -112,9 +118,10 @@ export class MacvlanGuard {
     });
   }
 
-  /** Resolves when the guard is as asked: one write for all who ask before it begins. @throws KernelError */
-  flush(): Promise<void> {
-    return this.#writing.ask();
+  /** Resolves when the guard is as asked, at once where it is: one write for all who ask before it begins. @throws KernelError */
+  async flush(): Promise<void> {
+    const isInForce = this.#tables?.dataplane.status.inSync ?? true;
+    if (this.#written < this.#changes || !isInForce) await this.#writing.ask();
   }
 
   /** Reads it again and repairs it; removes what an agent before this one has left. @throws KernelError */
@@ -125,11 +132,18 @@ export class MacvlanGuard {
   #note(endpoint: Endpoint, change: (guarded: Guarded) => void): Promise<void> {
     const guarded = this.#guarded.get(endpoint.hostInterface);
     if (guarded === undefined) return Promise.resolve();
+    this.#changes++;
     change(guarded);
     return this.flush();
   }
 
   async #write(mustRead: boolean): Promise<void> {
+    const changes = this.#changes;
+    await this.#bring(mustRead);
+    this.#written = changes;
+  }
+
+  async #bring(mustRead: boolean): Promise<void> {
     if (this.#guarded.size === 0) {
       if (mustRead) await (this.#tables ?? this.#newTables()).backend.removeAll();
       else this.#tables?.backend.dropAll();

@@ -1,8 +1,9 @@
 /**
  * Makes the pair of a routed endpoint, in the batches that src/veth plans.
  *
- * In: an endpoint as the store has it, an open namespace. Out: a link that stands on both ends, or the cause in our words. Never: a link left
- * behind by a host batch that failed half-way; a batch for the container where the host's was refused.
+ * In: an endpoint as the store has it (or, for the pair alone, is about to have it), an open namespace. Out: a link that stands on both ends,
+ * or the cause in our words. Never: a link left behind by a host batch that failed half-way; a batch for the container where the host's was
+ * refused; anything that leads to an endpoint before its record and its policy.
  */
 import { NetctlError } from '../lib/errors.ts';
 import type { Logger } from '../lib/logger.ts';
@@ -10,7 +11,14 @@ import { KernelError, type Linux, type Netns, type Routing } from '../linux/port
 import { hostInterfaceIndex } from '../model/attachment.ts';
 import { type Address, familyOf } from '../model/ip.ts';
 import type { Endpoint } from '../model/records.ts';
-import { planBeside, planContainer, planHost, type VethSpec } from '../veth/plan.ts';
+import {
+  planBeside,
+  planContainer,
+  planHost,
+  planHostRoutes,
+  planPair,
+  type VethSpec,
+} from '../veth/plan.ts';
 import { twoIndexes } from './indexes.ts';
 import { isErrno } from './is-errno.ts';
 
@@ -23,25 +31,61 @@ export interface PairMakerParts {
   announcedOf(endpoint: Endpoint): ReadonlySet<Address>;
 }
 
+/** A pair that is being made while its record is committed. */
+interface Ahead {
+  readonly spec: VethSpec;
+  readonly finish: () => KernelError | null;
+}
+
 export class PairMaker {
   readonly #parts: PairMakerParts;
+  /** By the host's interface. */
+  readonly #ahead = new Map<string, Ahead>();
 
   constructor(parts: PairMakerParts) {
     this.#parts = parts;
   }
 
-  async make(endpoint: Endpoint, netns: Netns): Promise<void> {
-    if (endpoint.extraSources.length > 0 || endpoint.addresses.some((address) => familyOf(address) === 6))
-      return this.finish(await this.begin(endpoint, netns), netns);
-    // No setting of the kernel stands between the batches: they go in one piece, beside those of others.
+  /** Begins the pair of an endpoint whose record is about to be committed; `make` or `forsake` is to follow, before the namespace is closed. */
+  prepare(endpoint: Endpoint, netns: Netns): void {
+    if (isInParts(endpoint) || this.#ahead.has(endpoint.hostInterface)) return;
     const spec = this.#spec(endpoint, netns, 1);
+    const finish = this.#parts.linux.ahead(planPair(spec));
+    if (finish !== null) this.#ahead.set(endpoint.hostInterface, { spec, finish });
+  }
+
+  /** Waits for the end of what `prepare` began and nobody has taken over. True: its link may be there. */
+  forsake(hostInterface: string): boolean {
+    const ahead = this.#ahead.get(hostInterface);
+    if (ahead === undefined) return false;
+    this.#ahead.delete(hostInterface);
+    try {
+      ahead.finish();
+    } catch {
+      // It could not even be sent.
+    }
+    return true;
+  }
+
+  async make(endpoint: Endpoint, netns: Netns): Promise<void> {
+    if (isInParts(endpoint)) return this.finish(await this.begin(endpoint, netns), netns);
+    const planned = this.#spec(endpoint, netns, 1);
+    const ahead = await this.#prepared(planned, netns);
+    const spec = ahead ?? planned;
+    // No setting of the kernel stands between the batches: they go in one piece, beside those of others.
     const refusal = await this.#parts.linux.batches([
-      { requests: planHost(spec) },
+      {
+        requests:
+          ahead === null
+            ? planHost(spec)
+            : planHostRoutes(spec.hostIndex, spec.mac, spec.addresses, spec.announced),
+      },
       { netns, requests: planContainer(spec) },
       { requests: [{ kind: 'link-settle', index: spec.hostIndex }] },
     ]);
     if (refusal === null) return;
     if (refusal.batch === 0) {
+      if (ahead !== null) await this.#parts.linux.deleteLink(spec.hostIndex);
       await this.#explain(refusal.error, spec, netns, 1);
       return this.finish(await this.begin(endpoint, netns, 2), netns);
     }
@@ -130,6 +174,20 @@ export class PairMaker {
     this.#parts.host.link({ index: spec.hostIndex });
   }
 
+  /** The endpoint as it was planned in the end, with the pair that was made ahead; null: there is none that would do, and none is left. */
+  async #prepared(spec: VethSpec, netns: Netns): Promise<VethSpec | null> {
+    const ahead = this.#ahead.get(spec.hostInterface);
+    if (ahead === undefined) return null;
+    this.#ahead.delete(spec.hostInterface);
+    const refused = ahead.finish();
+    const { hostIndex, containerIndex, mac, mtuBytes } = ahead.spec;
+    if (refused !== null) await this.#explain(refused, ahead.spec, netns, 1);
+    else if (mac === spec.mac && mtuBytes === spec.mtuBytes) return { ...spec, hostIndex, containerIndex };
+    // A lost race for the address: its pair has another MAC.
+    else await this.#parts.linux.deleteLink(hostIndex);
+    return null;
+  }
+
   /** The index that belongs to the name may be another link's: the third attempt takes any. */
   #spec(endpoint: Endpoint, netns: Netns, attempt: number): VethSpec {
     const [anyIndex, containerIndex] = twoIndexes();
@@ -180,4 +238,9 @@ export class PairMaker {
     if (this.#parts.linux.readSysctl(path, netns).trim() !== '0')
       this.#parts.linux.writeSysctl(path, '0', netns);
   }
+}
+
+/** Settings of the kernel stand between its batches. */
+function isInParts({ extraSources, addresses }: Endpoint): boolean {
+  return extraSources.length > 0 || addresses.some((address) => familyOf(address) === 6);
 }

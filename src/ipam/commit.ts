@@ -7,6 +7,7 @@
 import { setTimeout as pause } from 'node:timers/promises';
 import { NetctlError } from '../lib/errors.ts';
 import type { Compare, Json, Manner, Revision, Store, Write } from '../store/store.ts';
+import type { Claims } from './claims.ts';
 
 export interface Plan {
   readonly compares: readonly Compare[];
@@ -33,33 +34,54 @@ const mostAttempts = 64;
 /** From this attempt on a loser waits a little, so that many who want the same record do not all lose again. */
 const patientAttempts = 8;
 
-/** @param onLostRace told of each attempt that another was quicker than @param manner when it is answered @throws CONFLICT when others were always quicker; whatever `plan` throws; STORE_UNAVAILABLE */
-export async function commit(
-  store: Store,
-  picture: Sink,
-  plan: () => Plan,
-  onLostRace?: () => void,
-  manner?: Manner,
-): Promise<Revision> {
+/** What is committed to, and who hears of it. */
+export interface CommitParts {
+  readonly store: Store;
+  readonly picture: Sink;
+  readonly claims: Claims;
+  /** Told of each attempt that another was quicker than. */
+  onLostRace(): void;
+}
+
+/** @param manner when it is answered @throws CONFLICT when others were always quicker; whatever `plan` throws; STORE_UNAVAILABLE */
+export async function commit(parts: CommitParts, plan: () => Plan, manner?: Manner): Promise<Revision> {
   for (let attempt = 0; attempt < mostAttempts; attempt++) {
     if (attempt >= patientAttempts) await pause(Math.random() * Math.min(attempt, 20));
-    const { compares, writes, settle } = plan();
-    try {
-      if (writes.length === 0) return 0;
-      const result = await store.transact(compares, writes, manner);
-      if (result.committed) {
-        const changes = writes.map((write) => ({ key: write.key, entry: entryOf(write, result.revision) }));
-        picture.apply(changes, true);
-        return result.revision;
-      }
-      onLostRace?.();
-      const entry = await store.get(result.failed);
-      picture.apply([{ key: result.failed, entry }]);
-    } finally {
-      settle?.();
+    let planned = plan();
+    for (let other = parts.claims.other(planned.compares); other !== null; ) {
+      planned.settle?.();
+      await other;
+      planned = plan();
+      other = parts.claims.other(planned.compares);
     }
+    const { compares } = planned;
+    const revision = await parts.claims.run(compares, () => attemptOnce(parts, planned, manner));
+    if (revision !== null) return revision;
+    parts.onLostRace();
   }
   throw new NetctlError('CONFLICT', `lost the race for the same records ${mostAttempts} times: try again`);
+}
+
+/** null: another was quicker, as the picture says by now. */
+async function attemptOnce(
+  { store, picture }: CommitParts,
+  { compares, writes, settle }: Plan,
+  manner: Manner | undefined,
+): Promise<Revision | null> {
+  try {
+    if (writes.length === 0) return 0;
+    const result = await store.transact(compares, writes, manner);
+    if (result.committed) {
+      const changes = writes.map((write) => ({ key: write.key, entry: entryOf(write, result.revision) }));
+      picture.apply(changes, true);
+      return result.revision;
+    }
+    const entry = await store.get(result.failed);
+    picture.apply([{ key: result.failed, entry }]);
+    return null;
+  } finally {
+    settle?.();
+  }
 }
 
 function entryOf(write: Write, modified: Revision) {

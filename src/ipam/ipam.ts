@@ -15,6 +15,7 @@ import type { AddressBook } from './address-book.ts';
 import { Assigner } from './assign.ts';
 import { type BatchItem, planAtomically, planChunk } from './batch.ts';
 import { type ClaimRequest, planClaim, planGiveBack, planGiveBackBlock } from './claim.ts';
+import { Claims } from './claims.ts';
 import { commit, type Plan, type Planned, type Sink } from './commit.ts';
 import { Deadlines } from './deadlines.ts';
 import type { Step } from './draft.ts';
@@ -60,6 +61,7 @@ export class Ipam {
   readonly #context: PlanContext;
   readonly #deadlines: Deadlines;
   readonly #byTenant = new KeyedQueue();
+  readonly #claims = new Claims();
   #lostRaces = 0;
 
   constructor(parts: IpamParts) {
@@ -95,7 +97,8 @@ export class Ipam {
    */
   commit(plan: () => Plan, tenant: string | null = null, manner?: Manner): Promise<Revision> {
     const { store, picture, book } = this.#parts;
-    const run = (): Promise<Revision> => commit(store, picture, plan, () => void this.#lostRaces++, manner);
+    const parts = { store, picture, claims: this.#claims, onLostRace: () => void this.#lostRaces++ };
+    const run = (): Promise<Revision> => commit(parts, plan, manner);
     const hasQuota = tenant !== null && (book.tenant(tenant)?.maxAddresses ?? null) !== null;
     return hasQuota ? this.#byTenant.run(tenant, run) : run();
   }

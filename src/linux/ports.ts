@@ -28,6 +28,12 @@ export interface Linux {
    */
   batches(batches: readonly Batch[]): Promise<BatchRefusal | null>;
   /**
+   * Begins a short batch in the agent's namespace while the caller does something else; what it gives back is to be called once, before any
+   * namespace that is named in it is closed, waits for the end, and tells what was refused. null where other work waits: then `batches` is
+   * quicker. @throws KernelError where it could not be sent
+   */
+  ahead(requests: readonly RoutingRequest[]): (() => KernelError | null) | null;
+  /**
    * Whole Ethernet frames of one protocol (a number of linux/if_ether.h: 0x0806 is ARP, 0x86dd IPv6) on one link.
    * 0x0003, all of them, hears what tells who has an address (ARP, neighbour discovery), before rules on the link drop it.
    * @param onFrame hears what arrives, not what is sent from here @throws KernelError ENODEV

@@ -41,6 +41,7 @@ interface Pause {
 }
 
 const batchMilliseconds = 3000;
+const mostGatherings = 3;
 const firstDelayMilliseconds = 100;
 const longestDelayMilliseconds = 10_000;
 
@@ -329,11 +330,18 @@ export class Sender {
     this.#pause = null;
   }
 
+  /** While more comes, for three times as long. */
   async #gather(): Promise<void> {
-    if (this.#gatherMilliseconds === 0 || this.#locks.isAny) return;
-    this.#gathering = this.#pauseFor(this.#gatherMilliseconds);
-    await this.#gathering.ended;
-    this.#gathering = null;
+    if (this.#gatherMilliseconds === 0) return;
+    let before = -1;
+    for (let times = 0; times < mostGatherings; times++) {
+      const { size } = this.#parts.outbox;
+      if (size === before || this.#locks.isAny || this.#stopped) return;
+      before = size;
+      this.#gathering = this.#pauseFor(this.#gatherMilliseconds);
+      await this.#gathering.ended;
+      this.#gathering = null;
+    }
   }
 
   #pauseFor(milliseconds: number): Pause {

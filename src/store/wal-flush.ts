@@ -6,7 +6,7 @@
  * In: the path of the log. Out: promises. Never: one that resolves before what was written ahead of the call is on the disk; two flushes
  * at once (who asks during one shares the next).
  */
-import { type FileHandle, open } from 'node:fs/promises';
+import { closeSync, fdatasync, openSync } from 'node:fs';
 
 /** What a store needs of it. */
 export interface LogFlush {
@@ -20,7 +20,7 @@ export interface LogFlush {
 
 export class WalFlush implements LogFlush {
   readonly #path: string;
-  #file: FileHandle | null = null;
+  #file: number | null = null;
   #running: Promise<void> | null = null;
   #next: Promise<void> | null = null;
 
@@ -50,13 +50,19 @@ export class WalFlush implements LogFlush {
 
   async close(): Promise<void> {
     while (this.#running !== null) await (this.#next ?? this.#running).catch(() => undefined);
-    await this.#file?.close();
+    if (this.#file !== null) closeSync(this.#file);
     this.#file = null;
   }
 
   /** The file is there once something was committed, and stays the same one: SQLite writes it from its beginning again. */
-  async #sync(): Promise<void> {
-    this.#file ??= await open(this.#path, 'r+');
-    await this.#file.datasync();
+  #sync(): Promise<void> {
+    const { promise, resolve, reject } = Promise.withResolvers<void>();
+    try {
+      this.#file ??= openSync(this.#path, 'r+');
+      fdatasync(this.#file, (error) => (error === null ? resolve() : reject(error)));
+    } catch (error) {
+      reject(error);
+    }
+    return promise;
   }
 }

@@ -36,6 +36,11 @@ export interface VethSpec {
 
 /** Creates the pair and the host's side of it. */
 export function planHost(spec: VethSpec): RoutingRequest[] {
+  return [...planPair(spec), ...planHostRoutes(spec.hostIndex, spec.mac, spec.addresses, spec.announced)];
+}
+
+/** The pair, to which nothing leads: the container's end is down. */
+export function planPair(spec: VethSpec): RoutingRequest[] {
   return [
     {
       kind: 'veth-add',
@@ -50,7 +55,6 @@ export function planHost(spec: VethSpec): RoutingRequest[] {
     },
     { kind: 'link-set', index: spec.hostIndex, ipv6AddressGeneration: 'none' },
     { kind: 'link-set', index: spec.hostIndex, up: true },
-    ...planHostRoutes(spec.hostIndex, spec.mac, spec.addresses, spec.announced),
   ];
 }
 

@@ -77,7 +77,14 @@ describe('addon', () => {
       }
       assert.throws(() => method(), TypeError, `${name}()`);
     }
-    const withSocket = ['send', 'sendInBackground', 'attachFilter', 'joinGroup', 'onReadable'] as const;
+    const withSocket = [
+      'send',
+      'sendInBackground',
+      'beginSend',
+      'attachFilter',
+      'joinGroup',
+      'onReadable',
+    ] as const;
     for (const name of withSocket) {
       assert.throws(() => (native[name] as (...args: unknown[]) => unknown)(socket, 'x'), TypeError, name);
     }
@@ -87,6 +94,26 @@ describe('addon', () => {
     assert.throws(() => native.readSysctl(OWN_NETNS, '/proc/sys/../version'), TypeError);
     assert.throws(() => native.readSysctl(OWN_NETNS, '/proc/sys/a\0b'), TypeError);
     native.close(socket);
+  });
+
+  test('one send at a time is begun, and its end waited for once; the socket may be closed meanwhile', () => {
+    const [socket, other] = [open(), open()];
+    const request = linkDump();
+    assert.throws(() => native.finishSend(socket), { code: 'EINVAL' });
+    for (let i = 0; i < 100; i++) {
+      native.beginSend(socket, request);
+      assert.throws(() => native.beginSend(other, request), { code: 'EBUSY' });
+      assert.throws(() => native.finishSend(other), { code: 'EINVAL' });
+      native.finishSend(socket);
+      assert.throws(() => native.finishSend(socket), { code: 'EINVAL' });
+      assert.ok(native.receive(socket));
+      while (native.receive(socket) !== null);
+    }
+    assert.throws(() => native.beginSend(socket, Buffer.alloc(4097)), { code: 'EMSGSIZE' });
+    native.beginSend(socket, Buffer.alloc(4096));
+    native.close(socket);
+    native.finishSend(socket);
+    native.close(other);
   });
 
   test('a closed socket says so, and closing twice is fine', () => {

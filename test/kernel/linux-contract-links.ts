@@ -261,6 +261,18 @@ export function linkContract({ linux, host, netns, path, number, endpoint }: Sur
     await Promise.all([1, 2, 3].map((i) => linux().deleteLink(hostIndexOf(i))));
   });
 
+  test('ahead: a batch begins, what is refused of it is told at its end', async () => {
+    const [chain, taken, more] = ['h0', 'h0', 'h2'].map((name, i) => chainOf(i, name)[0]!.requests);
+    const first = linux().ahead(chain!);
+    assert.equal(first?.(), null);
+    assert.equal(host().link({ index: hostIndexOf(0) })?.up, true);
+    const refusal = linux().ahead(taken!)?.();
+    assert.deepEqual([refusal?.errno, refusal?.position], ['EEXIST', 0]);
+    assert.match(refusal!.message, /add veth/);
+    assert.equal(linux().ahead(more!)?.(), null);
+    await Promise.all([0, 2].map((i) => linux().deleteLink(hostIndexOf(i))));
+  });
+
   test('an address is taken away once', async () => {
     const index = addParent();
     const where = { index, address: '10.66.0.9', prefixLength: 24 } as Extract<

@@ -39,6 +39,7 @@ export class Life {
 const always = new Set(['close', 'families', 'identity', 'fd']);
 const changing = new Set([
   'batch',
+  'ahead',
   'transact',
   'send',
   'writeSysctl',

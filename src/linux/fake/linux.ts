@@ -144,11 +144,8 @@ export class FakeLinux implements Linux {
       throw new NetctlError('NETNS_INVALID', `${path} is not a network namespace`, { path });
     const fd = this.#nextFd++;
     this.#netnsByFd.set(fd, netns);
-    return {
-      fd,
-      identity: { device: NSFS_DEVICE, inode: netns.inode },
-      close: () => void this.#netnsByFd.delete(fd),
-    };
+    const identity = { device: NSFS_DEVICE, inode: netns.inode };
+    return { fd, identity, close: () => void this.#netnsByFd.delete(fd) };
   }
 
   async networkAdmins(): Promise<ReadonlyMap<number, number>> {
@@ -188,15 +185,25 @@ export class FakeLinux implements Linux {
 
   async batches(batches: readonly Batch[]): Promise<BatchRefusal | null> {
     for (const [batch, { netns, requests }] of batches.entries()) {
-      const routing = this.openRouting(netns);
-      try {
-        routing.batch(requests);
-      } catch (error) {
-        if (error instanceof KernelError) return { batch, error };
-        throw error;
-      }
+      const error = this.#refusalOf(requests, netns);
+      if (error !== null) return { batch, error };
     }
     return null;
+  }
+
+  ahead(requests: readonly RoutingRequest[]): () => KernelError | null {
+    const refused = this.#refusalOf(requests);
+    return () => refused;
+  }
+
+  #refusalOf(requests: readonly RoutingRequest[], netns?: Netns): KernelError | null {
+    try {
+      this.openRouting(netns).batch(requests);
+      return null;
+    } catch (error) {
+      if (error instanceof KernelError) return error;
+      throw error;
+    }
   }
 
   /** The wire between links of the fake is a list that tests read; nothing is delivered. */

@@ -37,8 +37,7 @@ export class RequestSocket {
     const failures: Failure[] = [];
     const replies: Message[] = [];
     for (let first = 0; first < items.length; ) {
-      if (this.#nextSequence > LAST_SEQUENCE) this.#nextSequence = 1;
-      const batch = new MessageBatch(this.#nextSequence);
+      const batch = this.#newBatch();
       const { itemOf, next } = encode(batch, items, write, first, BATCH_BYTES);
       first = next;
       this.#nextSequence += batch.count;
@@ -46,6 +45,27 @@ export class RequestSocket {
       this.#send(batch, itemOf, failures, replies);
     }
     return { failures, replies };
+  }
+
+  /**
+   * The same, in one send on another thread while this one goes on: what it gives back is to be called once, before anything else is asked
+   * here, and waits for the end.
+   */
+  begin<T>(
+    items: readonly T[],
+    write: (batch: MessageBatch, item: T) => void,
+  ): () => { failures: Failure[]; replies: Message[] } {
+    const batch = this.#newBatch();
+    const { itemOf } = encode(batch, items, write);
+    this.#nextSequence += batch.count;
+    asKernelErrors('send to the kernel', () => native.beginSend(this.#socket, batch.finish()));
+    return () => {
+      const failures: Failure[] = [];
+      const replies: Message[] = [];
+      asKernelErrors('send to the kernel', () => native.finishSend(this.#socket));
+      this.#readAnswers(batch, itemOf, failures, replies);
+      return { failures, replies };
+    };
   }
 
   /** A new descriptor of the namespace that the socket lives in: the caller closes it. */
@@ -57,8 +77,22 @@ export class RequestSocket {
     native.close(this.#socket);
   }
 
+  #newBatch(): MessageBatch {
+    if (this.#nextSequence > LAST_SEQUENCE) this.#nextSequence = 1;
+    return new MessageBatch(this.#nextSequence);
+  }
+
   #send(batch: MessageBatch, itemOf: readonly number[], failures: Failure[], replies: Message[]): void {
     asKernelErrors('send to the kernel', () => native.send(this.#socket, batch.finish()));
+    this.#readAnswers(batch, itemOf, failures, replies);
+  }
+
+  #readAnswers(
+    batch: MessageBatch,
+    itemOf: readonly number[],
+    failures: Failure[],
+    replies: Message[],
+  ): void {
     const last = batch.firstSequence + batch.count - 1;
     for (;;) {
       const bytes = asKernelErrors('receive from the kernel', () => native.receive(this.#socket));

@@ -49,6 +49,7 @@ export async function createLinux(options: LinuxOptions): Promise<Linux & { clos
     },
     openRouting,
     batches: (batches) => chains.run(batches),
+    ahead: (requests) => chains.ahead(requests),
     openPackets,
     readSysctl,
     writeSysctl,

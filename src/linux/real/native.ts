@@ -45,6 +45,9 @@ export interface Native {
   send(socket: NetlinkSocket, message: Uint8Array): void;
   /** Like send, on another thread: for requests that the kernel takes long over. */
   sendInBackground(socket: NetlinkSocket, message: Uint8Array): Promise<void>;
+  /** On a thread that stands by: one at a time (EBUSY), up to 4096 bytes; `finishSend` waits for the end. */
+  beginSend(socket: NetlinkSocket, message: Uint8Array): void;
+  finishSend(socket: NetlinkSocket): void;
   /**
    * Requests of rtnetlink on another thread, each part in its namespace (OWN_NETNS or a descriptor that stays open until then); what follows
    * a refused part of its chain is not sent. @param parts three 32-bit integers for each: chain, counted from 0, namespace, length

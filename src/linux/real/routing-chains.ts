@@ -1,7 +1,7 @@
 /**
  * Batches of rtnetlink requests that belong together, in more than one namespace. A chain alone is carried out at once, on this thread: the
- * shortest way. Where there is other work, another thread takes it, and then all that has come meanwhile: the kernel's work, and its
- * waits for the lock of all links, beside ours.
+ * shortest way, unless it can begin before it is waited for. Where there is other work, another thread takes it, and then all that has come
+ * meanwhile: the kernel's work, and its waits for the lock of all links, beside ours.
  *
  * In: chains of batches, whether other work waits for this thread. Out: which batch of a chain was refused, if any. Never: a batch after a refused one of its chain; a chain that
  * suffers from another one's refusal.
@@ -39,6 +39,8 @@ export class RoutingChains {
   #isScheduled = false;
   #isBusy = false;
   #socket: RequestSocket | null = null;
+  #aheadSocket: RequestSocket | null = null;
+  #isAhead = false;
 
   constructor(hasOtherWork: () => boolean) {
     this.#hasOtherWork = hasOtherWork;
@@ -58,9 +60,23 @@ export class RoutingChains {
     return promise;
   }
 
+  /** As of Linux. */
+  ahead(requests: readonly RoutingRequest[]): (() => KernelError | null) | null {
+    if (this.#isAhead || this.#isBusy || this.#waiting.length > 0 || this.#hasOtherWork()) return null;
+    this.#aheadSocket ??= open(OWN_NETNS);
+    const finish = this.#aheadSocket.begin(requests, writeRequest);
+    this.#isAhead = true;
+    return () => {
+      this.#isAhead = false;
+      const [failure] = finish().failures;
+      return failure === undefined ? null : asError(failure, requests);
+    };
+  }
+
   close(): void {
-    this.#socket?.close();
+    for (const socket of [this.#socket, this.#aheadSocket]) socket?.close();
     this.#socket = null;
+    this.#aheadSocket = null;
   }
 
   async #work(): Promise<void> {

@@ -84,10 +84,35 @@ describe('records of the node', () => {
       await aWhile();
     }
     assert.equal(one.wire.transactions, before);
+    // More had come: it waits on, until nothing has.
+    clock.advance(10);
+    await aWhile();
+    assert.equal(one.wire.transactions, before);
     clock.advance(10);
     await aWhile();
     assert.equal(one.wire.transactions, before + 1);
     assert.ok('endpoints/n1/c' in (await inCluster()));
+    await one.put('endpoints/n1/d');
+    await aWhile();
+    clock.advance(10);
+    await aWhile();
+    assert.equal(one.wire.transactions, before + 2);
+  });
+
+  test('do not wait for long where there is always more', async () => {
+    const one = await settled('n1', '10.0.0.0-26', 10);
+    const before = one.wire.transactions;
+    await one.put('endpoints/n1/a');
+    await aWhile();
+    for (const name of ['b', 'c', 'd']) {
+      assert.equal(one.wire.transactions, before);
+      await one.put(`endpoints/n1/${name}`);
+      await aWhile();
+      clock.advance(10);
+      await aWhile();
+    }
+    assert.equal(one.wire.transactions, before + 1);
+    assert.ok('endpoints/n1/d' in (await inCluster()));
   });
 
   test('do not wait for more when a decision waits for them', async () => {
