@@ -158,7 +158,7 @@ async function releaseOwner({ args, api, output }: Context, text: string): Promi
   });
   const { freed, later, kept } = answer;
   const parts = [
-    `released ${joined(freed, ', ')}`,
+    freed.length === 0 ? 'nothing to release (any more)' : `released ${joined(freed, ', ')}`,
     ...(later.length === 0 ? [] : [`when their containers go ${later.join(', ')}`]),
     ...(kept.length === 0 ? [] : [`kept for ever unless forced ${kept.join(', ')}`]),
   ];

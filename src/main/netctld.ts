@@ -26,7 +26,7 @@ import { DeleteQueue } from '../cni/delete-queue.ts';
 import { createCniServer } from '../cni/server.ts';
 import { createDockerServer } from '../docker/server.ts';
 import { systemClock } from '../lib/clock.ts';
-import { asNetctlError, NetctlError } from '../lib/errors.ts';
+import { asNetctlError, invalid, NetctlError } from '../lib/errors.ts';
 import type { Logger } from '../lib/logger.ts';
 import { createBird } from '../linux/real/bird.ts';
 import { createLinux } from '../linux/real/linux.ts';
@@ -64,11 +64,18 @@ async function boot(config: Config, logger: Logger): Promise<void> {
   }
 }
 
+function makeDirectory(key: string, path: string): void {
+  try {
+    mkdirSync(path, { recursive: true, mode: 0o700 });
+  } catch (error) {
+    throw invalid(key, path, `a directory that is there, or can be made (${(error as Error).message})`);
+  }
+}
+
 async function run(config: Config, settings: readonly Setting[], logger: Logger): Promise<void> {
   // Until the sockets listen nothing else may: a start that waits for a cluster would end, since timers alone do not hold Node.
   setInterval(() => undefined, holdMilliseconds);
-  for (const directory of [config.runDir, config.stateDir])
-    mkdirSync(directory, { recursive: true, mode: 0o700 });
+  for (const key of ['runDir', 'stateDir'] as const) makeDirectory(key, config[key]);
   chmodSync(config.runDir, 0o700);
   const { store, replication, presence } = await openStore(config, systemClock, logger);
   const linux = await createLinux({ iptablesBackend: config.dataplane.iptablesBackend });

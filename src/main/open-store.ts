@@ -4,7 +4,6 @@
  * In: configuration. Out: one Store for the agent, and what there is to say about replication. Never: a start that waits for
  * etcd (a host that is cut off starts with the last known picture).
  */
-import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import type { Config } from '../agent/config.ts';
 import type { Replication } from '../agent/status.ts';
@@ -14,6 +13,7 @@ import { EtcdStore } from '../store/etcd.ts';
 import { ReplicatedStore } from '../store/replicated.ts';
 import { SqliteStore } from '../store/sqlite.ts';
 import type { Presence, Store } from '../store/store.ts';
+import { fileOf } from './listeners.ts';
 
 export interface OpenStore {
   readonly store: Store;
@@ -61,14 +61,16 @@ function openEtcd(datastore: Config['datastore'], clock: Clock, logger: Logger):
     logger,
     ...(endpoints.some((endpoint) => endpoint.startsWith('https:')) ? { tls: tlsFiles(datastore) } : {}),
     ...(username === null ? {} : { username }),
-    ...(passwordFile === null ? {} : { password: readFileSync(passwordFile, 'utf8').trimEnd() }),
+    ...(passwordFile === null
+      ? {}
+      : { password: fileOf('datastore.passwordFile', passwordFile, 'a file').toString('utf8').trimEnd() }),
   });
 }
 
 function tlsFiles({ ca, cert, key }: Config['datastore']) {
   return {
-    ...(ca === null ? {} : { ca: readFileSync(ca) }),
-    ...(cert === null ? {} : { cert: readFileSync(cert) }),
-    ...(key === null ? {} : { key: readFileSync(key) }),
+    ...(ca === null ? {} : { ca: fileOf('datastore.ca', ca) }),
+    ...(cert === null ? {} : { cert: fileOf('datastore.cert', cert) }),
+    ...(key === null ? {} : { key: fileOf('datastore.key', key) }),
   };
 }

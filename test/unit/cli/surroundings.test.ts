@@ -6,7 +6,9 @@ import { readFileSync } from 'node:fs';
 import { createServer as createTlsServer } from 'node:https';
 import type { AddressInfo } from 'node:net';
 import { join } from 'node:path';
+import { Readable, Writable } from 'node:stream';
 import { describe, test } from 'node:test';
+import { main } from '../../../src/cli/main.ts';
 import { endpoint, put } from '../api/fixture.ts';
 import { lines, run, useCli } from './session.ts';
 
@@ -71,6 +73,29 @@ describe('help and completion', () => {
     const { stdout } = await run('bash', ['-c', stub]);
     assert.equal(stdout, '<__complete><--><profile><web>');
   });
+
+  test('zsh and fish have scripts of their own', async () => {
+    assert.match(await all('completion zsh'), /^#compdef netctl\n/);
+    assert.match(await all('completion fish'), /\ncomplete -c netctl /);
+  });
+});
+
+test('a disk that is full: one line and 1, a reader that went away: nothing', async () => {
+  const told = async (code: string): Promise<[number, string]> => {
+    let said = '';
+    const refuse = (done: (error: Error) => void): void =>
+      done(Object.assign(new Error(`${code}: no`), { code }));
+    const stdout = new Writable({ write: (_chunk, _encoding, done) => refuse(done) });
+    const stderr = new Writable({
+      write(chunk, _encoding, done) {
+        said += chunk;
+        done();
+      },
+    });
+    return [await main(['--help'], {}, { stdin: Readable.from([]), stdout, stderr }, '0.1.0'), said];
+  };
+  assert.deepEqual(await told('ENOSPC'), [1, 'netctl: the output cannot be written: ENOSPC: no\n']);
+  assert.deepEqual(await told('EPIPE'), [0, '']);
 });
 
 describe('over TLS', () => {

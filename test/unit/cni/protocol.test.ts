@@ -276,7 +276,7 @@ describe('calls', () => {
       { runtimeConfig: { portMappings: [{ hostPort: 80 }] } },
       {},
       7,
-      /runtimeConfig.portMappings\[0\].containerPort: undefined is not valid: expected a port from 1 to 65535/,
+      /runtimeConfig.portMappings\[0\].containerPort: nothing given: expected a port from 1 to 65535/,
     ],
     [
       'a port published twice',
