@@ -6,6 +6,7 @@
  */
 import { isDeepStrictEqual } from 'node:util';
 import type { FastifyInstance } from 'fastify';
+import { refuseChanged } from '../ipam/fenced.ts';
 import { invalid, NetctlError } from '../lib/errors.ts';
 import { bgpPeerSchema, passwordIsSet } from '../model/bgp.ts';
 import {
@@ -21,11 +22,17 @@ import { type Key, keyPrefix, parseKey } from '../model/keys.ts';
 import { type Pool, poolSchema } from '../model/records.ts';
 import type { Compare, Entry, Json, Revision, Store, Write } from '../store/store.ts';
 import type { ApiDeps } from './deps.ts';
-import { byName, isApplied, serialised, typed } from './http.ts';
+import { byName, ifMatch, isApplied, serialised, typed } from './http.ts';
 import { checkNewPool, checkPoolChange, removePool } from './pools.ts';
 import { removeProfile } from './profiles.ts';
 import { applied, documentApply, documentList, documentName, documentQuery, removed } from './schemas.ts';
 import { flushRequest, raced, readReadable, reasonOf } from './store-access.ts';
+
+interface Options {
+  readonly flush: boolean;
+  /** That If-Match names. */
+  readonly revision: Revision | undefined;
+}
 
 type Action = 'created' | 'changed' | 'unchanged';
 
@@ -53,7 +60,11 @@ export function documentRoutes(instance: FastifyInstance, deps: ApiDeps): void {
     const { documents, dryRun, flushConnections } = request.body;
     const parsed = documents.map((json, i) => parseDocument(json, `documents[${i}]`));
     refuseRepeated(parsed);
-    const result = await oneAtATime(() => apply(store, parsed, dryRun === true, flushConnections === true));
+    const revision = ifMatch(request);
+    if (revision !== undefined && parsed.length > 1)
+      throw invalid('If-Match', `"${revision}"`, 'no revision where there are several documents');
+    const options = { dryRun: dryRun === true, flush: flushConnections === true, revision };
+    const result = await oneAtATime(() => apply(store, parsed, options));
     const warnings = [...(await missingSets(store, parsed)), ...(await missingFilters(store, parsed))];
     const isInForce = dryRun === true || (await isApplied(deps, result.revision));
     const impact =
@@ -66,7 +77,12 @@ export function documentRoutes(instance: FastifyInstance, deps: ApiDeps): void {
   const deleteSchema = { querystring: documentName, response: { 200: removed } };
   api.delete('/v1/documents', { schema: deleteSchema }, async (request) => {
     const { kind, name, force, flushConnections } = request.query;
-    const revision = await remove(store, kind, name, force === 'true', flushConnections === 'true');
+    const options = {
+      force: force === 'true',
+      flush: flushConnections === 'true',
+      revision: ifMatch(request),
+    };
+    const revision = await remove(store, kind, name, options);
     return { revision, applied: await isApplied(deps, revision) };
   });
 }
@@ -110,8 +126,7 @@ function nameOf(key: Key): string {
 async function apply(
   store: Store,
   documents: readonly Document[],
-  dryRun: boolean,
-  flush: boolean,
+  { dryRun, flush, revision: wanted }: Options & { dryRun: boolean },
 ): Promise<{ revision: Revision; items: { kind: DocumentKind; name: string; action: Action }[] }> {
   const compares: Compare[] = [];
   const writes: Write[] = [];
@@ -120,6 +135,7 @@ async function apply(
   await checkPools(store, documents);
   for (const { kind, name, key, record: given } of documents) {
     const entry = await store.get(key);
+    refuseChanged(`${kind} ${name}`, wanted, entry?.modified ?? 0);
     const record = kind === 'bgp-peer' ? withPassword(name, given, entry) : given;
     const action =
       entry === null ? 'created' : isDeepStrictEqual(entry.value, record) ? 'unchanged' : 'changed';
@@ -201,14 +217,14 @@ async function remove(
   store: Store,
   kind: DocumentKind,
   name: string,
-  force: boolean,
-  flush: boolean,
+  { force, flush, revision }: Options & { force: boolean },
 ): Promise<Revision> {
-  if (kind === 'profile') return removeProfile(store, name, force, undefined, flush);
-  if (kind === 'pool') return removePool(store, name, undefined);
+  if (kind === 'profile') return removeProfile(store, name, force, revision, flush);
+  if (kind === 'pool') return removePool(store, name, revision);
   const key = documentKey(kind, name);
   const entry = await store.get(key);
   if (entry === null) throw noDocument(kind, name);
+  refuseChanged(`${kind} ${name}`, revision, entry.modified);
   if (kind === 'address-set' && !force) await refuseInUse(store, kind, name);
   if (kind === 'bgp-filter' && !force) await refuseInUse(store, kind, name);
   const result = await store.transact(

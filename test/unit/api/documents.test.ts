@@ -187,3 +187,20 @@ test('a broken record hides no other: lists show it apart, apply repairs it', as
   await apply(fixture, [{ ...policy, name: 'bad' }]);
   assert.deepEqual((await call(fixture, 'GET', '/v1/documents?kind=policy')).body.broken, []);
 });
+
+test('If-Match: one document is changed and deleted of that revision only', async () => {
+  const fixture = makeApi();
+  const { body } = await call(fixture, 'POST', '/v1/documents', { documents: [set] });
+  const match = (revision: number) => ({ 'if-match': `"${revision}"` });
+  const wider = { ...set, nets: ['10.0.0.0/8'] };
+  const change = (revision: number, documents: Json[]) =>
+    call(fixture, 'POST', '/v1/documents', { documents }, match(revision));
+  assert.equal((await change(body.revision + 1, [wider])).status, 412);
+  assert.equal((await change(body.revision, [wider, profile])).status, 400);
+  const changed = await change(body.revision, [wider]);
+  assert.equal(changed.status, 200);
+  const remove = (revision: number) =>
+    call(fixture, 'DELETE', '/v1/documents?kind=address-set&name=office', undefined, match(revision));
+  assert.equal((await remove(body.revision)).status, 412);
+  assert.equal((await remove(changed.body.revision)).status, 200);
+});
