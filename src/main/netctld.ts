@@ -77,7 +77,7 @@ async function run(config: Config, settings: readonly Setting[], logger: Logger)
   setInterval(() => undefined, holdMilliseconds);
   for (const key of ['runDir', 'stateDir'] as const) makeDirectory(key, config[key]);
   chmodSync(config.runDir, 0o700);
-  const { store, replication, presence } = await openStore(config, systemClock, logger);
+  const { store, refusal, replication, presence } = await openStore(config, systemClock, logger);
   const linux = await createLinux({ iptablesBackend: config.dataplane.iptablesBackend });
   const bootId = readFileSync('/proc/sys/kernel/random/boot_id', 'utf8').trim();
   const agent = new Agent({
@@ -118,7 +118,7 @@ async function run(config: Config, settings: readonly Setting[], logger: Logger)
     clock: systemClock,
     node: config.node.name,
     version: packageJson.version,
-    status: () => agent.status(replication()),
+    status: () => agent.status(replication(), refusal()),
     bgpStatus: () => agent.bgpStatus(),
     hostNotices: () => agent.hostNotices(),
     config: () => settings,
@@ -156,7 +156,8 @@ async function run(config: Config, settings: readonly Setting[], logger: Logger)
     mkdirSync(dirname(config.docker.socket), { recursive: true, mode: 0o755 });
     await listen(docker, config.docker.socket);
   }
-  const leave = presence && sayPresent(presence, config.node.name, () => agent.status(replication()));
+  const leave =
+    presence && sayPresent(presence, config.node.name, () => agent.status(replication(), refusal()));
   const remote = await listenTls(api, config.api, logger);
   const pages = metrics.server();
   await listenMetrics(pages, config.metrics, logger);

@@ -17,6 +17,8 @@ import { fileOf } from './listeners.ts';
 
 export interface OpenStore {
   readonly store: Store;
+  /** Why this host's disk did not take the last change; null when it did. */
+  refusal(): string | null;
   /** null for a host alone. */
   replication(): Replication | null;
   /** To be closed before the store; null for a host alone. */
@@ -31,7 +33,9 @@ export async function openStore(config: Config, clock: Clock, logger: Logger): P
     path: join(config.stateDir, 'netctl.db'),
     onFault: (error) => logger.error({ error: error.message }, 'upkeep of the local store failed'),
   });
-  if (config.datastore.type === 'embedded') return { store: local, replication: () => null, presence: null };
+  const refusal = (): string | null => local.refusal;
+  if (config.datastore.type === 'embedded')
+    return { store: local, refusal, replication: () => null, presence: null };
   const cluster = openEtcd(config.datastore, clock, logger);
   const store = await ReplicatedStore.open({
     node: config.node.name,
@@ -49,7 +53,7 @@ export async function openStore(config: Config, clock: Clock, logger: Logger): P
       ),
   });
   const presence = cluster.presence();
-  return { store, presence, replication: () => ({ ...store.status(), lease: presence.status() }) };
+  return { store, refusal, presence, replication: () => ({ ...store.status(), lease: presence.status() }) };
 }
 
 function openEtcd(datastore: Config['datastore'], clock: Clock, logger: Logger): EtcdStore {

@@ -98,6 +98,7 @@ export class SqliteStore implements Store {
   /** Watches are shown all up to this one: what is later waits for the disk. */
   #shown: Revision;
   #diskFault: NetctlError | null = null;
+  #refusal: NetctlError | null = null;
   /** The last flush that was begun; never rejects. */
   #flushed: Promise<void> = Promise.resolve();
   #closed: NetctlError | null = null;
@@ -125,6 +126,11 @@ export class SqliteStore implements Store {
         this.#recent.read(prefix, after, upTo) ?? readChanges(this.#statements, prefix, after, upTo),
       delivered: (revision) => this.#recent.forget(revision),
     });
+  }
+
+  /** Why the file did not take the last change; null when it did. */
+  get refusal(): string | null {
+    return (this.#diskFault ?? this.#refusal)?.message ?? null;
   }
 
   async get(key: string): Promise<Entry | null> {
@@ -219,9 +225,12 @@ export class SqliteStore implements Store {
       const versions = new Map<string, Versions | undefined>();
       results = group.map(({ transaction }) => this.#apply(transaction, versions, logged));
       this.#statements.commit.run();
+      this.#refusal = null;
     } catch (error) {
       this.#rollBack();
-      for (const { reject } of group) reject(this.#unavailable(error));
+      const refusal = this.#unavailable(error);
+      this.#refusal = refusal;
+      for (const { reject } of group) reject(refusal);
       return;
     }
     this.#note(before, logged);
