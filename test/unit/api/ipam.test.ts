@@ -336,8 +336,9 @@ describe('numbers', () => {
     const small = await ok(fixture, 'POST', '/v1/capacity', { tenant: 'small', nodes: ['node1', 'node2'] });
     assert.deepEqual(
       small.nodes.map(({ available4 }: { available4: number }) => available4),
-      [2, 2],
+      [2, 0],
     );
+    assert.equal(small.nodes[1].limitReason, 'there is no node of that name');
     assert.equal(small.quotaLeft, 2);
   });
 
