@@ -18,6 +18,7 @@ import {
   documentRuleTexts,
   parseDocument,
 } from '../model/document.ts';
+import { hostEndpointFromJson } from '../model/host-endpoint.ts';
 import { type Key, keyPrefix, parseKey } from '../model/keys.ts';
 import { type Pool, poolSchema } from '../model/records.ts';
 import type { Compare, Entry, Json, Revision, Store, Write } from '../store/store.ts';
@@ -27,6 +28,20 @@ import { checkNewPool, checkPoolChange, removePool } from './pools.ts';
 import { removeProfile } from './profiles.ts';
 import { applied, documentApply, documentList, documentName, documentQuery, removed } from './schemas.ts';
 import { flushRequest, raced, readReadable, reasonOf } from './store-access.ts';
+
+/** What documents name, and what is so while it is not there: worth a word, since it may come later. */
+interface Reference {
+  readonly kind: DocumentKind;
+  readonly what: string;
+  readonly then: string;
+  readonly namesOf: (kind: DocumentKind, record: unknown) => Iterable<string>;
+}
+
+const references: readonly Reference[] = [
+  { kind: 'address-set', what: 'address set', then: 'the rules that name it deny', namesOf: addressSetsOf },
+  { kind: 'profile', what: 'profile', then: 'it denies', namesOf: hostProfilesOf },
+  { kind: 'bgp-filter', what: 'bgp-filter', then: 'its sessions pass nothing', namesOf: filtersOf },
+];
 
 interface Options {
   readonly flush: boolean;
@@ -65,7 +80,8 @@ export function documentRoutes(instance: FastifyInstance, deps: ApiDeps): void {
       throw invalid('If-Match', `"${revision}"`, 'no revision where there are several documents');
     const options = { dryRun: dryRun === true, flush: flushConnections === true, revision };
     const result = await oneAtATime(() => apply(store, parsed, options));
-    const warnings = [...(await missingSets(store, parsed)), ...(await missingFilters(store, parsed))];
+    const warnings: string[] = [];
+    for (const reference of references) warnings.push(...(await missing(store, parsed, reference)));
     const isInForce = dryRun === true || (await isApplied(deps, result.revision));
     const impact =
       dryRun === true
@@ -168,14 +184,18 @@ async function checkPools(store: Store, documents: readonly Document[]): Promise
   }
 }
 
-/** A rule that names an address set which is not there denies; that is worth a word. */
-async function missingSets(store: Store, documents: readonly Document[]): Promise<string[]> {
+/** A sentence for each that is neither among the documents nor in the store. */
+async function missing(
+  store: Store,
+  documents: readonly Document[],
+  { kind: wanted, what, then, namesOf }: Reference,
+): Promise<string[]> {
   const warnings: string[] = [];
   for (const { kind, name, record } of documents) {
-    for (const set of addressSetsOf(kind, record)) {
-      if (documents.some((other) => other.kind === 'address-set' && other.name === set)) continue;
-      if ((await store.get(documentKey('address-set', set))) !== null) continue;
-      warnings.push(`${kind} ${name}: there is no address set ${set}: the rules that name it deny`);
+    for (const named of namesOf(kind, record)) {
+      if (documents.some((other) => other.kind === wanted && other.name === named)) continue;
+      if ((await store.get(documentKey(wanted, named))) !== null) continue;
+      warnings.push(`${kind} ${name}: there is no ${what} ${named}: ${then}`);
     }
   }
   return warnings;
@@ -193,17 +213,9 @@ function withPassword(name: string, record: Document['record'], entry: Entry | n
   );
 }
 
-/** A session whose filter is not there passes nothing; that is worth a word too. */
-async function missingFilters(store: Store, documents: readonly Document[]): Promise<string[]> {
-  const warnings: string[] = [];
-  for (const { kind, name, record } of documents) {
-    for (const filter of filtersOf(kind, record)) {
-      if (documents.some((other) => other.kind === 'bgp-filter' && other.name === filter)) continue;
-      if ((await store.get(documentKey('bgp-filter', filter))) !== null) continue;
-      warnings.push(`${kind} ${name}: there is no bgp-filter ${filter}: its sessions pass nothing`);
-    }
-  }
-  return warnings;
+/** The profiles that a host endpoint names. */
+function hostProfilesOf(kind: DocumentKind, record: unknown): Set<string> {
+  return new Set(kind === 'host-endpoint' ? hostEndpointFromJson(record).profiles : []);
 }
 
 /** The filters that a peer names. */

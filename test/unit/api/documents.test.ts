@@ -95,6 +95,11 @@ describe('documents', () => {
     ]);
     assert.equal((await fixture.store.list('')).entries.length, 0);
     assert.deepEqual(fixture.waitedFor, []);
+    const closed = await apply(fixture, [host], { dryRun: true });
+    assert.deepEqual(closed.body.warnings, [
+      'host-endpoint node1/uplink: there is no profile web: it denies',
+    ]);
+    assert.deepEqual((await apply(fixture, [host, profile], { dryRun: true })).body.warnings, []);
   });
 
   const refused: [what: string, documents: object[], message: RegExp][] = [
@@ -203,4 +208,13 @@ test('If-Match: one document is changed and deleted of that revision only', asyn
     call(fixture, 'DELETE', '/v1/documents?kind=address-set&name=office', undefined, match(revision));
   assert.equal((await remove(body.revision)).status, 412);
   assert.equal((await remove(changed.body.revision)).status, 200);
+});
+
+test('a profile that a host endpoint has stays, but for force', async () => {
+  const fixture = makeApi();
+  await call(fixture, 'POST', '/v1/documents', { documents: [profile, host] });
+  const { status, body } = await call(fixture, 'DELETE', '/v1/profiles/web');
+  assert.deepEqual([status, body.error.code], [409, 'IN_USE']);
+  assert.match(body.error.message, /used by host endpoint node1\/uplink/);
+  assert.equal((await call(fixture, 'DELETE', '/v1/profiles/web?force=true')).status, 200);
 });
