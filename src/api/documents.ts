@@ -33,14 +33,19 @@ import { flushRequest, raced, readReadable, reasonOf } from './store-access.ts';
 interface Reference {
   readonly kind: DocumentKind;
   readonly what: string;
-  readonly then: string;
+  readonly meanwhile: string;
   readonly namesOf: (kind: DocumentKind, record: unknown) => Iterable<string>;
 }
 
 const references: readonly Reference[] = [
-  { kind: 'address-set', what: 'address set', then: 'the rules that name it deny', namesOf: addressSetsOf },
-  { kind: 'profile', what: 'profile', then: 'it denies', namesOf: hostProfilesOf },
-  { kind: 'bgp-filter', what: 'bgp-filter', then: 'its sessions pass nothing', namesOf: filtersOf },
+  {
+    kind: 'address-set',
+    what: 'address set',
+    meanwhile: 'the rules that name it deny',
+    namesOf: addressSetsOf,
+  },
+  { kind: 'profile', what: 'profile', meanwhile: 'it denies', namesOf: hostProfilesOf },
+  { kind: 'bgp-filter', what: 'bgp-filter', meanwhile: 'its sessions pass nothing', namesOf: filtersOf },
 ];
 
 interface Options {
@@ -188,14 +193,14 @@ async function checkPools(store: Store, documents: readonly Document[]): Promise
 async function missing(
   store: Store,
   documents: readonly Document[],
-  { kind: wanted, what, then, namesOf }: Reference,
+  { kind: wanted, what, meanwhile, namesOf }: Reference,
 ): Promise<string[]> {
   const warnings: string[] = [];
   for (const { kind, name, record } of documents) {
     for (const named of namesOf(kind, record)) {
       if (documents.some((other) => other.kind === wanted && other.name === named)) continue;
       if ((await store.get(documentKey(wanted, named))) !== null) continue;
-      warnings.push(`${kind} ${name}: there is no ${what} ${named}: ${then}`);
+      warnings.push(`${kind} ${name}: there is no ${what} ${named}: ${meanwhile}`);
     }
   }
   return warnings;

@@ -20,6 +20,8 @@ export function checkJson<T>(schema: z.ZodType<T>, json: unknown, root = ''): T 
 
 /** What is accepted where a schema has no words of its own for it. */
 function withoutWords(issue: z.core.$ZodRawIssue): string | undefined {
+  if (issue.code === 'invalid_value') return issue.values.map(String).join(' or ');
+  if (issue.code === 'unrecognized_keys') return 'no such key';
   if (issue.code === 'invalid_type') return `a value of type ${issue.expected}`;
   const [limit, way] =
     issue.code === 'too_small'
