@@ -98,6 +98,21 @@ test('a disk that is full: one line and 1, a reader that went away: nothing', as
   assert.deepEqual(await told('EPIPE'), [0, '']);
 });
 
+test('diags: what the agent says, whatever else fails; without an agent 3, and still what there is', async () => {
+  await all('pool add 10.1.0.0/16', 'bgp peer add tor --address 192.0.2.254 --as 65001');
+  const { code, stdout } = await netctl('diags');
+  assert.equal(code, 0);
+  for (const title of ['status', 'config', 'pools', 'endpoints', 'BGP peers', 'metrics', '$ uname -a'])
+    assert(stdout.includes(`== ${title}\n`), title);
+  assert.match(stdout, /10\.1\.0\.0\/16/);
+  const report = JSON.parse((await netctl('diags -o json')).stdout);
+  assert.equal(report.pools.items[0].name, 'default');
+  const away = await netctl('diags', '', { NETCTL_API: 'unix:/nonexistent' });
+  assert.equal(away.code, 3);
+  assert.match(away.stdout, /^== status\nnot to be had: cannot reach the agent/);
+  assert.match(away.stdout, /\n== \$ uname -a\nLinux/);
+});
+
 describe('over TLS', () => {
   test('with the certificates that the environment names; without them: 3', async () => {
     const [key, cert] = [join(cli.directory, 'key.pem'), join(cli.directory, 'cert.pem')];
