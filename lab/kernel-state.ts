@@ -26,7 +26,7 @@ export async function readState(host: Host): Promise<string[]> {
   // iptables-save reads in steps: it fails where a set goes between two of them.
   const texts = await Promise.all(
     readings.map((command) =>
-      eventually(command.join(' '), 2000, async () => {
+      eventually(command.join(' '), 10_000, async () => {
         const { code, stdout } = await host.exec(command);
         return code === 0 && { stdout };
       }),

@@ -280,8 +280,8 @@ export class Agent {
     return this.#allPolicy.countsOf({ kind, name }, this.#engine.chains());
   }
 
-  /** @param replication what the store says about the cluster; null for a host alone */
-  status(replication: Replication | null = null) {
+  /** @param replication what the store says about the cluster; null for a host alone @param refusal why it did not take the last change */
+  status(replication: Replication | null = null, refusal: string | null = null) {
     const { config, version } = this.#parts;
     return agentStatus({
       version,
@@ -290,6 +290,7 @@ export class Agent {
       sync: this.#syncer.status(),
       revision: this.#gate.revision,
       replication,
+      refusal,
       policy: {
         ...this.#policy.status,
         reason: this.#guard.reason,

@@ -32,8 +32,10 @@ export function boolean(value: unknown, key: string): boolean {
   throw invalid(key, value, 'true or false');
 }
 
+/** `null`, as a flag and in the environment too. */
 export function nullable<T>(parse: (value: unknown, key: string) => T) {
-  return (value: unknown, key: string): T | null => (value === null ? null : parse(value, key));
+  return (value: unknown, key: string): T | null =>
+    value === null || value === 'null' ? null : parse(value, key);
 }
 
 export function ofFamily(family: 4 | 6) {

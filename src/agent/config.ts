@@ -184,7 +184,10 @@ function readFile(input: ConfigInput, flags: ReadonlyMap<string, string>): Map<s
   try {
     document = parseYaml(text ?? '') ?? {};
   } catch (error) {
-    throw new NetctlError('INVALID', `${path}: not YAML: ${(error as Error).message.split('\n')[0]}`);
+    throw new NetctlError(
+      'INVALID',
+      `${path}: not YAML: ${(error as Error).message.split('\n')[0]?.replace(/:$/, '')}`,
+    );
   }
   collect(document, '', path, values);
   return values;

@@ -7,16 +7,18 @@ import { randomInt } from 'node:crypto';
 import { setImmediate } from 'node:timers/promises';
 import type { Linux } from '../linux/ports.ts';
 import { addressSetFromJson } from '../model/address-set.ts';
-import { endpointKey, parseKey } from '../model/keys.ts';
+import type { Address } from '../model/ip.ts';
+import { endpointKey, hostEndpointKey, parseKey } from '../model/keys.ts';
 import { policyFromJson, salvagePolicy } from '../model/policy.ts';
 import { parseProfileRecord } from '../model/profile.ts';
 import { endpointSchema } from '../model/records.ts';
 import { type Impact, impactOf } from '../policy/impact.ts';
 import type { ImpactEndpoint, PolicyDefinitions } from '../policy/impact-parties.ts';
-import type { Json, Store } from '../store/store.ts';
+import type { Entry, Json, Store } from '../store/store.ts';
 import type { Config } from './config.ts';
 import { policyOptions } from './policy-options.ts';
 import { type ProbeAnswer, probe } from './probe.ts';
+import { wayOut } from './way-out.ts';
 import { clientPort, Why, type WhyAnswer, type WhyQuery } from './why.ts';
 
 export class PolicyQuestions {
@@ -29,7 +31,7 @@ export class PolicyQuestions {
     store: Store,
     config: Config,
     parts: {
-      readonly linux: Pick<Linux, 'openNetns' | 'tracePacket'>;
+      readonly linux: Pick<Linux, 'openNetns' | 'openRouting' | 'tracePacket'>;
       readonly bootId: string;
       backend(): string;
     },
@@ -45,7 +47,7 @@ export class PolicyQuestions {
     const { name: node } = this.#config.node;
     // A connection that was there before would be known, whatever the rules say of new ones.
     const sourcePort = isProbed ? randomInt(clientPort, clientPort + 10_000) : clientPort;
-    const why = new Why(entries, node, policyOptions(this.#config));
+    const why = new Why(entries, node, policyOptions(this.#config), await this.#waysOut(entries));
     const answer = why.answer({ ...query, sourcePort });
     if (!isProbed) return { ...answer, probe: null };
     const { endpoint: id } = answer.source;
@@ -58,6 +60,19 @@ export class PolicyQuestions {
       bootId: this.#parts.bootId,
     };
     return { ...answer, probe: await probe(parts, answer, endpoint, query.protocol, sourcePort) };
+  }
+
+  /** Only what host endpoints name depends on it, and the table may be long. */
+  async #waysOut(entries: readonly Entry[]): Promise<(address: Address) => string | null> {
+    const isOwn = ({ key }: Entry): boolean => key.startsWith(hostEndpointKey(this.#config.node.name, ''));
+    if (!entries.some(isOwn)) return () => null;
+    const routing = this.#parts.linux.openRouting();
+    try {
+      const [routes, links] = [await routing.routes(), await routing.links()];
+      return (address) => wayOut(address, routes, links);
+    } finally {
+      routing.close();
+    }
   }
 
   /** What would be another answer if these records were written; null: deleted. */

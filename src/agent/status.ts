@@ -19,6 +19,8 @@ interface Facts {
   readonly revision: Revision;
   /** null for a host alone. */
   readonly replication: Replication | null;
+  /** Why the disk did not take the last change; null when it did. */
+  readonly refusal: string | null;
   readonly policy: PolicyStatus & { readonly reason: string | null };
   /** The variant of iptables on this host. */
   readonly iptables: 'nft' | 'legacy';
@@ -42,6 +44,7 @@ export function agentStatus(facts: Facts) {
       since: sync.inSync ? null : new Date(sync.since).toISOString(),
       error: sync.inSync ? null : sync.reason,
       revision: facts.revision,
+      refusal: facts.refusal,
       cluster: replication === null ? null : clusterStatus(replication),
     },
     policy: {

@@ -95,11 +95,16 @@ export function answerOf(
     chain,
     position: index + 1,
     text: comment,
-    verdict: 'chain' in verdict ? `${verdict.kind} ${verdict.chain}` : verdict.kind,
+    verdict: verdictText(verdict),
     origin:
       origin === undefined
         ? null
         : { kind: origin.kind, name: origin.name, direction: origin.direction, position: origin.index + 1 },
   }));
   return { node, container, verdict, rules };
+}
+
+function verdictText(verdict: Explanation['steps'][number]['rule']['verdict']): string {
+  if (verdict.kind === 'dnat') return `to port ${verdict.port} of ${verdict.address}`;
+  return 'chain' in verdict ? `${verdict.kind} ${verdict.chain}` : verdict.kind;
 }

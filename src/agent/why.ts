@@ -9,8 +9,9 @@
  * what this host believes of another host's kernel: it is what the store says that should be there.
  */
 import { NetctlError } from '../lib/errors.ts';
+import { hostEndpointSchema } from '../model/host-endpoint.ts';
 import { type Address, families, familyOf, parseAddress } from '../model/ip.ts';
-import { parseKey } from '../model/keys.ts';
+import { nodeKey, parseKey } from '../model/keys.ts';
 import { ICMP, ICMPV6 } from '../model/protocol.ts';
 import { type Endpoint, endpointSchema, nodeSchema } from '../model/records.ts';
 import type { EndpointToHost } from '../policy/compile-list.ts';
@@ -50,7 +51,7 @@ export interface WhyAnswer {
   readonly hosts: HostAnswer[];
 }
 
-/** An interface that is none of ours, and that no host endpoint names. */
+/** An interface that is none of ours, where nobody knows which. */
 const ELSEWHERE = 'elsewhere';
 /** Somewhere in the range that clients take their ports from. */
 export const clientPort = 50_000;
@@ -60,16 +61,22 @@ export class Why {
   readonly #entries: readonly Entry[];
   readonly #node: string;
   readonly #options: { readonly endpointToHost: EndpointToHost; readonly failsafe: Failsafe };
+  readonly #wayTo: (address: Address) => string | null;
 
-  /** @param node the one that `host` means */
+  /**
+   * @param node the one that `host` means
+   * @param wayTo by which of its interfaces it reaches an address outside; null where that is not known
+   */
   constructor(
     entries: readonly Entry[],
     node: string,
     options: { endpointToHost: EndpointToHost; failsafe: Failsafe },
+    wayTo: (address: Address) => string | null = () => null,
   ) {
     this.#entries = entries;
     this.#node = node;
     this.#options = options;
+    this.#wayTo = wayTo;
   }
 
   /** @throws NOT_FOUND, CONFLICT, INVALID */
@@ -103,16 +110,40 @@ export class Why {
     const interfaceAt = (party: Found): string =>
       party.node === node && party.hostInterface !== null && (party.onWire === null || isPair)
         ? party.hostInterface
-        : ELSEWHERE;
+        : this.#uplinkOf(node, party.address);
     const packet: Packet = {
       ...packetOf(source.address, destination.address, about.protocol, about.sourcePort),
       inInterface: interfaceAt(source),
       outInterface: interfaceAt(destination),
     };
-    const builtin = packet.inInterface === '' ? 'OUTPUT' : packet.outInterface === '' ? 'INPUT' : 'FORWARD';
     const explainer = new Explainer();
     this.#engine(node, explainer);
-    return answerOf(node, null, explainer.judge(builtin, packet));
+    const led = packet.outInterface === '' ? explainer.led(packet) : null;
+    if (led === null) return answerOf(node, null, explainer.judge(builtinOf(packet), packet));
+    const holder = this.#endpoints().find(({ endpoint }) => endpoint.addresses.includes(led.address));
+    const forwarded: Packet = {
+      ...packet,
+      destination: led.address,
+      destinationPort: led.port,
+      outInterface: holder?.endpoint.hostInterface ?? ELSEWHERE,
+    };
+    const { verdict, steps } = explainer.judge(builtinOf(forwarded), forwarded);
+    return answerOf(node, null, { verdict, steps: [led, ...steps] });
+  }
+
+  /** Of another node it is what is configured there, or else what its host endpoints name, if that is one. */
+  #uplinkOf(node: string, address: Address): string {
+    const known = node === this.#node ? this.#wayTo(address) : null;
+    if (known !== null) return known;
+    const configured = nodeSchema.safeParse(this.#entries.find(({ key }) => key === nodeKey(node))?.value);
+    if (configured.data?.interface) return configured.data.interface;
+    const named = this.#entries.flatMap(({ key, value }) => {
+      const parsed = parseKey(key);
+      const isOfNode = parsed?.kind === 'host-endpoint' && parsed.node === node;
+      const endpoint = isOfNode ? hostEndpointSchema.safeParse(value) : null;
+      return endpoint?.success && endpoint.data.interface !== '*' ? [endpoint.data.interface] : [];
+    });
+    return named.length === 1 ? named[0]! : ELSEWHERE;
   }
 
   #judgeIn(
@@ -219,6 +250,11 @@ interface KnownEndpoint {
   readonly id: string;
   readonly node: string;
   readonly endpoint: Endpoint;
+}
+
+/** Where the kernel takes it. */
+function builtinOf({ inInterface, outInterface }: Packet): 'OUTPUT' | 'INPUT' | 'FORWARD' {
+  return inInterface === '' ? 'OUTPUT' : outInterface === '' ? 'INPUT' : 'FORWARD';
 }
 
 function foundOf({ id, node, endpoint }: KnownEndpoint, address: Address): Found {

@@ -6,6 +6,7 @@
  */
 import { isDeepStrictEqual } from 'node:util';
 import type { FastifyInstance } from 'fastify';
+import { refuseChanged } from '../ipam/fenced.ts';
 import { invalid, NetctlError } from '../lib/errors.ts';
 import { bgpPeerSchema, passwordIsSet } from '../model/bgp.ts';
 import {
@@ -17,15 +18,41 @@ import {
   documentRuleTexts,
   parseDocument,
 } from '../model/document.ts';
+import { hostEndpointFromJson } from '../model/host-endpoint.ts';
 import { type Key, keyPrefix, parseKey } from '../model/keys.ts';
 import { type Pool, poolSchema } from '../model/records.ts';
 import type { Compare, Entry, Json, Revision, Store, Write } from '../store/store.ts';
 import type { ApiDeps } from './deps.ts';
-import { byName, isApplied, serialised, typed } from './http.ts';
+import { byName, ifMatch, isApplied, serialised, typed } from './http.ts';
 import { checkNewPool, checkPoolChange, removePool } from './pools.ts';
 import { removeProfile } from './profiles.ts';
 import { applied, documentApply, documentList, documentName, documentQuery, removed } from './schemas.ts';
 import { flushRequest, raced, readReadable, reasonOf } from './store-access.ts';
+
+/** What documents name, and what is so while it is not there: worth a word, since it may come later. */
+interface Reference {
+  readonly kind: DocumentKind;
+  readonly what: string;
+  readonly meanwhile: string;
+  readonly namesOf: (kind: DocumentKind, record: unknown) => Iterable<string>;
+}
+
+const references: readonly Reference[] = [
+  {
+    kind: 'address-set',
+    what: 'address set',
+    meanwhile: 'the rules that name it deny',
+    namesOf: addressSetsOf,
+  },
+  { kind: 'profile', what: 'profile', meanwhile: 'it denies', namesOf: hostProfilesOf },
+  { kind: 'bgp-filter', what: 'bgp-filter', meanwhile: 'its sessions pass nothing', namesOf: filtersOf },
+];
+
+interface Options {
+  readonly flush: boolean;
+  /** That If-Match names. */
+  readonly revision: Revision | undefined;
+}
 
 type Action = 'created' | 'changed' | 'unchanged';
 
@@ -53,8 +80,13 @@ export function documentRoutes(instance: FastifyInstance, deps: ApiDeps): void {
     const { documents, dryRun, flushConnections } = request.body;
     const parsed = documents.map((json, i) => parseDocument(json, `documents[${i}]`));
     refuseRepeated(parsed);
-    const result = await oneAtATime(() => apply(store, parsed, dryRun === true, flushConnections === true));
-    const warnings = [...(await missingSets(store, parsed)), ...(await missingFilters(store, parsed))];
+    const revision = ifMatch(request);
+    if (revision !== undefined && parsed.length > 1)
+      throw invalid('If-Match', `"${revision}"`, 'no revision where there are several documents');
+    const options = { dryRun: dryRun === true, flush: flushConnections === true, revision };
+    const result = await oneAtATime(() => apply(store, parsed, options));
+    const warnings: string[] = [];
+    for (const reference of references) warnings.push(...(await missing(store, parsed, reference)));
     const isInForce = dryRun === true || (await isApplied(deps, result.revision));
     const impact =
       dryRun === true
@@ -66,7 +98,12 @@ export function documentRoutes(instance: FastifyInstance, deps: ApiDeps): void {
   const deleteSchema = { querystring: documentName, response: { 200: removed } };
   api.delete('/v1/documents', { schema: deleteSchema }, async (request) => {
     const { kind, name, force, flushConnections } = request.query;
-    const revision = await remove(store, kind, name, force === 'true', flushConnections === 'true');
+    const options = {
+      force: force === 'true',
+      flush: flushConnections === 'true',
+      revision: ifMatch(request),
+    };
+    const revision = await remove(store, kind, name, options);
     return { revision, applied: await isApplied(deps, revision) };
   });
 }
@@ -110,8 +147,7 @@ function nameOf(key: Key): string {
 async function apply(
   store: Store,
   documents: readonly Document[],
-  dryRun: boolean,
-  flush: boolean,
+  { dryRun, flush, revision: wanted }: Options & { dryRun: boolean },
 ): Promise<{ revision: Revision; items: { kind: DocumentKind; name: string; action: Action }[] }> {
   const compares: Compare[] = [];
   const writes: Write[] = [];
@@ -120,6 +156,7 @@ async function apply(
   await checkPools(store, documents);
   for (const { kind, name, key, record: given } of documents) {
     const entry = await store.get(key);
+    refuseChanged(`${kind} ${name}`, wanted, entry?.modified ?? 0);
     const record = kind === 'bgp-peer' ? withPassword(name, given, entry) : given;
     const action =
       entry === null ? 'created' : isDeepStrictEqual(entry.value, record) ? 'unchanged' : 'changed';
@@ -152,14 +189,18 @@ async function checkPools(store: Store, documents: readonly Document[]): Promise
   }
 }
 
-/** A rule that names an address set which is not there denies; that is worth a word. */
-async function missingSets(store: Store, documents: readonly Document[]): Promise<string[]> {
+/** A sentence for each that is neither among the documents nor in the store. */
+async function missing(
+  store: Store,
+  documents: readonly Document[],
+  { kind: wanted, what, meanwhile, namesOf }: Reference,
+): Promise<string[]> {
   const warnings: string[] = [];
   for (const { kind, name, record } of documents) {
-    for (const set of addressSetsOf(kind, record)) {
-      if (documents.some((other) => other.kind === 'address-set' && other.name === set)) continue;
-      if ((await store.get(documentKey('address-set', set))) !== null) continue;
-      warnings.push(`${kind} ${name}: there is no address set ${set}: the rules that name it deny`);
+    for (const named of namesOf(kind, record)) {
+      if (documents.some((other) => other.kind === wanted && other.name === named)) continue;
+      if ((await store.get(documentKey(wanted, named))) !== null) continue;
+      warnings.push(`${kind} ${name}: there is no ${what} ${named}: ${meanwhile}`);
     }
   }
   return warnings;
@@ -177,17 +218,9 @@ function withPassword(name: string, record: Document['record'], entry: Entry | n
   );
 }
 
-/** A session whose filter is not there passes nothing; that is worth a word too. */
-async function missingFilters(store: Store, documents: readonly Document[]): Promise<string[]> {
-  const warnings: string[] = [];
-  for (const { kind, name, record } of documents) {
-    for (const filter of filtersOf(kind, record)) {
-      if (documents.some((other) => other.kind === 'bgp-filter' && other.name === filter)) continue;
-      if ((await store.get(documentKey('bgp-filter', filter))) !== null) continue;
-      warnings.push(`${kind} ${name}: there is no bgp-filter ${filter}: its sessions pass nothing`);
-    }
-  }
-  return warnings;
+/** The profiles that a host endpoint names. */
+function hostProfilesOf(kind: DocumentKind, record: unknown): Set<string> {
+  return new Set(kind === 'host-endpoint' ? hostEndpointFromJson(record).profiles : []);
 }
 
 /** The filters that a peer names. */
@@ -201,14 +234,14 @@ async function remove(
   store: Store,
   kind: DocumentKind,
   name: string,
-  force: boolean,
-  flush: boolean,
+  { force, flush, revision }: Options & { force: boolean },
 ): Promise<Revision> {
-  if (kind === 'profile') return removeProfile(store, name, force, undefined, flush);
-  if (kind === 'pool') return removePool(store, name, undefined);
+  if (kind === 'profile') return removeProfile(store, name, force, revision, flush);
+  if (kind === 'pool') return removePool(store, name, revision);
   const key = documentKey(kind, name);
   const entry = await store.get(key);
   if (entry === null) throw noDocument(kind, name);
+  refuseChanged(`${kind} ${name}`, revision, entry.modified);
   if (kind === 'address-set' && !force) await refuseInUse(store, kind, name);
   if (kind === 'bgp-filter' && !force) await refuseInUse(store, kind, name);
   const result = await store.transact(

@@ -1,7 +1,7 @@
 /**
  * Idempotency-Key: a request that is repeated with the same key is carried out once, and answered with the first answer.
  *
- * In: POST requests with the header. Out: a record `idempotency/KEY` that is claimed before the request is carried out and gets its
+ * In: requests that change something, with the header. Out: a record `idempotency/KEY` that is claimed before the request is carried out and gets its
  * answer afterwards, good for a day. Never: two at once under one key; an answer kept whose outcome is unknown (5xx).
  */
 import { createHash } from 'node:crypto';
@@ -25,10 +25,15 @@ const recordSchema = z.strictObject({
   hash: z.string(),
   at: z.iso.datetime(),
   /** null while the request is being carried out. */
-  answer: z.strictObject({ status: z.int(), body: z.json() }).nullable(),
+  answer: z
+    .strictObject({ status: z.int(), body: z.json(), etag: z.string().nullable().default(null) })
+    .nullable(),
 });
 type Kept = z.infer<typeof recordSchema>;
 const parseRecord = parserOf(recordSchema);
+
+/** Of requests that change something. */
+const changing: ReadonlySet<unknown> = new Set(['POST', 'PUT', 'PATCH', 'DELETE']);
 
 /** For OpenAPI; what the key may be is checked here. */
 const idempotencyHeaders = z.looseObject({
@@ -44,20 +49,21 @@ interface Claim {
   readonly revision: Revision;
 }
 
-/** For all POST routes of the instance. */
+/** For all routes of the instance that change something. */
 export function keepAnswers(instance: FastifyInstance, { store, clock }: ApiDeps): void {
   const claims = new WeakMap<FastifyRequest, Claim>();
   let nextSweep = 0;
 
   instance.addHook('onRoute', (route) => {
-    if (route.method === 'POST' && route.schema !== undefined) route.schema.headers = idempotencyHeaders;
+    if (changing.has(route.method) && route.schema !== undefined) route.schema.headers = idempotencyHeaders;
   });
 
   instance.addHook('preHandler', async (request, reply) => {
     const name = request.headers['idempotency-key'];
-    if (request.method !== 'POST' || name === undefined) return;
+    if (!changing.has(request.method) || name === undefined) return;
     const claim = await claimOrAnswer(store, keyOf(name, request.caller), hashOf(request), clock.now());
     if ('key' in claim) return void claims.set(request, claim);
+    if (claim.etag !== null) reply.header('etag', claim.etag);
     return reply.header('idempotency-replayed', 'true').code(claim.status).send(claim.body);
   });
 
@@ -67,7 +73,14 @@ export function keepAnswers(instance: FastifyInstance, { store, clock }: ApiDeps
     claims.delete(request);
     const now = clock.now();
     const isKnown = reply.statusCode < 500;
-    const answer = isKnown ? { status: reply.statusCode, body: JSON.parse(String(payload)) } : null;
+    const etag = reply.getHeader('etag');
+    const answer = isKnown
+      ? {
+          status: reply.statusCode,
+          body: JSON.parse(String(payload)),
+          etag: etag === undefined ? null : String(etag),
+        }
+      : null;
     await settle(store, claim, answer, now);
     if (now >= nextSweep) {
       nextSweep = now + sweepMilliseconds;
@@ -83,12 +96,12 @@ async function claimOrAnswer(
   key: string,
   hash: string,
   now: number,
-): Promise<Claim | { status: number; body: Json }> {
+): Promise<Claim | { status: number; body: Json; etag: string | null }> {
   const before = await readOne(store, key, parseRecord);
   if (before !== null && !isOver(before.value, now)) {
     const { answer } = before.value;
     if (before.value.hash !== hash) throw mismatch(key.slice(prefix.length));
-    if (answer !== null) return { status: answer.status, body: answer.body as Json };
+    if (answer !== null) return { ...answer, body: answer.body as Json };
     throw underWay(key);
   }
   const compare: Compare =

@@ -8,7 +8,7 @@ import type { FastifyInstance } from 'fastify';
 import type { z } from 'zod';
 import { refuseChanged } from '../ipam/fenced.ts';
 import { invalid, NetctlError } from '../lib/errors.ts';
-import { cidrBase, cidrContains, cidrsOverlap, prefixLength } from '../model/ip.ts';
+import { type Cidr, cidrBase, cidrContains, cidrsOverlap, prefixLength } from '../model/ip.ts';
 import { poolKey } from '../model/keys.ts';
 import { parseName, poolNameOf } from '../model/names.ts';
 import { addressSchema, blockSchema, defaultBlockSize, type Pool, poolSchema } from '../model/records.ts';
@@ -110,9 +110,24 @@ async function addPool(store: Store, { name: wanted, ...body }: z.output<typeof 
   return { name, ...pool, revision };
 }
 
+/** What no container can have as its address. */
+const unusable: readonly (readonly [net: string, what: string])[] = [
+  ['0.0.0.0/8', 'this network'],
+  ['127.0.0.0/8', 'loopback'],
+  ['169.254.0.0/16', 'link-local addresses'],
+  ['224.0.0.0/4', 'multicast'],
+  ['::/127', 'loopback'],
+  ['::ffff:0:0/96', 'IPv4 addresses in the form of IPv6'],
+  ['fe80::/10', 'link-local addresses'],
+  ['ff00::/8', 'multicast'],
+];
+
 /** @param others by name @throws INVALID, CIDR_OVERLAP */
 export function checkNewPool(pool: Pool, others: ReadonlyMap<string, Pool>): void {
   checkedPool(pool);
+  for (const [net, what] of unusable)
+    if (cidrsOverlap(pool.cidr, net as Cidr))
+      throw invalid('cidr', pool.cidr, `unicast addresses: ${net} (${what}) is none of a container`);
   for (const [name, other] of others) {
     if (!cidrsOverlap(other.cidr, pool.cidr)) continue;
     throw new NetctlError(

@@ -8,6 +8,7 @@ import { isDeepStrictEqual } from 'node:util';
 import type { FastifyInstance } from 'fastify';
 import { refuseChanged } from '../ipam/fenced.ts';
 import { invalid, NetctlError } from '../lib/errors.ts';
+import { hostEndpointFromJson } from '../model/host-endpoint.ts';
 import { profileKey } from '../model/keys.ts';
 import {
   newProfile,
@@ -214,12 +215,27 @@ async function refuseInUse(store: Store, name: string): Promise<void> {
   const users = (await listEndpoints(store)).items
     .filter(({ profiles }) => profiles.includes(name))
     .map(({ id, node }) => `${id} on ${node}`);
-  if (users.length === 0) return;
+  if (users.length === 0) return refuseInUseByHosts(store, name);
   throw new NetctlError(
     'IN_USE',
     `profile ${name} is used by ${users.length === 1 ? 'endpoint' : 'endpoints'} ${shortList(users)}: give them another one with ` +
       '`netctl endpoint profile ENDPOINT set NAME`, or use --force: what only this profile allows them is then denied',
     { profile: name, endpoints: users },
+  );
+}
+
+/** A host that its profile is taken from shuts itself off but for its failsafe ports. */
+async function refuseInUseByHosts(store: Store, name: string): Promise<void> {
+  const { found } = await readReadable(store, 'host-endpoint', hostEndpointFromJson);
+  const users = found
+    .filter(({ value }) => value.profiles.includes(name))
+    .map(({ key }) => `${key.node}/${key.name}`);
+  if (users.length === 0) return;
+  throw new NetctlError(
+    'IN_USE',
+    `profile ${name} is used by host ${users.length === 1 ? 'endpoint' : 'endpoints'} ${shortList(users)}: apply them with ` +
+      'another one, or use --force: what only this profile allows these hosts is then denied',
+    { profile: name, hostEndpoints: users },
   );
 }
 

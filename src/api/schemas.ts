@@ -329,6 +329,10 @@ export const statusItem = z.object({
     since: z.string().nullable(),
     error: z.string().nullable(),
     revision,
+    refusal: z
+      .string()
+      .nullable()
+      .meta({ description: 'Why the disk of this host did not take the last change; null when it did' }),
     cluster: z
       .object({
         reachable: z.boolean(),

@@ -83,6 +83,7 @@ export function buildApi(deps: ApiDeps, metrics = new Metrics(deps)): FastifyIns
     v1.addHook('onRoute', ({ schema }) => {
       if (schema?.response) Object.assign(schema.response, { '4xx': errorBody, '5xx': errorBody });
     });
+    keepAnswers(v1, deps);
     metrics.attach(v1);
     const areas = [
       systemRoutes,
@@ -106,21 +107,15 @@ export function buildApi(deps: ApiDeps, metrics = new Metrics(deps)): FastifyIns
       watchRoutes,
       importRoutes,
       tenantRoutes,
+      reservationRoutes,
+      portReservationRoutes,
+      allocationRoutes,
+      batchRoutes,
+      conflictRoutes,
+      nodeVerbRoutes,
+      gcRoutes,
     ])
       routes(v1, deps);
-    v1.register(async (repeatable) => {
-      keepAnswers(repeatable, deps);
-      for (const routes of [
-        reservationRoutes,
-        portReservationRoutes,
-        allocationRoutes,
-        batchRoutes,
-        conflictRoutes,
-        nodeVerbRoutes,
-        gcRoutes,
-      ])
-        routes(repeatable, deps);
-    });
   });
   return api;
 }

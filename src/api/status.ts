@@ -17,6 +17,8 @@ export interface AgentStatus {
     readonly since: string | null;
     readonly error: string | null;
     readonly revision: number;
+    /** Why the disk of this host did not take the last change; null when it did. */
+    readonly refusal: string | null;
     /** How it stands with the cluster; null for a host alone. */
     readonly cluster: {
       readonly reachable: boolean;
@@ -88,6 +90,7 @@ export function problemsOf(status: AgentStatus): string[] {
   const { store, policy, endpoints, records, guard } = status;
   return [
     ...(store.inSync ? [] : [`store: not in sync${because(store.error)}`]),
+    ...(store.refusal === null ? [] : [`store: the last change was not taken: ${store.refusal}`]),
     ...(store.cluster === null ? [] : clusterProblems(store.cluster)),
     ...(policy.inSync ? [] : [`policy: not in sync with the kernel${because(policy.error)}`]),
     ...endpoints.unhealthy.map(({ endpoint, reason }) => `endpoint ${endpoint}: ${reason}`),

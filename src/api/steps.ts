@@ -38,6 +38,7 @@ export async function performed<V extends Verb, A>(
 function reserve({ ipam }: ApiDeps, caller: Caller, call: Body<typeof schemas.reserveBody> & { id: string }) {
   actingFor(caller, call.tenant);
   const { kind, ...wanted } = call;
+  knownNode(ipam, wanted.node);
   const request = { ...wanted, kind: kind ?? kindOf(ipam, wanted) };
   return step({ verb: 'reserve', request }, (reserved) => ({
     ...reserved,
@@ -51,8 +52,14 @@ function extend(_: ApiDeps, caller: Caller, call: For<typeof schemas.extendBody>
   return step({ verb: 'extend', request }, shown(id));
 }
 
-function commit(_: ApiDeps, caller: Caller, call: For<typeof schemas.commitBody>, revision?: Revision) {
+function commit(
+  { ipam }: ApiDeps,
+  caller: Caller,
+  call: For<typeof schemas.commitBody>,
+  revision?: Revision,
+) {
   const { reservation: id, tenant, node, ttlSeconds } = call;
+  knownNode(ipam, node);
   const lasting = ttlSeconds === undefined ? {} : { ttlSeconds };
   const request = { id, tenant: actingFor(caller, tenant), node, ...lasting, revision };
   return step({ verb: 'commit', request }, shown(id));
@@ -92,6 +99,7 @@ function transfer(deps: ApiDeps, caller: Caller, call: At<typeof schemas.transfe
   const { address, force = false, holdSeconds, generation, toOwner, toNode } = call;
   const tenant = actingFor(caller, call.tenant);
   refuseForce(caller, force, tenant);
+  knownNode(deps.ipam, toNode);
   // Whose it is comes first: that it is in use, and where, is not for others.
   fenced(deps.ipam.book, { address, tenant, generation });
   const held = holdSeconds === undefined ? {} : { holdSeconds };
@@ -109,6 +117,12 @@ function release(deps: ApiDeps, caller: Caller, call: At<typeof schemas.releaseB
   // No address is ever at generation 0: without one, only force lets it pass.
   const request = { address, tenant, force, generation: generation ?? 0, revision };
   return step({ verb: 'release', request }, ({ outcome, forced }) => ({ address, outcome, forced }));
+}
+
+/** A name that is spelled wrong would hold an address where nobody fetches it. @throws NOT_FOUND */
+function knownNode({ book }: ApiDeps['ipam'], node: string | null | undefined): void {
+  if (node === null || node === undefined || book.nodes().has(node)) return;
+  throw new NetctlError('NOT_FOUND', `there is no node ${node}: see \`netctl node show\``, { node });
 }
 
 function step<V extends Verb, A>(operation: OperationOf<V>, answer: (result: ResultOf<V>) => A): Step<V, A> {

@@ -1,5 +1,5 @@
 /**
- * Completion for bash and zsh: a short script for the shell, which asks netctl itself at each TAB.
+ * Completion for bash, zsh and fish: a short script for the shell, which asks netctl itself at each TAB.
  *
  * In: the words typed so far. Out: what may come next: words of the table, options, names that the agent knows. Never: an error
  * message in the middle of somebody's command line.
@@ -27,13 +27,24 @@ _netctl() {
 compdef _netctl netctl
 `;
 
+const FISH = `# netctl completion: netctl completion fish | source
+function __netctl
+  set -l words (commandline -opc) (commandline -ct)
+  netctl __complete -- $words[2..-1] 2>/dev/null
+end
+complete -c netctl -f -a '(__netctl)'
+complete -c netctl -s f -l file -r -F
+`;
+
+const scripts: Readonly<Record<string, string>> = { bash: BASH, zsh: ZSH, fish: FISH };
+
 export const completionCommands: readonly Command[] = [
   {
     words: 'completion SHELL',
-    choices: { SHELL: ['bash', 'zsh'] },
-    help: 'Print the completion script of a shell: source <(netctl completion bash)',
+    choices: { SHELL: Object.keys(scripts) },
+    help: 'Print the completion script of a shell: source <(netctl completion bash), or netctl completion fish | source',
     async run({ args, output }) {
-      output.write(args.text('SHELL') === 'bash' ? BASH : ZSH);
+      output.write(scripts[args.text('SHELL')]!);
     },
   },
   {

@@ -169,7 +169,8 @@ function parseArguments(command: Command, argv: readonly string[]): Record<strin
     .exitProcess(false)
     .strict()
     .fail((message, error) => {
-      throw new UsageError(plain(message ?? error?.message ?? 'wrong usage', argv), [command]);
+      const needed = positionals.filter((token) => !token.startsWith('[')).map(bareName);
+      throw new UsageError(plain(message ?? error?.message ?? 'wrong usage', argv, needed), [command]);
     })
     .parserConfiguration({
       'greedy-arrays': false,
@@ -186,7 +187,7 @@ function parseArguments(command: Command, argv: readonly string[]): Record<strin
         builder.positional(name, {
           type: 'string',
           ...(choices === undefined ? {} : { choices: [...choices] }),
-          ...(name === 'KIND' ? { coerce: singular } : {}),
+          ...(name === 'KIND' ? { coerce: (kind?: string) => singular(kind, choices ?? []) } : {}),
         });
       }
       for (const [name, option] of Object.entries({ ...globalOptions, ...command.options }))
@@ -197,8 +198,9 @@ function parseArguments(command: Command, argv: readonly string[]): Record<strin
 }
 
 /** As other tools of the field take kinds: `get profiles`, `get policies`. */
-function singular(kind: string | undefined): string | undefined {
-  return kind?.replace(/ies$/, 'y').replace(/s$/, '');
+function singular(kind: string | undefined, kinds: readonly string[]): string | undefined {
+  const one = kind?.replace(/ies$/, 'y').replace(/s$/, '');
+  return one !== undefined && kinds.includes(one) ? one : kind;
 }
 
 /** Numbers are read by Arguments, whose error names what was given. */
@@ -213,9 +215,11 @@ function yargsOption(name: string, { type }: Option) {
 }
 
 /** yargs speaks of "non-option arguments", and of options without their dashes. */
-function plain(message: string, argv: readonly string[]): string {
+function plain(message: string, argv: readonly string[], needed: readonly string[]): string {
   const [first = ''] = message.trim().split('\n');
-  if (first.startsWith('Not enough non-option arguments')) return 'something is missing';
+  const [, given] = /^Not enough non-option arguments: got (\d+)/.exec(first) ?? [];
+  const missing = needed.slice(Number(given));
+  if (given !== undefined) return `${missing.join(' and ')} ${missing.length > 1 ? 'are' : 'is'} missing`;
   if (first.startsWith('Invalid values')) {
     const [, name, given, choices] =
       /Argument: (.*), Given: (.*), Choices: (.*)/.exec(message.replace(/\s+/g, ' ')) ?? [];

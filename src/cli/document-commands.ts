@@ -8,7 +8,7 @@ import { readdirSync, readFileSync, statSync } from 'node:fs';
 import { join } from 'node:path';
 import type { Applied, Broken, DocumentApply, DocumentItem, Removed } from '../api/schemas.ts';
 import { printChange } from './change.ts';
-import type { Command, Context } from './command.ts';
+import { type Command, type Context, UsageError } from './command.ts';
 import { CliError } from './exit.ts';
 import { impactLines } from './impact-lines.ts';
 import type { View } from './output.ts';
@@ -134,7 +134,7 @@ export const documentCommands: readonly Command[] = [
 async function apply(context: Context): Promise<void> {
   const { args, api, output } = context;
   const files = args.list('file');
-  if (files === undefined) throw new CliError('say which files: netctl apply --file FILE (or DIR, or -)');
+  if (files === undefined) throw new UsageError('say which files: netctl apply --file FILE (or DIR, or -)');
   const documents = [];
   for (const file of files) documents.push(...(await readDocuments(context, file)));
   if (documents.length === 0) throw new CliError(`${files.join(', ')}: there is no document in it`);
@@ -197,10 +197,15 @@ async function parseDocuments(text: string, where: string): Promise<unknown[]> {
   const { parseAllDocuments } = await import('yaml');
   return [parseAllDocuments(text)].flat().flatMap((document) => {
     const [error] = 'errors' in document ? document.errors : [];
-    if (error !== undefined) throw new CliError(`${where} is not YAML: ${error.message.split('\n')[0]}`);
+    if (error !== undefined) throw new CliError(`${where} is not YAML: ${firstLine(error.message)}`);
     const value: unknown = document.toJS();
     return value === null ? [] : [value].flat();
   });
+}
+
+/** What follows it would be the text that it is about. */
+function firstLine(message: string): string {
+  return message.split('\n')[0]!.replace(/:$/, '');
 }
 
 async function show(context: Context, kind: string, name: string | undefined): Promise<void> {

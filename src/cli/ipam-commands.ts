@@ -158,11 +158,16 @@ async function releaseOwner({ args, api, output }: Context, text: string): Promi
   });
   const { freed, later, kept } = answer;
   const parts = [
-    `released ${joined(freed, ', ')}`,
+    ...(freed.length === 0 ? [] : [`released ${joined(freed, ', ')}`]),
     ...(later.length === 0 ? [] : [`when their containers go ${later.join(', ')}`]),
     ...(kept.length === 0 ? [] : [`kept for ever unless forced ${kept.join(', ')}`]),
   ];
-  await output.changed('owner', text, `owner ${text}: ${parts.join('; ')}`, answer);
+  await output.changed(
+    'owner',
+    text,
+    `owner ${text}: ${parts.join('; ') || 'nothing to release (any more)'}`,
+    answer,
+  );
 }
 
 async function cancelReservation({ api, output }: Context, id: string): Promise<void> {

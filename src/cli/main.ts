@@ -33,7 +33,18 @@ export async function main(
   version: string,
   lab: Context['lab'] = withoutLab,
 ): Promise<number> {
-  ignoreClosedReaders(streams);
+  const written = watched(streams);
+  const code = await done(argv, env, streams, version, lab);
+  return (await written()) ? code : exitCodes.refused;
+}
+
+async function done(
+  argv: readonly string[],
+  env: Environment,
+  streams: Streams,
+  version: string,
+  lab: Context['lab'],
+): Promise<number> {
   try {
     const topic = helpTopic(argv, commands);
     if (topic !== null) {
@@ -119,11 +130,21 @@ function usageHint(nearest: readonly Command[]): string {
   return `${nearest.map((command, i) => `${i === 0 ? 'Usage: ' : '       '}${usageLine(command)}`).join('\n')}\n`;
 }
 
-/** `netctl pool show | head -1` closes our output early: what is left is not wanted. */
-function ignoreClosedReaders({ stdout, stderr }: Streams): void {
-  for (const stream of [stdout, stderr]) {
-    stream.on('error', (error: NodeJS.ErrnoException) => {
-      if (error.code !== 'EPIPE') throw error;
-    });
-  }
+/**
+ * `netctl pool show | head -1` closes our output early: what is left is not wanted. A disk that is full is said.
+ * @returns what waits for the output, and says whether it arrived
+ */
+function watched({ stdout, stderr }: Streams): () => Promise<boolean> {
+  let arrived = true;
+  stderr.on('error', () => undefined);
+  stdout.on('error', ({ code, message }: NodeJS.ErrnoException) => {
+    if (code === 'EPIPE' || !arrived) return;
+    arrived = false;
+    stderr.write(`netctl: the output cannot be written: ${message}\n`);
+  });
+  return async () => {
+    await new Promise((flushed) => stdout.write('', flushed));
+    await new Promise(setImmediate);
+    return arrived;
+  };
 }

@@ -131,6 +131,7 @@ export const poolCommands: readonly Command[] = [
         value: 'CIDR',
         help: 'the new list of what is never given out',
       },
+      'no-nat-outgoing': { type: 'flag', help: 'leave what leaves the pools as it is' },
       disabled: { type: 'flag', help: 'give out no more addresses of it' },
       enabled: { type: 'flag', help: 'give out addresses of it again' },
       cidr: { type: 'text', help: 'refused: fixed when the pool is added', hidden: true },
@@ -153,8 +154,11 @@ export const poolCommands: readonly Command[] = [
 function changes(args: Arguments): PoolSet {
   if (args.flag('disabled') && args.flag('enabled'))
     throw new UsageError('--disabled and --enabled exclude each other');
+  if (args.flag('nat-outgoing') && args.flag('no-nat-outgoing'))
+    throw new UsageError('--nat-outgoing and --no-nat-outgoing exclude each other');
   const body: PoolSet = {
     ...settings(args),
+    ...(args.flag('no-nat-outgoing') ? { natOutgoing: false } : {}),
     disabled: args.flag('disabled') ? true : args.flag('enabled') ? false : undefined,
     cidr: args.optionalText('cidr'),
     kind: args.optionalText('kind'),

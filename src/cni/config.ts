@@ -5,6 +5,7 @@
  * on the spelling of keys (Go folds case, and runtimes rely on it), a value of the wrong shape.
  */
 import { z } from 'zod';
+import { checkJson, exactObject } from '../model/check.ts';
 import { CniError } from './errors.ts';
 import { supportedVersions } from './result.ts';
 
@@ -25,7 +26,7 @@ const configSchema = z.object({
   cniVersion: z.enum(supportedVersions).default('0.1.0'),
   name: z
     .string()
-    .regex(/^[a-zA-Z0-9][a-zA-Z0-9_.-]*$/, 'expected a network name of letters, digits, "_", "." and "-"'),
+    .regex(/^[a-zA-Z0-9][a-zA-Z0-9_.-]*$/, 'a network name of letters, digits, "_", "." and "-"'),
   mode: z.enum(['routed', 'macvlan']).nullish(),
   parent: z.string().nullish(),
   vlan: z.int().min(0).max(4094).nullish(),
@@ -81,17 +82,15 @@ const configSchema = z.object({
         .object({
           ips: texts,
           labels: z.array(z.object({ key: z.string(), value: z.string() })).nullish(),
-          netctl: z
-            .strictObject({
-              profiles: texts,
-              pools: texts,
-              owner: z.string().nullish(),
-              reservation: z.string().nullish(),
-              onRelease: z.string().nullish(),
-              retainSeconds: z.union([z.string(), z.number()]).nullish(),
-              extraSources: texts,
-            })
-            .nullish(),
+          netctl: exactObject({
+            profiles: texts,
+            pools: texts,
+            owner: z.string().nullish(),
+            reservation: z.string().nullish(),
+            onRelease: z.string().nullish(),
+            retainSeconds: z.union([z.string(), z.number()]).nullish(),
+            extraSources: texts,
+          }).nullish(),
         })
         .nullish(),
     })
@@ -136,14 +135,11 @@ export function parseConfig(stdin: string): Config {
   } catch (error) {
     throw new CniError(6, `error unmarshall network config: ${(error as Error).message}`);
   }
-  const parsed = configSchema.safeParse(fold(json, 8));
-  if (parsed.success) return parsed.data;
-  const issue = parsed.error.issues[0];
-  const path = issue?.path.join('.') ?? '';
-  throw new CniError(
-    7,
-    `invalid network config: ${path === '' ? 'the configuration' : path}: ${issue?.message ?? 'not valid'}`,
-  );
+  try {
+    return checkJson(configSchema, fold(json, 8));
+  } catch (error) {
+    throw new CniError(7, `invalid network config: ${(error as Error).message}`);
+  }
 }
 
 /** Go matches JSON keys without regard to case; so does this, for objects down to `depth`. */

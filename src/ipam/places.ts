@@ -78,13 +78,15 @@ export class Places {
       throw new NetctlError('NODE_LIMIT', `node ${this.#claimant(wish)} may have ${limits.join(', ')}`, {
         limits,
       });
+    const cooling = this.#cooling(views);
+    const soon =
+      cooling.cooldown === 0
+        ? ''
+        : `: ${cooling.cooldown} cooling down${cooling.cooldownUntil === null ? '' : `, the first until ${cooling.cooldownUntil}`}`;
     throw new NetctlError(
       'POOL_EXHAUSTED',
-      `no free address for node ${this.#claimant(wish)} in pool ${names}`,
-      {
-        pools: names,
-        ...this.#cooling(views),
-      },
+      `no free address for node ${this.#claimant(wish)} in pool ${names}${soon}`,
+      { pools: names, ...cooling },
     );
   }
 
@@ -271,7 +273,7 @@ export class Places {
   }
 
   /** What an exhausted pool will have again, and when the first of it (looked at: what cools down on this node). */
-  #cooling(views: readonly PoolView[]): Record<string, unknown> {
+  #cooling(views: readonly PoolView[]): { available: 0; cooldown: number; cooldownUntil: string | null } {
     const names = new Set(views.map(({ name }) => name));
     const cooldown = [...names].reduce((sum, name) => sum + this.#book.counts.of('pool', name).cooldown, 0);
     let cooldownUntil: string | null = null;

@@ -149,6 +149,8 @@ function ofNode(
   node: string,
   quotaLeft: number | null,
 ): NodeCapacity {
+  if (!book.nodes().has(node))
+    return { node, available4: 0, available6: 0, limitReason: 'there is no node of that name' };
   const available = { 4: 0, 6: 0 };
   let reason: string | null = null;
   for (const pool of open) {

@@ -78,7 +78,8 @@ export class NetctlError extends Error {
 
 /** Bad input: names the field, the value as given (shortened), and what is accepted. */
 export function invalid(field: string, value: unknown, accepted: string): NetctlError {
-  return new NetctlError('INVALID', `${field}: ${show(value)} is not valid: expected ${accepted}`, {
+  const fault = value === undefined ? 'nothing given' : `${show(value)} is not valid`;
+  return new NetctlError('INVALID', `${field}: ${fault}: expected ${accepted}`, {
     field,
     value,
     accepted,

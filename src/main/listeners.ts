@@ -26,9 +26,9 @@ export async function listenTls(
   process.on('SIGHUP', () => logger.debug({}, 'SIGHUP'));
   if (listen === null) return null;
   const secrets = () => ({
-    cert: pem('api.tls.cert', tls.cert),
-    key: pem('api.tls.key', tls.key),
-    ca: pem('api.tls.clientCa', tls.clientCa),
+    cert: fileOf('api.tls.cert', tls.cert),
+    key: fileOf('api.tls.key', tls.key),
+    ca: fileOf('api.tls.clientCa', tls.clientCa),
   });
   let server: ReturnType<typeof createServer>;
   try {
@@ -85,10 +85,11 @@ async function bind(server: NetServer, key: string, listen: string): Promise<voi
   });
 }
 
-function pem(key: string, path: string | null): Buffer {
+/** @throws INVALID naming `key` */
+export function fileOf(key: string, path: string | null, what = 'a PEM file'): Buffer {
   try {
     return readFileSync(path ?? '');
   } catch (error) {
-    throw invalid(key, path, `a PEM file that can be read (${(error as NodeJS.ErrnoException).code})`);
+    throw invalid(key, path, `${what} that can be read (${(error as NodeJS.ErrnoException).code})`);
   }
 }

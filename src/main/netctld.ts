@@ -26,7 +26,7 @@ import { DeleteQueue } from '../cni/delete-queue.ts';
 import { createCniServer } from '../cni/server.ts';
 import { createDockerServer } from '../docker/server.ts';
 import { systemClock } from '../lib/clock.ts';
-import { asNetctlError, NetctlError } from '../lib/errors.ts';
+import { asNetctlError, invalid, NetctlError } from '../lib/errors.ts';
 import type { Logger } from '../lib/logger.ts';
 import { createBird } from '../linux/real/bird.ts';
 import { createLinux } from '../linux/real/linux.ts';
@@ -64,13 +64,20 @@ async function boot(config: Config, logger: Logger): Promise<void> {
   }
 }
 
+function makeDirectory(key: string, path: string): void {
+  try {
+    mkdirSync(path, { recursive: true, mode: 0o700 });
+  } catch (error) {
+    throw invalid(key, path, `a directory that is there, or can be made (${(error as Error).message})`);
+  }
+}
+
 async function run(config: Config, settings: readonly Setting[], logger: Logger): Promise<void> {
   // Until the sockets listen nothing else may: a start that waits for a cluster would end, since timers alone do not hold Node.
   setInterval(() => undefined, holdMilliseconds);
-  for (const directory of [config.runDir, config.stateDir])
-    mkdirSync(directory, { recursive: true, mode: 0o700 });
+  for (const key of ['runDir', 'stateDir'] as const) makeDirectory(key, config[key]);
   chmodSync(config.runDir, 0o700);
-  const { store, replication, presence } = await openStore(config, systemClock, logger);
+  const { store, refusal, replication, presence } = await openStore(config, systemClock, logger);
   const linux = await createLinux({ iptablesBackend: config.dataplane.iptablesBackend });
   const bootId = readFileSync('/proc/sys/kernel/random/boot_id', 'utf8').trim();
   const agent = new Agent({
@@ -111,7 +118,7 @@ async function run(config: Config, settings: readonly Setting[], logger: Logger)
     clock: systemClock,
     node: config.node.name,
     version: packageJson.version,
-    status: () => agent.status(replication()),
+    status: () => agent.status(replication(), refusal()),
     bgpStatus: () => agent.bgpStatus(),
     hostNotices: () => agent.hostNotices(),
     config: () => settings,
@@ -149,7 +156,8 @@ async function run(config: Config, settings: readonly Setting[], logger: Logger)
     mkdirSync(dirname(config.docker.socket), { recursive: true, mode: 0o755 });
     await listen(docker, config.docker.socket);
   }
-  const leave = presence && sayPresent(presence, config.node.name, () => agent.status(replication()));
+  const leave =
+    presence && sayPresent(presence, config.node.name, () => agent.status(replication(), refusal()));
   const remote = await listenTls(api, config.api, logger);
   const pages = metrics.server();
   await listenMetrics(pages, config.metrics, logger);

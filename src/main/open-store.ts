@@ -4,7 +4,6 @@
  * In: configuration. Out: one Store for the agent, and what there is to say about replication. Never: a start that waits for
  * etcd (a host that is cut off starts with the last known picture).
  */
-import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import type { Config } from '../agent/config.ts';
 import type { Replication } from '../agent/status.ts';
@@ -14,9 +13,12 @@ import { EtcdStore } from '../store/etcd.ts';
 import { ReplicatedStore } from '../store/replicated.ts';
 import { SqliteStore } from '../store/sqlite.ts';
 import type { Presence, Store } from '../store/store.ts';
+import { fileOf } from './listeners.ts';
 
 export interface OpenStore {
   readonly store: Store;
+  /** Why this host's disk did not take the last change; null when it did. */
+  refusal(): string | null;
   /** null for a host alone. */
   replication(): Replication | null;
   /** To be closed before the store; null for a host alone. */
@@ -31,7 +33,9 @@ export async function openStore(config: Config, clock: Clock, logger: Logger): P
     path: join(config.stateDir, 'netctl.db'),
     onFault: (error) => logger.error({ error: error.message }, 'upkeep of the local store failed'),
   });
-  if (config.datastore.type === 'embedded') return { store: local, replication: () => null, presence: null };
+  const refusal = (): string | null => local.refusal;
+  if (config.datastore.type === 'embedded')
+    return { store: local, refusal, replication: () => null, presence: null };
   const cluster = openEtcd(config.datastore, clock, logger);
   const store = await ReplicatedStore.open({
     node: config.node.name,
@@ -49,7 +53,7 @@ export async function openStore(config: Config, clock: Clock, logger: Logger): P
       ),
   });
   const presence = cluster.presence();
-  return { store, presence, replication: () => ({ ...store.status(), lease: presence.status() }) };
+  return { store, refusal, presence, replication: () => ({ ...store.status(), lease: presence.status() }) };
 }
 
 function openEtcd(datastore: Config['datastore'], clock: Clock, logger: Logger): EtcdStore {
@@ -61,14 +65,16 @@ function openEtcd(datastore: Config['datastore'], clock: Clock, logger: Logger):
     logger,
     ...(endpoints.some((endpoint) => endpoint.startsWith('https:')) ? { tls: tlsFiles(datastore) } : {}),
     ...(username === null ? {} : { username }),
-    ...(passwordFile === null ? {} : { password: readFileSync(passwordFile, 'utf8').trimEnd() }),
+    ...(passwordFile === null
+      ? {}
+      : { password: fileOf('datastore.passwordFile', passwordFile, 'a file').toString('utf8').trimEnd() }),
   });
 }
 
 function tlsFiles({ ca, cert, key }: Config['datastore']) {
   return {
-    ...(ca === null ? {} : { ca: readFileSync(ca) }),
-    ...(cert === null ? {} : { cert: readFileSync(cert) }),
-    ...(key === null ? {} : { key: readFileSync(key) }),
+    ...(ca === null ? {} : { ca: fileOf('datastore.ca', ca) }),
+    ...(cert === null ? {} : { cert: fileOf('datastore.cert', cert) }),
+    ...(key === null ? {} : { key: fileOf('datastore.key', key) }),
   };
 }

@@ -9,11 +9,28 @@ import { invalid, NetctlError } from '../lib/errors.ts';
 
 /** @param root the name that paths begin with, or '' @throws INVALID naming path, value and what is accepted */
 export function checkJson<T>(schema: z.ZodType<T>, json: unknown, root = ''): T {
-  const result = schema.safeParse(json);
+  const result = schema.safeParse(json, { error: withoutWords });
   if (result.success) return result.data;
   const issue = result.error.issues[0]!;
+  if (issue.code === 'invalid_key')
+    throw invalid(pathText(root, issue.path.slice(0, -1)), issue.path.at(-1), issue.issues[0]!.message);
   const path = issue.code === 'unrecognized_keys' ? [...issue.path, issue.keys[0]!] : issue.path;
   throw invalid(pathText(root, path), isSecret(path) ? '(not shown)' : valueAt(json, path), issue.message);
+}
+
+/** What is accepted where a schema has no words of its own for it. */
+function withoutWords(issue: z.core.$ZodRawIssue): string | undefined {
+  if (issue.code === 'invalid_value') return issue.values.map(String).join(' or ');
+  if (issue.code === 'unrecognized_keys') return 'no such key';
+  if (issue.code === 'invalid_type') return `a value of type ${issue.expected}`;
+  const [limit, way] =
+    issue.code === 'too_small'
+      ? [issue.minimum, 'on']
+      : issue.code === 'too_big'
+        ? [issue.maximum, 'down']
+        : [];
+  if (limit === undefined || !['number', 'int'].includes(String(issue['origin']))) return undefined;
+  return `a number from ${limit} ${way}`;
 }
 
 /** A text that one of the model's parsers turns into its canonical form; its error says what is accepted. */

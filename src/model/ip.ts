@@ -54,8 +54,10 @@ export function parseCidr(text: unknown, field = 'cidr'): Cidr {
 
 /** An address as the prefix that holds just it (`10.0.0.1` → `10.0.0.1/32`), a prefix as itself. @throws INVALID */
 export function parseAddressOrCidr(text: unknown, field = 'cidr'): Cidr {
-  if (typeof text === 'string' && !text.includes('/')) return hostCidr(parseAddress(text, field));
-  return parseCidr(text, field);
+  if (typeof text === 'string' && text.includes('/')) return parseCidr(text, field);
+  const address = typeof text === 'string' ? canonical(text) : null;
+  if (address === null) throw invalid(field, text, 'an address or a prefix such as 10.0.0.1 or 10.0.0.0/8');
+  return hostCidr(address);
 }
 
 export function familyOf(address: Address | Cidr): Family {

@@ -9,9 +9,12 @@ import type { Cidr } from './ip.ts';
 
 const NAME = /^[a-zA-Z0-9_.-]{1,40}$/;
 
-/** Profile and tag names: the rule of calicoctl v0.4, 1 to 40 characters. @throws INVALID naming `field` */
+/**
+ * Profile and tag names: the rule of calicoctl v0.4, 1 to 40 characters. `.` and `..` are none: no path of the API could name them.
+ * @throws INVALID naming `field`
+ */
 export function parseName(text: unknown, field: string): string {
-  if (typeof text !== 'string' || !NAME.test(text)) {
+  if (typeof text !== 'string' || !NAME.test(text) || text === '.' || text === '..') {
     throw invalid(field, text, '1 to 40 letters, digits, "_", "." or "-"');
   }
   return text;

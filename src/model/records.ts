@@ -61,12 +61,13 @@ export const ownerPart = z
   .string()
   .regex(/^[a-zA-Z0-9_.:@-]{1,128}$/, 'expected 1 to 128 letters, digits or _ . : @ -');
 
+const PREFIX_LENGTH = 'a prefix length from 1 to 128';
 export const poolSchema = z
   .strictObject({
     cidr,
     kind: z.enum(['routed', 'macvlan']).default('routed'),
     /** Prefix length of the blocks that nodes claim: by default 26 (IPv4) or 122 (IPv6), 64 addresses. */
-    blockSize: z.int().min(1).max(128),
+    blockSize: z.int(PREFIX_LENGTH).min(1, PREFIX_LENGTH).max(128, PREFIX_LENGTH),
     /** Never given out. */
     excludes: z.array(cidr).default([]),
     /** Only these parts are given out; empty means the whole prefix. */

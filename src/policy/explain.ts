@@ -17,6 +17,7 @@ import {
 import type { Side } from '../model/rule.ts';
 import type { Chain, ChainRule, Condition } from './chain.ts';
 import { type Jump, jumps } from './compile.ts';
+import { chains } from './names.ts';
 import type { PolicyOutput, SetSpec } from './output.ts';
 
 /** The first packet of a connection. */
@@ -84,6 +85,16 @@ export class Explainer implements PolicyOutput {
       if (verdict !== 'left') return { verdict, steps };
     }
     return { verdict: 'left', steps };
+  }
+
+  /** Where a published port leads a packet that is for this host; null: nowhere else. */
+  led(packet: Packet): (Step & { readonly address: Address; readonly port: number }) | null {
+    const { rules = [] } = this.#chains.get(`${familyOf(packet.source)} ${chains.published}`) ?? {};
+    const index = rules.findIndex((rule) => this.#applies(rule, packet));
+    const rule = rules[index];
+    if (rule?.verdict.kind !== 'dnat') return null;
+    const { address, port } = rule.verdict;
+    return { chain: chains.published, index, rule, address, port };
   }
 
   /** @param chain where the kernel takes it */

@@ -103,6 +103,7 @@ export class SqliteStore implements Store {
   /** Watches are shown all up to this one: what is later waits for the disk. */
   #shown: Revision;
   #diskFault: NetctlError | null = null;
+  #refusal: NetctlError | null = null;
   /** The last flush that was begun; never rejects. */
   #flushed: Promise<void> = Promise.resolve();
   #closed: NetctlError | null = null;
@@ -131,6 +132,11 @@ export class SqliteStore implements Store {
         this.#recent.read(prefix, after, upTo) ?? readChanges(this.#statements, prefix, after, upTo),
       delivered: (revision) => this.#recent.forget(revision),
     });
+  }
+
+  /** Why the file did not take the last change; null when it did. */
+  get refusal(): string | null {
+    return (this.#diskFault ?? this.#refusal)?.message ?? null;
   }
 
   async get(key: string): Promise<Entry | null> {
@@ -225,7 +231,8 @@ export class SqliteStore implements Store {
       return result;
     } catch (error) {
       this.#rollBack();
-      throw this.#unavailable(error);
+      this.#refusal = this.#unavailable(error);
+      throw this.#refusal;
     }
   }
 
@@ -237,9 +244,12 @@ export class SqliteStore implements Store {
     try {
       results = group.map(({ transaction }) => this.#group.decide(transaction));
       logged = this.#group.commit();
+      this.#refusal = null;
     } catch (error) {
       this.#rollBack();
-      for (const { reject } of group) reject(this.#unavailable(error));
+      const refusal = this.#unavailable(error);
+      this.#refusal = refusal;
+      for (const { reject } of group) reject(refusal);
       return;
     } finally {
       for (const called of this.#onCommit.splice(0)) called();

@@ -115,7 +115,7 @@ describe('BGP between hosts', () => {
     });
     await eventually(
       'the old host does not lead to it',
-      1000,
+      5000,
       async () => !(await routes(one)).includes(`${address4} dev`),
     );
     const fresh = await eventually('the record is on the other host', 5000, async () =>
@@ -123,13 +123,13 @@ describe('BGP between hosts', () => {
     );
     assert.equal(fresh.address4, address4);
     const begin = Date.now();
-    await eventually('the others follow', 1000, async () =>
+    await eventually('the others follow', 5000, async () =>
       (await three.mustExec(['ip', 'route', 'get', address4])).includes('via 192.0.2.2'),
     );
     console.log(`# the others followed a moved address within ${Date.now() - begin} ms`);
     assert.ok(await pings(c, address4));
     await fresh.container.serve([9090]);
-    assert.deepEqual(await c.container.connect([{ address: address4, port: 9090 }], 1000), [true]);
+    assert.deepEqual(await c.container.connect([{ address: address4, port: 9090 }], 5000), [true]);
     assert.match(await one.mustExec(['ip', 'route', 'get', address4]), /via 192\.0\.2\.2/);
     await old.container.cniDel(conflist);
     assert.ok(await pings(c, address4), 'the end of the old container takes nothing away');

@@ -76,7 +76,7 @@ describe('CNI with other plugins', () => {
     const address = result.ips[0]!.address.split('/')[0]!;
     assert.match(address, /^10\.77\.0\./);
     await two.serve([80]);
-    assert.deepEqual(await one.connect([{ address, port: 80 }], 2000), [true]);
+    assert.deepEqual(await one.connect([{ address, port: 80 }], 5000), [true]);
     assert.equal((await one.cni('CHECK', conflist)).code, 0);
     await one.cniDel(conflist);
     await two.cniDel(conflist);

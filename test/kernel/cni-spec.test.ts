@@ -360,7 +360,7 @@ describe('the CNI specification', () => {
     for (const { json } of [first, second])
       for (const ip of json.ips as { address: string }[]) {
         const address = ip.address.split('/')[0]!;
-        assert.deepEqual(await b.connect([{ address, port: 80 }], 1000), [true], address);
+        assert.deepEqual(await b.connect([{ address, port: 80 }], 5000), [true], address);
       }
     for (const [env, config, { json }] of [
       [envOf('CHECK', a), edge(), first],
@@ -369,7 +369,7 @@ describe('the CNI specification', () => {
       await ok(env, { ...config, prevResult: json });
     await ok(envOf('DEL', a), edge());
     const left = (second.json.ips[0].address as string).split('/')[0]!;
-    assert.deepEqual(await b.connect([{ address: left, port: 80 }], 1000), [true]);
+    assert.deepEqual(await b.connect([{ address: left, port: 80 }], 5000), [true]);
     await ok(envOf('DEL', a, { CNI_IFNAME: 'eth1' }), other);
   });
 

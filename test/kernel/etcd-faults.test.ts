@@ -166,7 +166,7 @@ describe('etcd store on a bad day', { concurrency: 3 }, () => {
       proxy.dropAnswers = false;
       proxy.cut();
       const { after, error } = await failing;
-      assert.ok(after < 1000, `${after} ms`);
+      assert.ok(after < 2500, `${after} ms`);
       assert.equal(error.code, 'STORE_UNAVAILABLE');
       assert.equal(error.details['outcome'], 'unknown');
       assert.match(error.message, /transaction of 0 compares and 1 writes failed: .*not known whether/);
@@ -309,10 +309,10 @@ describe('etcd store on a bad day', { concurrency: 3 }, () => {
       const accepted = proxy.accepted;
       const status = store.status();
       assert.equal(status.connected, false);
-      assert.ok(Math.abs(status.since - before) < 500, `${status.since - before} ms`);
+      assert.ok(Math.abs(status.since - before) < 900, `${status.since - before} ms`);
       assert.match(status.error ?? '', /cannot be connected to|lost/);
       const call = await failure(store.transact([], [put('a')]));
-      assert.ok(call.after < 1500, `${call.after} ms`);
+      assert.ok(call.after < 2500, `${call.after} ms`);
       assert.equal(call.error.details['outcome'], 'not-sent');
       await sleep(4000);
       assert.ok(proxy.accepted - accepted <= 15, `${proxy.accepted - accepted} attempts in 4 s`);

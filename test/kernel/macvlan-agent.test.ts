@@ -59,14 +59,14 @@ describe('macvlan', () => {
     const { container: one } = await join('one');
     const { container: two, address } = await join('two');
     await two.serve([80]);
-    assert.deepEqual(await one.connect([{ address, port: 80 }], 2000), [true]);
+    assert.deepEqual(await one.connect([{ address, port: 80 }], 5000), [true]);
   });
 
   test('hostAccess veth: the host and the container reach each other, and DEL takes the pair away', async () => {
     const { container, address } = await join('near', { hostAccess: 'veth' });
     await container.serve([80]);
     const fromHost = (command: readonly string[]): Promise<string> => host.mustExec(command);
-    assert.deepEqual(await connectFrom(fromHost, [{ address, port: 80 }], 2000), [true]);
+    assert.deepEqual(await connectFrom(fromHost, [{ address, port: 80 }], 5000), [true]);
     assert.match(
       await container.mustExec(['ip', 'route', 'get', host.address]),
       /via 169\.254\.1\.1 dev eth0-host/,

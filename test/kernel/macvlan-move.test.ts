@@ -58,7 +58,8 @@ async function move(secondMac: string): Promise<void> {
       await eventually('the peer has answers again', 40_000, async () => later() !== undefined);
       const silentMs = later()! - moved;
       console.log(`silent for ${Math.round(silentMs)} ms after the ADD`);
-      assert.ok(silentMs < 500, `${Math.round(silentMs)} ms`);
+      // Without announcements it would be until the neighbour's entry is asked anew: half a minute.
+      assert.ok(silentMs < 3000, `${Math.round(silentMs)} ms`);
     } finally {
       ping.kill('SIGKILL');
     }

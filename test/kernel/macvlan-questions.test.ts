@@ -84,7 +84,7 @@ describe('questions about endpoints on a wire', () => {
     };
     const before = await counted();
     const target = { address: db.address, port: 3306 };
-    assert.deepEqual(await app.container.connect([target, target, target], 2000), [true, true, true]);
+    assert.deepEqual(await app.container.connect([target, target, target], 5000), [true, true, true]);
     assert.equal(await counted(), before + 3);
     assert.deepEqual(await web.container.connect([target], 300), [false]);
     assert.equal(await counted(), before + 3);

@@ -178,6 +178,11 @@ for (const backend of ['iptables', 'nftables', 'iptables-legacy']) {
         JSON.parse(await netctl('why', '203.0.113.9', 'host', protocol, '-o', 'json')).allowed;
       assert.deepEqual([await why('tcp:22'), await why('tcp:8080')], [true, false]);
       assert.deepEqual(await reaches(), [true, true]);
+      // By name: it is asked for what comes by that interface, as the routes of the host say.
+      await apply(profile, { ...hostEndpoint, interface: 'eth0' });
+      const whyNear = await netctl('why', '192.0.2.9', 'host', 'tcp:8080');
+      assert.match(whyNear, /dropped: no profile matched/);
+      assert.match(whyNear, /host interface eth0/);
       await netctl('delete', 'host-endpoint', `${host.name}/all`);
       assert.equal(await why('tcp:8080'), true);
     });

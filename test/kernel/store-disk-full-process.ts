@@ -32,9 +32,11 @@ const watch = store.watch('', 0, {
 const acknowledged: string[] = [];
 
 const before = await writeUntilRefused(2000);
+assert.match(store.refusal ?? '', /no space is left/);
 await agree();
 rmSync(ballast);
 for (let number = 0; number < 20; number++) assert.ok(await write(`freed/${number}`));
+assert.equal(store.refusal, null);
 await agree();
 const after = await writeUntilRefused(2000);
 await agree();

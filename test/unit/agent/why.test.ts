@@ -187,6 +187,57 @@ describe('why', () => {
     test(`${source} → ${destination} ${JSON.stringify(protocol)}`, () =>
       assert.deepEqual(ask(source, destination, protocol), expected));
 
+  test('a host endpoint decides about what comes and goes by its interface', () => {
+    const guarded = { interface: 'eth0', labels: {}, profiles: ['far'] };
+    const own = [...entries, { key: 'host-endpoints/node1/up', value: guarded } as unknown as Entry];
+    const options = { endpointToHost: 'drop', failsafe: { inbound: [], outbound: [] } } as const;
+    const decided = (way: (address: string) => string | null, from: string, to: string): string => {
+      const asked = new Why(own, 'node1', options, way);
+      const [host] = asked.answer({
+        source: from,
+        destination: to,
+        protocol: { number: 17, port: 53 },
+      }).hosts;
+      return `${host?.verdict}: ${host?.rules.map(({ text }) => text).join(', ')}`;
+    };
+    const eth0 = (): string => 'eth0';
+    assert.equal(decided(eth0, '203.0.113.9', '192.0.2.1'), 'drop: host interface eth0, no profile matched');
+    assert.match(decided(eth0, '192.0.2.1', '203.0.113.9'), /^drop: host interface eth0/);
+    assert.equal(
+      decided(() => 'eth1', '203.0.113.9', '192.0.2.1'),
+      'left: no host endpoint',
+    );
+    // Nobody knows the way: the one interface that a host endpoint names.
+    assert.match(
+      decided(() => null, '203.0.113.9', '192.0.2.1'),
+      /^drop: host interface eth0/,
+    );
+  });
+
+  test('a published port leads to its endpoint, whose rules decide', () => {
+    const publishing = { ...endpoint(['10.0.0.2'], ['db']), portMappings: [] as Json[] };
+    publishing.portMappings.push({ protocol: 'tcp', hostPort: 13306, containerPort: 3306, hostIP: null });
+    const published = entries.map((entry) =>
+      entry.key === 'endpoints/node1/bbbb2222' ? { ...entry, value: publishing as Json } : entry,
+    );
+    const options = { endpointToHost: 'drop', failsafe: { inbound: [], outbound: [] } } as const;
+    const asked = new Why(published, 'node1', options);
+    const told = (source: string, destination: string, port: number): string =>
+      asked
+        .answer({ source, destination, protocol: tcp(port) })
+        .hosts.map(
+          ({ node, verdict, rules }) =>
+            `${node} ${verdict} ${rules[0]?.verdict}, ${rules.at(-1)?.origin?.name ?? rules.at(-1)?.text}`,
+        )
+        .join('; ');
+    assert.equal(told('aaaa', 'host', 13306), 'node1 accept to port 3306 of 10.0.0.2, db');
+    assert.equal(
+      told('203.0.113.9', 'host', 13306),
+      'node1 drop to port 3306 of 10.0.0.2, no profile matched',
+    );
+    assert.match(told('aaaa', 'host', 13307), /^node1 drop goto nctl-host, this host takes nothing/);
+  });
+
   const refused: [source: string, destination: string, message: RegExp][] = [
     ['nobody', 'aaaa', /there is no endpoint or node nobody/],
     ['203.0.113.9', '203.0.113.8', /neither 203/],

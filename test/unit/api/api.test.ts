@@ -334,7 +334,7 @@ describe('the agent', () => {
     assert.deepEqual(problemsOf(healthy), []);
     const status = {
       ...healthy,
-      store: { ...healthy.store, inSync: false, error: 'disk full' },
+      store: { ...healthy.store, inSync: false, error: 'disk full', refusal: 'no space is left for it' },
       policy: { ...healthy.policy, inSync: false },
       endpoints: { total: 1, unhealthy: [{ endpoint: 'ep1', reason: 'no route' }] },
       guard: { held: [{ what: '40 endpoints', reason: 'the store looks empty' }] },
@@ -343,6 +343,7 @@ describe('the agent', () => {
     assert.equal(body.healthy, false);
     assert.deepEqual(body.problems, [
       'store: not in sync: disk full',
+      'store: the last change was not taken: no space is left for it',
       'policy: not in sync with the kernel',
       'endpoint ep1: no route',
       'held back: 40 endpoints: the store looks empty',

@@ -13,7 +13,7 @@ test('requests that are slow of late refuse short budgets, for a minute', async 
   await call(fixture, 'POST', '/v1/pools', { cidr: '10.1.0.0/24' });
   const transact = MemoryStore.prototype.transact.bind(fixture.store);
   fixture.store.transact = async (...args) => {
-    await pause(120);
+    await pause(150);
     return transact(...args);
   };
   assert.equal(

@@ -95,6 +95,11 @@ describe('documents', () => {
     ]);
     assert.equal((await fixture.store.list('')).entries.length, 0);
     assert.deepEqual(fixture.waitedFor, []);
+    const closed = await apply(fixture, [host], { dryRun: true });
+    assert.deepEqual(closed.body.warnings, [
+      'host-endpoint node1/uplink: there is no profile web: it denies',
+    ]);
+    assert.deepEqual((await apply(fixture, [host, profile], { dryRun: true })).body.warnings, []);
   });
 
   const refused: [what: string, documents: object[], message: RegExp][] = [
@@ -186,4 +191,30 @@ test('a broken record hides no other: lists show it apart, apply repairs it', as
   assert.deepEqual([one.status, one.body.error.code], [409, 'CONFLICT']);
   await apply(fixture, [{ ...policy, name: 'bad' }]);
   assert.deepEqual((await call(fixture, 'GET', '/v1/documents?kind=policy')).body.broken, []);
+});
+
+test('If-Match: one document is changed and deleted of that revision only', async () => {
+  const fixture = makeApi();
+  const { body } = await call(fixture, 'POST', '/v1/documents', { documents: [set] });
+  const match = (revision: number) => ({ 'if-match': `"${revision}"` });
+  const wider = { ...set, nets: ['10.0.0.0/8'] };
+  const change = (revision: number, documents: Json[]) =>
+    call(fixture, 'POST', '/v1/documents', { documents }, match(revision));
+  assert.equal((await change(body.revision + 1, [wider])).status, 412);
+  assert.equal((await change(body.revision, [wider, profile])).status, 400);
+  const changed = await change(body.revision, [wider]);
+  assert.equal(changed.status, 200);
+  const remove = (revision: number) =>
+    call(fixture, 'DELETE', '/v1/documents?kind=address-set&name=office', undefined, match(revision));
+  assert.equal((await remove(body.revision)).status, 412);
+  assert.equal((await remove(changed.body.revision)).status, 200);
+});
+
+test('a profile that a host endpoint has stays, but for force', async () => {
+  const fixture = makeApi();
+  await call(fixture, 'POST', '/v1/documents', { documents: [profile, host] });
+  const { status, body } = await call(fixture, 'DELETE', '/v1/profiles/web');
+  assert.deepEqual([status, body.error.code], [409, 'IN_USE']);
+  assert.match(body.error.message, /used by host endpoint node1\/uplink/);
+  assert.equal((await call(fixture, 'DELETE', '/v1/profiles/web?force=true')).status, 200);
 });

@@ -25,6 +25,7 @@ export const healthy: AgentStatus = {
     error: null,
     cluster: null,
     revision: 12,
+    refusal: null,
   },
   policy: {
     backend: 'iptables-nft',

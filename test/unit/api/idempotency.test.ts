@@ -2,7 +2,7 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import type { Json } from '../../../src/store/store.ts';
-import { call, type Fixture, makeApi } from './fixture.ts';
+import { call, type Fixture, type Method, makeApi } from './fixture.ts';
 
 async function withPool(): Promise<Fixture> {
   const fixture = makeApi();
@@ -94,4 +94,24 @@ test('a claim whose agent ended is taken over after a minute, an answer forgotte
   assert.equal((await reserve(fixture, 'k2')).status, 201);
   assert.deepEqual(await keys(fixture), ['k2'], 'swept');
   assert.equal((await reserve(fixture, 'k1')).headers['idempotency-replayed'], undefined);
+});
+
+test('whatever changes something takes a key: a rule is added once, a deletion repeated gets its first answer', async () => {
+  const fixture = await withPool();
+  const keyed = (method: Method, url: string, key: string, body?: Json) =>
+    call(fixture, method, url, body, { 'idempotency-key': key });
+  const twice = async (method: Method, url: string, key: string, body?: Json) => {
+    const [first, second] = [await keyed(method, url, key, body), await keyed(method, url, key, body)];
+    assert.deepEqual([second.status, second.body], [first.status, first.body], url);
+    assert.equal(second.headers['etag'], first.headers['etag'], url);
+    assert.equal(second.headers['idempotency-replayed'], 'true', url);
+    return first;
+  };
+  assert.equal((await twice('POST', '/v1/profiles', 'p', { name: 'web' })).status, 201);
+  await twice('POST', '/v1/profiles/web/rules', 'r', { direction: 'inbound', text: 'allow tcp to ports 80' });
+  const { body } = await call(fixture, 'GET', '/v1/profiles/web');
+  assert.equal(body.inbound_rules.length, 2);
+  assert.equal((await twice('PATCH', '/v1/pools/default', 's', { disabled: true })).status, 200);
+  assert.equal((await twice('PUT', '/v1/profiles/web/tags/db', 't')).status, 200);
+  assert.equal((await twice('DELETE', '/v1/profiles/web', 'd')).status, 200);
 });

@@ -69,6 +69,9 @@ describe('reservations', () => {
     assert.equal(Date.parse(extended.expiresAt) - Date.parse(body.expiresAt), 600_000);
     const committed = await ok(fixture, 'POST', '/v1/reservations/r1/commit', { node: 'node1' });
     assert.equal(committed.node, 'node1');
+    const n2 = { address4: '192.0.2.2', address6: null, version: '0', startedAt: '2026-01-02T03:04:05.000Z' };
+    await put(fixture.store, 'nodes/n2', n2);
+    await fixture.node.settled();
     assert.deepEqual(await refused(fixture, 'POST', '/v1/reservations/r1/commit', { node: 'n2' }), [
       409,
       'AFFINITY_MISMATCH',
@@ -336,8 +339,9 @@ describe('numbers', () => {
     const small = await ok(fixture, 'POST', '/v1/capacity', { tenant: 'small', nodes: ['node1', 'node2'] });
     assert.deepEqual(
       small.nodes.map(({ available4 }: { available4: number }) => available4),
-      [2, 2],
+      [2, 0],
     );
+    assert.equal(small.nodes[1].limitReason, 'there is no node of that name');
     assert.equal(small.quotaLeft, 2);
   });
 

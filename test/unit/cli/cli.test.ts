@@ -120,7 +120,10 @@ describe('what is typed and what is printed', () => {
     await all('pool set default --disabled --exclude none --cooldown 0');
     const [shown] = JSON.parse(await all('pool show default -o json'));
     assert.deepEqual([shown.disabled, shown.excludes, shown.cooldownSeconds], [true, [], 0]);
-    await all('pool set default --enabled');
+    await all('pool set default --enabled --nat-outgoing');
+    assert.equal(JSON.parse(await all('pool show default -o json'))[0].natOutgoing, true);
+    await all('pool set default --no-nat-outgoing');
+    assert.equal(JSON.parse(await all('pool show default -o json'))[0].natOutgoing, false);
     assert.equal(JSON.parse(await all('pool show default -o json'))[0].disabled, false);
     assert.equal(await all('pool remove six'), 'pool six removed\n');
   });

@@ -109,7 +109,7 @@ describe('addresses', () => {
       ['10.1.0.8'],
     );
     assert.equal(await all('ipam release --owner t/a/0'), 'owner t/a/0: released 10.1.0.9\n');
-    assert.equal(await all('ipam release --owner t/a/0'), 'owner t/a/0: released -\n');
+    assert.equal(await all('ipam release --owner t/a/0'), 'owner t/a/0: nothing to release (any more)\n');
     assert.deepEqual((await store.list('addresses/')).entries, []);
   });
 

@@ -19,6 +19,21 @@ describe('what is refused: exit code and words', () => {
     ['pool add 10.2.0.0/16 --gateway 10.3.0.1', 1, /^netctl: gateway: "10\.3\.0\.1".*inside the pool/],
     ['pool set default --range 10.2.0.0-10.2.0.9', 1, /^netctl: ranges: .*inside the pool/],
     ['pool set default --max-blocks 0', 1, /^netctl: maxBlocksPerNode: 0/],
+    ['pool add 169.254.0.0/16', 1, /^netctl: cidr: "169\.254\.0\.0\/16" .*link-local/],
+    ['pool add 0.0.0.0/0', 1, /^netctl: cidr: "0\.0\.0\.0\/0" /],
+    ['pool add ff02::/16', 1, /^netctl: cidr: "ff02::\/16" .*multicast/],
+    ['pool add 10.2.0.0/16 --name ..', 1, /^netctl: name: "\.\." /],
+    [
+      'pool add 10.2.0.0/16 --block-size -1',
+      1,
+      /^netctl: blockSize: -1 is not valid: expected a prefix length from 1 to 128$/,
+    ],
+    ['profile add .', 1, /^netctl: name: "\." /],
+    [
+      'endpoint set aaaa --label a?b=c',
+      1,
+      /^netctl: labels: "a\?b" is not valid: expected a label of letters/,
+    ],
     ['ipam reserve --pool none', 1, /there is no pool none/],
     ['ipam reserve --ip 10.9.0.1', 1, /10\.9\.0\.1 is in no pool/],
     ['ipam reserve --count6 1', 1, /no IPv6 pool/],
@@ -62,7 +77,12 @@ describe('what is refused: exit code and words', () => {
     ['pool set default', 2, /say what to change/],
     ['pool set default --disabled --enabled', 2, /exclude each other/],
     ['endpoint profile aaaa drop web', 2, /ACTION: "drop"/],
-    ['endpoint profile aaaa set', 2, /something is missing/],
+    ['endpoint profile aaaa set', 2, /^netctl: NAME is missing\n/],
+    ['pool add', 2, /^netctl: CIDR is missing\n/],
+    ['why', 2, /^netctl: SOURCE and DESTINATION are missing\n/],
+    ['get bogus', 2, /^netctl: KIND: "bogus" is not valid/],
+    ['apply', 2, /^netctl: say which files/],
+    ['pool set default --nat-outgoing --no-nat-outgoing', 2, /exclude each other/],
     ['ipam show --ip 10.1.0.1 --blocks', 2, /exclude each other/],
     ['ipam show --by pool --reservations', 2, /--by and --reservations exclude each other/],
     ['ipam show --by rack', 2, /--by: "rack" .*pool, node, tenant, app/],
@@ -74,7 +94,7 @@ describe('what is refused: exit code and words', () => {
     ['ipam release --reservation r1 --force', 2, /--force goes with --ip or --owner/],
     ['pool set default --max-blocks x', 2, /--max-blocks: "x" is not a number/],
     ['profile show --api http://localhost', 2, /--api: .*unix:PATH or https/],
-    ['completion fish', 2, /SHELL: "fish"/],
+    ['completion tcsh', 2, /SHELL: "tcsh"/],
   ];
   for (const [line, code, words] of refused) {
     test(`netctl ${line.slice(0, 70)}`, async () => {
@@ -93,6 +113,7 @@ describe('what is refused: exit code and words', () => {
     ['', 1, /standard input is empty/],
     ['{', 1, /standard input is not JSON/],
     ['[]', 1, /an object with the keys/],
+    ['{}', 1, /^netctl: id: nothing given: expected a text such as web$/m],
     ['{"id":"db","inbound_rules":[],"outbound_rules":[]}', 1, /^netctl: id: "db"/],
     ['{"id":"web","inbound_rules":[],"outbound_rules":[],"rules":1}', 1, /^netctl: rules: /],
     [

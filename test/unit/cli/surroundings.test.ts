@@ -6,7 +6,9 @@ import { readFileSync } from 'node:fs';
 import { createServer as createTlsServer } from 'node:https';
 import type { AddressInfo } from 'node:net';
 import { join } from 'node:path';
+import { Readable, Writable } from 'node:stream';
 import { describe, test } from 'node:test';
+import { main } from '../../../src/cli/main.ts';
 import { endpoint, put } from '../api/fixture.ts';
 import { lines, run, useCli } from './session.ts';
 
@@ -71,6 +73,44 @@ describe('help and completion', () => {
     const { stdout } = await run('bash', ['-c', stub]);
     assert.equal(stdout, '<__complete><--><profile><web>');
   });
+
+  test('zsh and fish have scripts of their own', async () => {
+    assert.match(await all('completion zsh'), /^#compdef netctl\n/);
+    assert.match(await all('completion fish'), /\ncomplete -c netctl /);
+  });
+});
+
+test('a disk that is full: one line and 1, a reader that went away: nothing', async () => {
+  const told = async (code: string): Promise<[number, string]> => {
+    let said = '';
+    const refuse = (done: (error: Error) => void): void =>
+      done(Object.assign(new Error(`${code}: no`), { code }));
+    const stdout = new Writable({ write: (_chunk, _encoding, done) => refuse(done) });
+    const stderr = new Writable({
+      write(chunk, _encoding, done) {
+        said += chunk;
+        done();
+      },
+    });
+    return [await main(['--help'], {}, { stdin: Readable.from([]), stdout, stderr }, '0.1.0'), said];
+  };
+  assert.deepEqual(await told('ENOSPC'), [1, 'netctl: the output cannot be written: ENOSPC: no\n']);
+  assert.deepEqual(await told('EPIPE'), [0, '']);
+});
+
+test('diags: what the agent says, whatever else fails; without an agent 3, and still what there is', async () => {
+  await all('pool add 10.1.0.0/16', 'bgp peer add tor --address 192.0.2.254 --as 65001');
+  const { code, stdout } = await netctl('diags');
+  assert.equal(code, 0);
+  for (const title of ['status', 'config', 'pools', 'endpoints', 'BGP peers', 'metrics', '$ uname -a'])
+    assert(stdout.includes(`== ${title}\n`), title);
+  assert.match(stdout, /10\.1\.0\.0\/16/);
+  const report = JSON.parse((await netctl('diags -o json')).stdout);
+  assert.equal(report.pools.items[0].name, 'default');
+  const away = await netctl('diags', '', { NETCTL_API: 'unix:/nonexistent' });
+  assert.equal(away.code, 3);
+  assert.match(away.stdout, /^== status\nnot to be had: cannot reach the agent/);
+  assert.match(away.stdout, /\n== \$ uname -a\nLinux/);
 });
 
 describe('over TLS', () => {

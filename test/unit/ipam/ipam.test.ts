@@ -46,7 +46,9 @@ describe('assignment', () => {
     const given: Address[] = [];
     for (const endpoint of ['a', 'b', 'c']) given.push(...(await node.assign(endpoint)));
     assert.deepEqual([...given].sort(), ['10.0.0.1', '10.0.0.2', '10.0.0.3']);
-    await assert.rejects(node.assign('d'), { code: 'POOL_EXHAUSTED', message: /node n1 in pool p/ });
+    await assert.rejects(node.assign('d'), { code: 'POOL_EXHAUSTED', message: /node n1 in pool p$/ });
+    await node.release('a', [given[0]!]);
+    await assert.rejects(node.assign('d'), { message: /in pool p: 1 cooling down, the first until 1970-01-01T/ });
   });
 
   const refusals: [string, Partial<AssignRequest>, string, RegExp][] = [
@@ -95,7 +97,7 @@ describe('assignment', () => {
     await node.assign('a');
     await node.assign('b');
     const before = (await node.store.list('addresses/')).entries.length;
-    await assert.rejects(node.assign('c'), { code: 'POOL_EXHAUSTED' });
+    await assert.rejects(node.assign('c'), { code: 'POOL_EXHAUSTED', message: /in pool six$/ });
     assert.equal((await node.store.list('addresses/')).entries.length, before);
   });
 

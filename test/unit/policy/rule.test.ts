@@ -186,7 +186,7 @@ describe('a profile', () => {
       { ...ok, rules: [] },
       /^rules: \[\] .* no such key; accepted are id, tags, inbound_rules, outbound_rules$/,
     ],
-    [{ id: 'db', inbound_rules: [] }, /^outbound_rules: undefined is not valid: expected a list of rules$/],
+    [{ id: 'db', inbound_rules: [] }, /^outbound_rules: nothing given: expected a list of rules$/],
     [{ ...ok, tags: ['a', 'a'] }, /^tags: .* each tag once$/],
     [{ ...ok, tags: ['a b'] }, /^tags\[0\]: "a b" /],
     [
