@@ -8,7 +8,7 @@ import { randomInt } from 'node:crypto';
 import { asNetctlError } from '../lib/errors.ts';
 import type { TraceStep } from '../linux/nftables-port.ts';
 import { probePacket } from '../linux/packet.ts';
-import type { Linux, Netns } from '../linux/ports.ts';
+import { KernelError, type Linux, type Netns } from '../linux/ports.ts';
 import type { Endpoint } from '../model/records.ts';
 import { packetOf, type WhyAnswer, type WhyQuery } from './why.ts';
 
@@ -59,10 +59,15 @@ export async function probe(
       id,
     });
     const where = isInside ? 'inside' : 'here';
-    const steps = await linux.tracePacket(packet, netns ?? undefined, where);
-    const verdict = verdictOf(steps, endpoint === null);
     const container = isInside ? source.endpoint : null;
     const said = hosts.find((host) => host.node === node && host.container === container)?.verdict;
+    const steps = await linux.tracePacket(packet, netns ?? undefined, where).catch((error: unknown) => {
+      // What rules for the sender itself drop, the sender is told.
+      if (error instanceof KernelError && error.errno === 'EPERM') return null;
+      throw error;
+    });
+    if (steps === null) return { reason: null, verdict: 'drop', agrees: said === 'drop', steps: [] };
+    const verdict = verdictOf(steps, endpoint === null);
     const agrees = verdict === 'lost' ? null : (verdict === 'drop') === (said === 'drop');
     return { reason: null, verdict, agrees, steps };
   } catch (error) {

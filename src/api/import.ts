@@ -16,7 +16,7 @@ import { parseProfileRecord } from '../model/profile.ts';
 import { addressSchema, type Owner, ownerPart, poolSchema, tenantSchema } from '../model/records.ts';
 import type { Json } from '../store/store.ts';
 import type { ApiDeps } from './deps.ts';
-import { isApplied, typed } from './http.ts';
+import { isApplied, serialised, typed } from './http.ts';
 import { exportAnswer, importAnswer, importBody, importQuery } from './import-schemas.ts';
 import { checkNewPool } from './pools.ts';
 
@@ -37,6 +37,8 @@ type Outcome = 'imported' | 'unchanged' | 'skipped';
 
 export function importRoutes(instance: FastifyInstance, deps: ApiDeps): void {
   const api = typed(instance);
+  // Two imports of the same lines would refuse each other's.
+  const oneAtATime = serialised();
 
   api.get('/v1/export', { schema: { response: { 200: exportAnswer } } }, async (_request, reply) => {
     const { entries, revision } = await deps.store.list('');
@@ -64,16 +66,19 @@ export function importRoutes(instance: FastifyInstance, deps: ApiDeps): void {
       response: { 200: importAnswer },
     };
     typed(scope).post('/v1/import', { bodyLimit: mostBytes, schema }, async (request) => {
-      return importLines(deps, request.body, request.query.tenant);
+      const isGone = (): boolean => request.raw.socket.destroyed;
+      return oneAtATime(() => importLines(deps, request.body, request.query.tenant, isGone));
     });
   });
 }
 
-async function importLines(deps: ApiDeps, text: string, tenant: string) {
+/** @param isGone whoever asked does not wait any more: what is imported stays */
+async function importLines(deps: ApiDeps, text: string, tenant: string, isGone: () => boolean) {
   const counts = { imported: 0, unchanged: 0, skipped: 0 };
   const refused: { line: number; code: string; reason: string }[] = [];
   let refusals = 0;
   for (const [index, line] of text.split('\n').entries()) {
+    if (isGone()) break;
     if (line.trim() === '' || line.startsWith('#')) continue;
     try {
       counts[await importLine(deps, line.trim(), tenant)]++;

@@ -5,7 +5,7 @@
  * Never: a record read by a request and written without a compare, an answer in a form that no schema describes.
  */
 import swagger from '@fastify/swagger';
-import fastify, { type FastifyInstance, type FastifySchemaCompiler } from 'fastify';
+import fastify, { type FastifyInstance, type FastifyReply, type FastifySchemaCompiler } from 'fastify';
 import { jsonSchemaTransform, serializerCompiler } from 'fastify-type-provider-zod';
 import type { z } from 'zod';
 import { NetctlError } from '../lib/errors.ts';
@@ -57,6 +57,9 @@ export function buildApi(deps: ApiDeps, metrics = new Metrics(deps)): FastifyIns
     routerOptions: { maxParamLength: 1024 },
     // `…/deploy-41:extend` is `…/deploy-41/extend`: both spellings of a verb are in use elsewhere.
     rewriteUrl: ({ url = '/' }) => url.replace(verbs, '/$1'),
+    // What is no URL does not get as far as the error handler.
+    frameworkErrors: (error, _request, reply: FastifyReply) =>
+      void reply.code(400).send(errorAnswer(error).body),
   });
   api.removeContentTypeParser('text/plain');
   api.setValidatorCompiler(validator);

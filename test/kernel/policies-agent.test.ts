@@ -183,6 +183,9 @@ for (const backend of ['iptables', 'nftables', 'iptables-legacy']) {
       const whyNear = await netctl('why', '192.0.2.9', 'host', 'tcp:8080');
       assert.match(whyNear, /dropped: no profile matched/);
       assert.match(whyNear, /host interface eth0/);
+      const sent = await netctl('why', 'host', '192.0.2.9', 'tcp:8080', '--probe', '-o', 'json');
+      const { probe } = JSON.parse(sent);
+      if (backend !== 'iptables-legacy') assert.deepEqual([probe.verdict, probe.agrees], ['drop', true]);
       await netctl('delete', 'host-endpoint', `${host.name}/all`);
       assert.equal(await why('tcp:8080'), true);
     });

@@ -437,3 +437,16 @@ describe('check', () => {
     assert.deepEqual([kept.state, kept.generation], ['active', 9]);
   });
 });
+
+test('two imports of the same lines at once: the second finds all there', async () => {
+  const fixture = makeApi();
+  await call(fixture, 'POST', '/v1/pools', { cidr: '10.1.0.0/16' });
+  const payload = Array.from({ length: 200 }, (_, i) => `10.1.7.${i + 1} shop/a/i${i}`).join('\n');
+  const headers = { 'content-type': 'text/plain' };
+  const again = () => fixture.api.inject({ method: 'POST', url: '/v1/import?tenant=t', headers, payload });
+  const answers = (await Promise.all([again(), again()])).map((answer) => answer.json());
+  assert.deepEqual(answers.map(({ imported, unchanged, refused }) => [imported, unchanged, refused]).sort(), [
+    [0, 200, 0],
+    [200, 0, 0],
+  ]);
+});

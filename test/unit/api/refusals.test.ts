@@ -113,8 +113,10 @@ describe('what is refused, with status, code and words', () => {
     });
   }
 
-  test('what is not JSON, and not said to be', async () => {
+  test('what is not JSON, and not said to be; what is no URL', async () => {
     const { api } = makeApi();
+    const odd = await api.inject({ method: 'GET', url: '/v1/profiles/%ff' });
+    assert.deepEqual([odd.statusCode, odd.json().error.code], [400, 'INVALID']);
     const headers = { 'content-type': 'application/json' };
     const broken = await api.inject({ method: 'POST', url: '/v1/pools', headers, payload: '{' });
     assert.deepEqual([broken.statusCode, broken.json().error.code], [400, 'INVALID']);

@@ -44,7 +44,7 @@ const communities = fc.array(
   community.map((parts) => parts.join(':')),
   { maxLength: 4 },
 );
-const name = fc.stringMatching(/^[a-zA-Z0-9_.-]{1,40}$/);
+const name = fc.stringMatching(/^[a-zA-Z0-9_.-]{1,40}$/).filter((text) => text !== '.' && text !== '..');
 const filterName = fc.oneof(fc.constantFrom('f-1', 'f.1', 'F_1', 'gone'), name);
 const password = fc
   .string({ unit: 'grapheme-ascii', minLength: 1, maxLength: 80 })

@@ -48,7 +48,9 @@ describe('assignment', () => {
     assert.deepEqual([...given].sort(), ['10.0.0.1', '10.0.0.2', '10.0.0.3']);
     await assert.rejects(node.assign('d'), { code: 'POOL_EXHAUSTED', message: /node n1 in pool p$/ });
     await node.release('a', [given[0]!]);
-    await assert.rejects(node.assign('d'), { message: /in pool p: 1 cooling down, the first until 1970-01-01T/ });
+    await assert.rejects(node.assign('d'), {
+      message: /in pool p: 1 cooling down, the first until 1970-01-01T/,
+    });
   });
 
   const refusals: [string, Partial<AssignRequest>, string, RegExp][] = [
