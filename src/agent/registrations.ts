@@ -10,7 +10,7 @@ import type { Proposal } from '../ipam/assign.ts';
 import type { Ipam } from '../ipam/ipam.ts';
 import { planPublish } from '../ipam/ports.ts';
 import { planRelease } from '../ipam/release.ts';
-import { asNetctlError, NetctlError } from '../lib/errors.ts';
+import { asNetctlError, invalid, NetctlError } from '../lib/errors.ts';
 import type { Logger } from '../lib/logger.ts';
 import type { NetnsIdentity } from '../linux/ports.ts';
 import type { AddressWish, AttachRequest, GivenAddress } from '../model/attachment.ts';
@@ -87,6 +87,7 @@ export class Registrations {
         };
         endpoint = endpointRecord(request, proposal, facts);
         refuseUnpublishable(endpoint, endpoint.portMappings);
+        refuseSmallMtu(endpoint);
         const published = planPublish(ipam.book.ports, { node, id, owner }, endpoint.portMappings);
         const compares: Compare[] = [...proposal.compares, ...published.compares, { kind: 'absent', key }];
         const writes: Write[] = [
@@ -211,6 +212,15 @@ export class Registrations {
     return this.#parts.ipam.book.pool(first)?.kind ?? 'routed';
   }
 }
+
+/** The kernel switches IPv6 off on an interface below the least MTU of IPv6 (RFC 8200, section 5). */
+function refuseSmallMtu({ kind, mtuBytes, addresses }: Endpoint): void {
+  const address = addresses.find((each) => familyOf(each) === 6);
+  if (kind !== 'foreign' && address !== undefined && mtuBytes < leastMtu6)
+    throw invalid('mtu', mtuBytes, `at least ${leastMtu6} for an endpoint with an IPv6 address (${address})`);
+}
+
+const leastMtu6 = 1280;
 
 function ownerOf({ owner, network, containerId }: AttachRequest): Owner {
   return owner ?? { tenant: 'default', app: network.slice(0, 128), instance: containerId.slice(0, 128) };

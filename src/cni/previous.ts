@@ -6,6 +6,7 @@
  */
 import { z } from 'zod';
 import type { GivenAddress } from '../model/attachment.ts';
+import { parseInterfaceName } from '../model/names.ts';
 import type { Config } from './config.ts';
 import { givenAddress } from './delegate.ts';
 import { CniError } from './errors.ts';
@@ -44,8 +45,10 @@ export function linkBefore(config: Config, containerInterface: string): LinkBefo
       `unsupported field prevResult: ${containerInterface} has no end on the host, so netctl could not enforce policy on it`,
     );
   const addresses = (parsed.data.ips ?? []).filter((ip) => (ip.interface ?? index) === index);
+  if (addresses.length === 0)
+    throw new CniError(7, `invalid network config: prevResult: ${containerInterface} has no address in ips`);
   return {
-    hostInterface: host.name,
+    hostInterface: parseInterfaceName(host.name, 'prevResult.interfaces.name'),
     mac: interfaces[index]?.mac ?? null,
     addresses: addresses.map(({ address, gateway }) => givenAddress(address, gateway)),
   };

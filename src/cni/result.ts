@@ -11,6 +11,7 @@ export const supportedVersions = ['0.1.0', '0.2.0', '0.3.0', '0.3.1', '0.4.0', '
 export type CniVersion = (typeof supportedVersions)[number];
 
 export interface Dns {
+  readonly domain?: string;
   readonly nameservers?: readonly string[];
   readonly search?: readonly string[];
   readonly options?: readonly string[];

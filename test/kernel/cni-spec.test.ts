@@ -133,13 +133,26 @@ describe('the CNI specification', () => {
     const plain = `${host.stateDirectory}/plain`;
     writeFileSync(plain, '');
     const { CNI_NETNS: _, ...unset } = envOf('DEL', await create('n'));
-    for (const netns of [undefined, '', '/run/netns/gone', plain]) {
+    for (const netns of [undefined, '', '/run/netns/gone', 'relative', plain]) {
       const a = await create('a');
       await ok(envOf('ADD', a), edge());
       const env = { ...unset, CNI_CONTAINERID: a.id, ...(netns === undefined ? {} : { CNI_NETNS: netns }) };
       await ok(env, edge());
       assert.deepEqual(await endpoints(), []);
     }
+  });
+
+  rule([5], 'CNI_NETNS is a path that means the same to everybody', async () => {
+    const a = await create('a');
+    const relative = { CNI_NETNS: `../../../../../../run/netns/${a.netns}` };
+    await fails(envOf('ADD', a, relative), edge(), 4, /^CNI_NETNS must be an absolute path$/);
+  });
+
+  rule([27], 'DEL with a configuration that no ADD would take any more', async () => {
+    const a = await create('a');
+    await ok(envOf('ADD', a), edge());
+    await ok(envOf('DEL', a), edge('1.0.0', { mtu: '1500', mode: 'l2', runtimeConfig: { ips: 'x' } }));
+    assert.deepEqual(await endpoints(), []);
   });
 
   rule([6, 8], 'what is missing is named, all at once', async () => {
@@ -383,6 +396,7 @@ describe('the CNI specification', () => {
     );
     await fails(envOf('ADD', a, { CNI_ARGS: 'IP=10.99.0.5' }), edge(), 102, /10\.99\.0\.5/);
     await fails(envOf('ADD', a), edge('1.0.0', { pools: ['nope'] }), 103, /no pool nope/);
+    await fails(envOf('ADD', a), edge('1.0.0', { mtu: 1279 }), 7, /mtu: 1279 .* at least 1280 .* IPv6/);
     assert.deepEqual(await endpoints(), []);
     assert.doesNotMatch(await host.mustExec(['ip', '-o', 'link']), /nctl/);
     for (const { used } of JSON.parse(await host.mustNetctl(['ipam', 'show', '-o', 'json'])))
@@ -444,7 +458,7 @@ describe('the CNI specification', () => {
         await fails(
           envOf(command, a),
           { ...config, 'cni.dev/valid-attachments': [] },
-          104,
+          command === 'STATUS' ? 50 : 104,
           /probe-ipam \(\w+\): no luck/,
         );
       assert.deepEqual((await heard()).slice(0, 2), ['ADD', 'DEL']);
@@ -564,6 +578,8 @@ describe('the CNI specification', () => {
     await status({}, null);
     await status({ pools: ['nope'] }, 50, /no pool nope/);
     await status({ mode: 'macvlan', parent: 'eth0' }, 50, /pool/);
+    await status({ mode: 'macvlan', parent: 'eth9' }, 50, /parent eth9 does not exist on this host/);
+    await status({ mode: 'macvlan' }, 7, /parent: mode macvlan needs/);
     await host.mustNetctl([
       'pool',
       'add',
