@@ -67,6 +67,19 @@ describe('fixed address', () => {
     });
   });
 
+  test('two endpoints that ask for it at once: one gets it, the other no address of its own beside it', async () => {
+    const [one] = await two();
+    const { addresses } = await one.attach('a', { owner, onRelease: 'immutable' });
+    await one.release('a', addresses);
+    const [b, c] = await Promise.allSettled(
+      ['b', 'c'].map((id) => one.attach(id, { owner, onRelease: 'immutable' })),
+    );
+    assert.ok(b.status === 'fulfilled' && c.status === 'rejected', JSON.stringify([b, c]));
+    assert.deepEqual(b.value.addresses, addresses);
+    assert.match((c.reason as Error).message, /10\.0\.0\.\d+ of t\/db\/0 is being given to another endpoint/);
+    assert.deepEqual([...one.book.addressesOf(owner)], addresses);
+  });
+
   test('its pool may be disabled meanwhile: what was promised stays, nothing new is given', async () => {
     const [one] = await two();
     const { addresses } = await one.attach('a', { owner, onRelease: 'immutable' });
