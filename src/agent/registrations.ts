@@ -12,6 +12,7 @@ import { planPublish } from '../ipam/ports.ts';
 import { planRelease } from '../ipam/release.ts';
 import { asNetctlError, invalid, NetctlError } from '../lib/errors.ts';
 import type { Logger } from '../lib/logger.ts';
+import { leastMtu6 } from '../linux/own-addresses.ts';
 import type { NetnsIdentity } from '../linux/ports.ts';
 import type { AddressWish, AttachRequest, GivenAddress } from '../model/attachment.ts';
 import { type Address, familyOf } from '../model/ip.ts';
@@ -213,14 +214,12 @@ export class Registrations {
   }
 }
 
-/** The kernel switches IPv6 off on an interface below the least MTU of IPv6 (RFC 8200, section 5). */
+/** The kernel switches IPv6 off on such an interface. */
 function refuseSmallMtu({ kind, mtuBytes, addresses }: Endpoint): void {
   const address = addresses.find((each) => familyOf(each) === 6);
   if (kind !== 'foreign' && address !== undefined && mtuBytes < leastMtu6)
     throw invalid('mtu', mtuBytes, `at least ${leastMtu6} for an endpoint with an IPv6 address (${address})`);
 }
-
-const leastMtu6 = 1280;
 
 function ownerOf({ owner, network, containerId }: AttachRequest): Owner {
   return owner ?? { tenant: 'default', app: network.slice(0, 128), instance: containerId.slice(0, 128) };

@@ -1,5 +1,5 @@
 /**
- * Completion for bash and zsh: a short script for the shell, which asks netctl itself at each TAB.
+ * Completion for bash, zsh and fish: a short script for the shell, which asks netctl itself at each TAB.
  *
  * In: the words typed so far. Out: what may come next: words of the table, options, names that the agent knows. Never: an error
  * message in the middle of somebody's command line.
@@ -27,13 +27,32 @@ _netctl() {
 compdef _netctl netctl
 `;
 
+const FISH = `# netctl completion: netctl completion fish | source
+function __netctl_complete
+  set -l words (commandline -opc)
+  set -e words[1]
+  set -l current (commandline -ct)
+  set -l candidates (netctl __complete -- $words "$current" 2>/dev/null)
+  if set -q candidates[1]
+    printf '%s\\n' $candidates
+  else
+    __fish_complete_path "$current"
+  end
+end
+# fish knows another program of this name.
+complete -c netctl -e
+complete -c netctl -f -a '(__netctl_complete)'
+`;
+
+const scripts = { bash: BASH, zsh: ZSH, fish: FISH } as const;
+
 export const completionCommands: readonly Command[] = [
   {
     words: 'completion SHELL',
-    choices: { SHELL: ['bash', 'zsh'] },
+    choices: { SHELL: Object.keys(scripts) },
     help: 'Print the completion script of a shell: source <(netctl completion bash)',
     async run({ args, output }) {
-      output.write(args.text('SHELL') === 'bash' ? BASH : ZSH);
+      output.write(scripts[args.text('SHELL') as keyof typeof scripts]);
     },
   },
   {

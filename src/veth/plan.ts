@@ -6,6 +6,7 @@
  * policy is in) container. Never: an interface that is up before its policy, a neighbour that needs ARP, an address that
  * waits for duplicate address detection (docs/decisions/0007-routed-endpoint.md).
  */
+import { noOwnAddresses } from '../linux/own-addresses.ts';
 import type { RoutingRequest } from '../linux/ports.ts';
 import { announcedProtocol, routeProtocol } from '../linux/route-protocols.ts';
 import { ownTable } from '../model/attachment.ts';
@@ -48,7 +49,7 @@ export function planHost(spec: VethSpec): RoutingRequest[] {
         netnsFd: spec.netnsFd,
       },
     },
-    { kind: 'link-set', index: spec.hostIndex, ipv6AddressGeneration: 'none' },
+    ...noOwnAddresses(spec.hostIndex, spec.mtuBytes),
     { kind: 'link-set', index: spec.hostIndex, up: true },
     ...planHostRoutes(spec.hostIndex, spec.mac, spec.addresses, spec.announced),
   ];
@@ -91,7 +92,7 @@ export function planContainer(spec: VethSpec): RoutingRequest[] {
   const index = spec.containerIndex;
   const families = [...new Set(spec.addresses.map(familyOf))];
   return [
-    { kind: 'link-set', index, ipv6AddressGeneration: 'none' },
+    ...noOwnAddresses(index, spec.mtuBytes),
     ...spec.addresses.map(
       (address): RoutingRequest => ({
         kind: 'address-add',

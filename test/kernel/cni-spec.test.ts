@@ -316,6 +316,25 @@ describe('the CNI specification', () => {
 
   // ADD.
 
+  rule([20], 'an MTU that IPv6 does not go with, down to the least of IPv4', async () => {
+    const a = await create('a');
+    for (const mtu of [1279, 68]) {
+      const config = edge('1.1.0', {
+        mtu,
+        pools: ['default'],
+        runtimeConfig: { bandwidth: { egressRate: 1e6 } },
+      });
+      const { json } = await ok(envOf('ADD', a), config);
+      assert.equal(json.interfaces[1].mtu, mtu);
+      assert.match(
+        await a.mustExec(['ip', '-o', 'link', 'show', 'eth0']),
+        new RegExp(` mtu ${mtu} .*state UP`),
+      );
+      await ok(envOf('CHECK', a), { ...config, prevResult: json });
+      await ok(envOf('DEL', a), config);
+    }
+  });
+
   rule([21], 'an interface of that name in the container is an error, and nothing changes', async () => {
     const a = await create('a');
     await a.mustExec(['ip', 'link', 'add', 'eth0', 'type', 'veth', 'peer', 'name', 'x0']);

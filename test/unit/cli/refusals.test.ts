@@ -74,7 +74,7 @@ describe('what is refused: exit code and words', () => {
     ['ipam release --reservation r1 --force', 2, /--force goes with --ip or --owner/],
     ['pool set default --max-blocks x', 2, /--max-blocks: "x" is not a number/],
     ['profile show --api http://localhost', 2, /--api: .*unix:PATH or https/],
-    ['completion fish', 2, /SHELL: "fish"/],
+    ['completion tcsh', 2, /SHELL: "tcsh"/],
   ];
   for (const [line, code, words] of refused) {
     test(`netctl ${line.slice(0, 70)}`, async () => {
