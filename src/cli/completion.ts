@@ -27,7 +27,8 @@ _netctl() {
 compdef _netctl netctl
 `;
 
-const FISH = `# netctl completion: netctl completion fish | source
+const FISH = `# netctl completion: netctl completion fish > ~/.config/fish/completions/netctl.fish
+# There it stands before the one that fish has for another program of this name.
 function __netctl_complete
   set -l words (commandline -opc)
   set -e words[1]
@@ -39,8 +40,6 @@ function __netctl_complete
     __fish_complete_path "$current"
   end
 end
-# fish knows another program of this name.
-complete -c netctl -e
 complete -c netctl -f -a '(__netctl_complete)'
 `;
 

@@ -5,7 +5,7 @@
  * another container taken for this one's.
  */
 import { z } from 'zod';
-import type { GivenAddress } from '../model/attachment.ts';
+import { type GivenAddress, hostInterfacePrefix } from '../model/attachment.ts';
 import { parseInterfaceName } from '../model/names.ts';
 import type { Config } from './config.ts';
 import { givenAddress } from './delegate.ts';
@@ -43,6 +43,11 @@ export function linkBefore(config: Config, containerInterface: string): LinkBefo
     throw new CniError(
       2,
       `unsupported field prevResult: ${containerInterface} has no end on the host, so netctl could not enforce policy on it`,
+    );
+  if (host.name.startsWith(hostInterfacePrefix))
+    throw new CniError(
+      7,
+      `invalid network config: prevResult: ${host.name} is netctl's own: it can stand in a list once`,
     );
   const addresses = (parsed.data.ips ?? []).filter((ip) => (ip.interface ?? index) === index);
   if (addresses.length === 0)

@@ -709,6 +709,12 @@ describe('the CNI specification', () => {
     assert.equal(json.ips[0].interface, undefined);
     assert.deepEqual(json.routes, [{ dst: '0.0.0.0/0' }]);
     assert.equal((await call(envOf('DEL', a), config, 'netctl-ipam')).code, 0);
+    // Before 0.3.0 a route stands beside the address of its family.
+    const routes = [{ dst: '0.0.0.0/0' }, { dst: '10.8.0.0/16', gw: '10.65.0.1' }, { dst: '::/0' }];
+    const old = { ...config, cniVersion: '0.2.0', ipam: { type: 'netctl-ipam', routes } };
+    const { json: answer } = await call(envOf('ADD', a), old, 'netctl-ipam');
+    assert.deepEqual([answer.ip4.routes, answer.ip6.routes], [routes.slice(0, 2), routes.slice(2)]);
+    assert.equal((await call(envOf('DEL', a), old, 'netctl-ipam')).code, 0);
   });
 });
 

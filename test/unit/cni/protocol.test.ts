@@ -430,6 +430,18 @@ describe('calls', () => {
       /prevResult: eth0 has no address in ips/,
     ],
     [
+      'netctl twice in a list',
+      {
+        prevResult: {
+          interfaces: [{ name: 'nctl0610f65f986' }, { name: 'eth0', sandbox: '/run/netns/c1' }],
+          ips: [{ address: '10.0.0.2/32', interface: 1 }],
+        },
+      },
+      {},
+      7,
+      /nctl0610f65f986 is netctl's own: it can stand in a list once/,
+    ],
+    [
       'an interface of the plugin before that cannot be one',
       {
         prevResult: {
