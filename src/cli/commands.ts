@@ -8,6 +8,7 @@ import { attachCommands } from './attach-commands.ts';
 import { bgpCommands } from './bgp-commands.ts';
 import type { Command } from './command.ts';
 import { completionCommands } from './completion.ts';
+import { diagsCommands } from './diags-command.ts';
 import { documentCommands } from './document-commands.ts';
 import { endpointCommands } from './endpoint-commands.ts';
 import { ipamCommands } from './ipam-commands.ts';
@@ -34,6 +35,7 @@ export const commands: readonly Command[] = [
   ...documentCommands,
   ...whyCommands,
   ...agentCommands,
+  ...diagsCommands,
   ...nodeCommands,
   ...bgpCommands,
   ...labCommands,

@@ -87,6 +87,27 @@ describe('help and completion', () => {
   });
 });
 
+describe('diags', () => {
+  const titles = (stdout: string) => [...stdout.matchAll(/^==== (.+)$/gm)].map(([, title]) => title);
+
+  test('what the agent says, then what the machine has, each under its title', async () => {
+    const { code, stdout } = await netctl('diags');
+    assert.equal(code, 0);
+    assert.equal(titles(stdout)[0], 'GET /v1/version');
+    assert.match(stdout, /^==== uname -a\nLinux /m);
+    assert.doesNotMatch(stdout, /^==== GET \/v1\/\S+\ncannot be asked/m);
+    const json = JSON.parse((await netctl('diags -o json')).stdout) as Record<string, unknown>;
+    assert.deepEqual(Object.keys(json), titles(stdout));
+  });
+
+  test('without an agent: the rest', async () => {
+    const { code, stdout } = await netctl('diags', '', { NETCTL_API: 'unix:/nonexistent' });
+    assert.equal(code, 0);
+    assert.match(stdout, /^==== GET \/v1\/status\ncannot be asked: .*\/nonexistent/m);
+    assert.match(stdout, /^==== ip address\n1: lo/m);
+  });
+});
+
 describe('over TLS', () => {
   test('with the certificates that the environment names; without them: 3', async () => {
     const [key, cert] = [join(cli.directory, 'key.pem'), join(cli.directory, 'cert.pem')];
