@@ -294,9 +294,27 @@ export class Attachments implements Attacher {
       return;
     }
     await this.#builder.takeDown(endpoint);
+    this.#tidy(id, endpoint);
     for (const address of endpoint.addresses) await linux.conntrack.flushAddress(address);
     await this.#registrations.leave(id, endpoint, true);
     this.#log(id, endpoint, 'detached');
+  }
+
+  /** Where the container lives on, nothing of the endpoint stays in it. */
+  #tidy(id: string, endpoint: Endpoint): void {
+    const { endpoints, wirings, logger } = this.#parts;
+    const livesOn = endpoint.attachedBy === 'operator' || endpoints.inNetns(endpoint.netns).length > 1;
+    const netns = endpoint.kind === 'routed' && livesOn ? this.#reopen(endpoint) : null;
+    try {
+      if (netns !== null) wirings.routed.endBeside(endpoint, netns);
+    } catch (error) {
+      logger.warn(
+        { endpoint: id, error: String(error) },
+        'rules of a detached endpoint stay in its container',
+      );
+    } finally {
+      netns?.close();
+    }
   }
 
   #log(id: string, endpoint: Endpoint, message: string): void {

@@ -402,7 +402,14 @@ describe('the CNI specification', () => {
     await ok(envOf('DEL', a), edge());
     const left = (second.json.ips[0].address as string).split('/')[0]!;
     assert.deepEqual(await b.connect([{ address: left, port: 80 }], 1000), [true]);
+    await ok(envOf('ADD', a), edge());
     await ok(envOf('DEL', a, { CNI_IFNAME: 'eth1' }), other);
+    for (const family of ['-4', '-6'])
+      assert.doesNotMatch(
+        await a.mustExec(['ip', family, 'rule']),
+        /^32000:/m,
+        'no rule stays in the container',
+      );
   });
 
   rule([24], 'what fails leaves nothing, at the very last step too', async () => {
