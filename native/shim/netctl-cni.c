@@ -265,6 +265,11 @@ static int open_netns(bool required) {
   struct stat theirs, ours;
   char why[128] = "";
   if (!path || !*path) return -1;
+  if (*path != '/') {
+    /* It would mean something else to the agent, which looks for the namespace again after its start. */
+    if (required) refuse(BAD_ENVIRONMENT, path, "CNI_NETNS must be an absolute path");
+    return -1;
+  }
 
   int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
   if (fd < 0) snprintf(why, sizeof why, "%s", strerror(errno));

@@ -15,17 +15,18 @@ import { KeyedQueue } from '../lib/keyed-queue.ts';
 import { UndoStack } from '../lib/undo.ts';
 import type { Netns } from '../linux/ports.ts';
 import {
-  type AddressWish,
   type Attacher,
   type Attachment,
   type AttachmentId,
   type AttachRequest,
+  type AttachWish,
   endpointId,
   hostInterfaceName,
   queueInterfaceName,
 } from '../model/attachment.ts';
 import type { Address } from '../model/ip.ts';
 import type { Mac } from '../model/mac.ts';
+import type { MacvlanAttachment } from '../model/macvlan.ts';
 import type { Endpoint } from '../model/records.ts';
 import { type BuilderParts, EndpointBuilder } from './endpoint-builder.ts';
 import { attachmentOf } from './endpoint-record.ts';
@@ -102,15 +103,26 @@ export class Attachments implements Attacher {
       );
   }
 
-  notReady(wanted: AddressWish | null): { reason: string; existingAffected: boolean } | null {
+  notReady(wanted: AttachWish): { reason: string; existingAffected: boolean } | null {
     const policy = this.#parts.policy.status;
     if (!policy.inSync)
       return {
         reason: `policy is not in the kernel: ${policy.lastError ?? 'starting'}`,
         existingAffected: true,
       };
-    const reason = wanted && this.#registrations.noAddressFor(wanted);
+    const reason =
+      (wanted.macvlan && this.#noWire(wanted.macvlan)) ??
+      (wanted.addresses && this.#registrations.noAddressFor(wanted.addresses));
     return reason === null ? null : { reason, existingAffected: false };
+  }
+
+  #noWire(macvlan: MacvlanAttachment): string | null {
+    try {
+      this.#parts.wirings.macvlan.mtuOf(macvlan);
+      return null;
+    } catch (error) {
+      return asNetctlError(error).message;
+    }
   }
 
   /** null where there is no such endpoint. */
@@ -282,9 +294,27 @@ export class Attachments implements Attacher {
       return;
     }
     await this.#builder.takeDown(endpoint);
+    this.#tidy(id, endpoint);
     for (const address of endpoint.addresses) await linux.conntrack.flushAddress(address);
     await this.#registrations.leave(id, endpoint, true);
     this.#log(id, endpoint, 'detached');
+  }
+
+  /** Where the container lives on, nothing of the endpoint stays in it. */
+  #tidy(id: string, endpoint: Endpoint): void {
+    const { endpoints, wirings, logger } = this.#parts;
+    const livesOn = endpoint.attachedBy === 'operator' || endpoints.inNetns(endpoint.netns).length > 1;
+    const netns = endpoint.kind === 'routed' && livesOn ? this.#reopen(endpoint) : null;
+    try {
+      if (netns !== null) wirings.routed.endBeside(endpoint, netns);
+    } catch (error) {
+      logger.warn(
+        { endpoint: id, error: String(error) },
+        'rules of a detached endpoint stay in its container',
+      );
+    } finally {
+      netns?.close();
+    }
   }
 
   /** After the answer, which does not wait for it. */

@@ -10,8 +10,9 @@ import type { Proposal } from '../ipam/assign.ts';
 import type { Ipam } from '../ipam/ipam.ts';
 import { planPublish } from '../ipam/ports.ts';
 import { planRelease } from '../ipam/release.ts';
-import { asNetctlError, NetctlError } from '../lib/errors.ts';
+import { asNetctlError, invalid, NetctlError } from '../lib/errors.ts';
 import type { Logger } from '../lib/logger.ts';
+import { leastMtu6 } from '../linux/own-addresses.ts';
 import type { NetnsIdentity } from '../linux/ports.ts';
 import type { AddressWish, AttachRequest, GivenAddress } from '../model/attachment.ts';
 import { type Address, familyOf } from '../model/ip.ts';
@@ -89,6 +90,7 @@ export class Registrations {
         };
         endpoint = endpointRecord(request, proposal, facts);
         refuseUnpublishable(endpoint, endpoint.portMappings);
+        refuseSmallMtu(endpoint);
         const published = planPublish(ipam.book.ports, { node, id, owner }, endpoint.portMappings);
         attempt.onPlan?.(endpoint);
         const compares: Compare[] = [...proposal.compares, ...published.compares, { kind: 'absent', key }];
@@ -213,6 +215,13 @@ export class Registrations {
     if (foreignLink === null || first === undefined) return 'routed';
     return this.#parts.ipam.book.pool(first)?.kind ?? 'routed';
   }
+}
+
+/** The kernel switches IPv6 off on such an interface. */
+function refuseSmallMtu({ kind, mtuBytes, addresses }: Endpoint): void {
+  const address = addresses.find((each) => familyOf(each) === 6);
+  if (kind !== 'foreign' && address !== undefined && mtuBytes < leastMtu6)
+    throw invalid('mtu', mtuBytes, `at least ${leastMtu6} for an endpoint with an IPv6 address (${address})`);
 }
 
 function ownerOf({ owner, network, containerId }: AttachRequest): Owner {

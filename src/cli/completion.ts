@@ -27,24 +27,31 @@ _netctl() {
 compdef _netctl netctl
 `;
 
-const FISH = `# netctl completion: netctl completion fish | source
-function __netctl
-  set -l words (commandline -opc) (commandline -ct)
-  netctl __complete -- $words[2..-1] 2>/dev/null
+const FISH = `# netctl completion: netctl completion fish > ~/.config/fish/completions/netctl.fish
+# There it stands before the one that fish has for another program of this name.
+function __netctl_complete
+  set -l words (commandline -opc)
+  set -e words[1]
+  set -l current (commandline -ct)
+  set -l candidates (netctl __complete -- $words "$current" 2>/dev/null)
+  if set -q candidates[1]
+    printf '%s\\n' $candidates
+  else
+    __fish_complete_path "$current"
+  end
 end
-complete -c netctl -f -a '(__netctl)'
-complete -c netctl -s f -l file -r -F
+complete -c netctl -f -a '(__netctl_complete)'
 `;
 
-const scripts: Readonly<Record<string, string>> = { bash: BASH, zsh: ZSH, fish: FISH };
+const scripts = { bash: BASH, zsh: ZSH, fish: FISH } as const;
 
 export const completionCommands: readonly Command[] = [
   {
     words: 'completion SHELL',
     choices: { SHELL: Object.keys(scripts) },
-    help: 'Print the completion script of a shell: source <(netctl completion bash), or netctl completion fish | source',
+    help: 'Print the completion script of a shell: source <(netctl completion bash)',
     async run({ args, output }) {
-      output.write(scripts[args.text('SHELL')]!);
+      output.write(scripts[args.text('SHELL') as keyof typeof scripts]);
     },
   },
   {

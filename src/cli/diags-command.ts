@@ -41,11 +41,15 @@ const programs: readonly string[] = [
   'ip route show table all',
   'ip -6 route show table all',
   'ip rule',
+  'ip -6 rule',
   'ip neighbour',
+  'tc qdisc',
+  'sysctl net.ipv4.ip_forward net.ipv6.conf.all.forwarding net.ipv4.conf.all.rp_filter',
   'nft list ruleset',
-  'iptables-save',
-  'ip6tables-save',
+  'iptables-save -c',
+  'ip6tables-save -c',
   'ipset list',
+  'ls -l /etc/cni/net.d',
   'journalctl --no-pager -u netctld -n 1000',
 ];
 

@@ -11,6 +11,13 @@ import { supportedVersions } from './result.ts';
 
 const texts = z.array(z.string()).nullish();
 
+/** Without one, the oldest, as the reference plugins have it. */
+const version = z.preprocess((given) => given || '0.1.0', z.enum(supportedVersions));
+
+const networkName = z
+  .string()
+  .regex(/^[a-zA-Z0-9][a-zA-Z0-9_.-]*$/, 'a network name of letters, digits, "_", "." and "-"');
+
 const attachments = z.array(z.object({ containerID: z.string(), ifname: z.string() })).nullish();
 
 /** mesos.proto, NetworkInfo; the port mapper that calls us sees to its ports. */
@@ -23,10 +30,8 @@ const networkInfo = z.object({
 });
 
 const configSchema = z.object({
-  cniVersion: z.enum(supportedVersions).default('0.1.0'),
-  name: z
-    .string()
-    .regex(/^[a-zA-Z0-9][a-zA-Z0-9_.-]*$/, 'a network name of letters, digits, "_", "." and "-"'),
+  cniVersion: version,
+  name: networkName,
   mode: z.enum(['routed', 'macvlan']).nullish(),
   parent: z.string().nullish(),
   vlan: z.int().min(0).max(4094).nullish(),
@@ -38,6 +43,9 @@ const configSchema = z.object({
   profiles: texts,
   pools: texts,
   mtu: z.int().min(0).max(65535).nullish(),
+  dns: z
+    .object({ nameservers: texts, domain: z.string().nullish(), search: texts, options: texts })
+    .nullish(),
   ipam: z
     .object({
       type: z.string().nullish(),
@@ -100,6 +108,32 @@ const configSchema = z.object({
 });
 export type Config = z.infer<typeof configSchema>;
 
+/** Below another main plugin: the words of its own, `mode` and `mtu` among them, are none of ours. */
+const ipamSchema = configSchema.omit({
+  mode: true,
+  parent: true,
+  vlan: true,
+  macvlanMode: true,
+  hostAccess: true,
+  duplicateDetection: true,
+  gatewayCheck: true,
+  defaultRoute: true,
+  profiles: true,
+  mtu: true,
+  dns: true,
+});
+
+const deletionSchema = z.object({
+  cniVersion: version,
+  name: networkName,
+  mode: configSchema.shape.mode.catch(null),
+  ipam: z
+    .object({ type: z.string().nullish().catch(null) })
+    .nullish()
+    .catch(null),
+});
+export type DeletionConfig = z.infer<typeof deletionSchema>;
+
 const knownKeys = [
   'cniVersion',
   'prevResult',
@@ -127,8 +161,17 @@ const knownKeys = [
 ];
 const foldedKeys = new Map(knownKeys.map((key) => [key.toLowerCase(), key]));
 
-/** @throws CniError 6 or 7 naming the field */
-export function parseConfig(stdin: string): Config {
+/** @param isIpamOnly the configuration is another main plugin's @throws CniError 6 or 7 naming the field */
+export function parseConfig(stdin: string, isIpamOnly: boolean): Config {
+  return parse<Config>(isIpamOnly ? ipamSchema : configSchema, stdin);
+}
+
+/** What a DEL goes by: what else the configuration says may be wrong by now, and that keeps no container from going. @throws as parseConfig */
+export function parseDeletionConfig(stdin: string): DeletionConfig {
+  return parse(deletionSchema, stdin);
+}
+
+function parse<T>(schema: z.ZodType<T>, stdin: string): T {
   let json: unknown;
   try {
     json = JSON.parse(stdin);
@@ -136,7 +179,7 @@ export function parseConfig(stdin: string): Config {
     throw new CniError(6, `error unmarshall network config: ${(error as Error).message}`);
   }
   try {
-    return checkJson(configSchema, fold(json, 8));
+    return checkJson(schema, fold(json, 8));
   } catch (error) {
     throw new CniError(7, `invalid network config: ${(error as Error).message}`);
   }

@@ -79,7 +79,7 @@ export class DeleteQueue {
       // What cannot be read will not become readable; what the kernel or the store refused may work later.
       if (reason.kind !== 'invalid' && reason.kind !== 'bug') return false;
     }
-    rmSync(path, { force: true });
+    rmSync(path, { force: true, recursive: true });
     return true;
   }
 }

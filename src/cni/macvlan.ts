@@ -20,9 +20,8 @@ import { CniError } from './errors.ts';
 export function macvlanOf(config: Config): MacvlanAttachment | null {
   const { parent, vlan, macvlanMode, hostAccess, duplicateDetection, gatewayCheck, defaultRoute } = config;
   if (config.mode !== 'macvlan') {
-    const stray = Object.entries({ parent, macvlanMode, hostAccess, duplicateDetection, gatewayCheck }).find(
-      ([, value]) => value,
-    );
+    const words = { parent, vlan, macvlanMode, hostAccess, duplicateDetection, gatewayCheck };
+    const stray = Object.entries(words).find(([, value]) => value);
     if (stray !== undefined)
       throw new CniError(7, `invalid network config: ${stray[0]}: only with mode macvlan`);
     return null;

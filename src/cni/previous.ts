@@ -5,7 +5,8 @@
  * another container taken for this one's.
  */
 import { z } from 'zod';
-import type { GivenAddress } from '../model/attachment.ts';
+import { type GivenAddress, hostInterfacePrefix } from '../model/attachment.ts';
+import { parseInterfaceName } from '../model/names.ts';
 import type { Config } from './config.ts';
 import { givenAddress } from './delegate.ts';
 import { CniError } from './errors.ts';
@@ -43,9 +44,16 @@ export function linkBefore(config: Config, containerInterface: string): LinkBefo
       2,
       `unsupported field prevResult: ${containerInterface} has no end on the host, so netctl could not enforce policy on it`,
     );
+  if (host.name.startsWith(hostInterfacePrefix))
+    throw new CniError(
+      7,
+      `invalid network config: prevResult: ${host.name} is netctl's own: it can stand in a list once`,
+    );
   const addresses = (parsed.data.ips ?? []).filter((ip) => (ip.interface ?? index) === index);
+  if (addresses.length === 0)
+    throw new CniError(7, `invalid network config: prevResult: ${containerInterface} has no address in ips`);
   return {
-    hostInterface: host.name,
+    hostInterface: parseInterfaceName(host.name, 'prevResult.interfaces.name'),
     mac: interfaces[index]?.mac ?? null,
     addresses: addresses.map(({ address, gateway }) => givenAddress(address, gateway)),
   };

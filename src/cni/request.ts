@@ -6,14 +6,14 @@
  * (those are refused by name), a dependence on the spelling of keys (Go folds case, and runtimes rely on it).
  */
 import { z } from 'zod';
-import { invalid, NetctlError } from '../lib/errors.ts';
-import type { AddressWish, AttachmentId, AttachRequest, ForeignIpam } from '../model/attachment.ts';
+import { invalid } from '../lib/errors.ts';
+import type { AttachmentId, AttachRequest, AttachWish, ForeignIpam } from '../model/attachment.ts';
 import { checkJson } from '../model/check.ts';
 import { type Delegate, needsLink } from '../model/delegate.ts';
 import { labelsSchema } from '../model/host-endpoint.ts';
-import { type Address, parseAddress, parseAddressOrCidr } from '../model/ip.ts';
+import { type Address, addressBits, familyOf, parseAddress, parseAddressOrCidr } from '../model/ip.ts';
 import { parseMac } from '../model/mac.ts';
-import { parseInterfaceName, parseName } from '../model/names.ts';
+import { parseName } from '../model/names.ts';
 import { checkHostAddress, type PortMapping, portMappingsSchema } from '../model/port-mapping.ts';
 import { orNone, type RateLimits, rateLimitsSchema } from '../model/rate-limits.ts';
 import {
@@ -23,9 +23,18 @@ import {
   type ReleasePolicy,
   releasePolicies,
 } from '../model/records.ts';
-import { type Config, parseConfig } from './config.ts';
+import { type Config, type DeletionConfig, parseConfig, parseDeletionConfig } from './config.ts';
 import { commaList, labelsTold, toldByAnnotations, toldByMesos } from './conventions.ts';
 import { allocate, type DelegateCall } from './delegate.ts';
+import {
+  attachmentId,
+  cniArgs,
+  isIpamOnly,
+  namedId,
+  netnsOpenPath,
+  netnsPath,
+  queuedAt,
+} from './environment.ts';
 import { CniError } from './errors.ts';
 import type { Request } from './frame.ts';
 import { macvlanOf } from './macvlan.ts';
@@ -65,15 +74,15 @@ export type CniCall =
   | {
       readonly command: 'STATUS';
       readonly cniVersion: CniVersion;
-      /** null: none of our addresses. */
-      readonly wanted: AddressWish | null;
+      readonly wanted: AttachWish;
       readonly delegate: Delegate | null;
     };
 
 /** @throws CniError, or INVALID naming the field */
 export function parseCall(request: Request): CniCall {
-  const config = parseConfig(request.stdin);
   const command = request.env.get('CNI_COMMAND') ?? '';
+  if (command === 'DEL') return deletion(request);
+  const config = parseConfig(request.stdin, isIpamOnly(request));
   const cniVersion = config.cniVersion;
   const delegate = delegateOf(request, config);
   switch (command) {
@@ -84,18 +93,8 @@ export function parseCall(request: Request): CniCall {
         attach: attachRequest(request, config, delegate),
         answer: answerForm(request, config),
       };
-    case 'DEL': {
-      const id = attachmentId(request.env, config);
-      return {
-        command,
-        cniVersion,
-        id,
-        queuedAt: queuedAt(request.env),
-        delegate: delegate && { delegate, id, netnsPath: netnsPath(request) },
-      };
-    }
     case 'CHECK': {
-      const id = attachmentId(request.env, config);
+      const id = attachmentId(request.env, config.name);
       return {
         command,
         cniVersion,
@@ -107,20 +106,40 @@ export function parseCall(request: Request): CniCall {
     case 'GC':
       return { command, cniVersion, network: config.name, valid: validAttachments(config), delegate };
     case 'STATUS':
-      return { command, cniVersion, wanted: delegate === null ? addressWish(config) : null, delegate };
+      return { command, cniVersion, wanted: wish(config, delegate), delegate };
     default:
       throw new CniError(4, `unknown CNI_COMMAND: ${command}`);
   }
 }
 
-function addressWish(config: Config): AddressWish {
+/** Names are all that it needs; what the ADD would have refused has left nothing. */
+function deletion(request: Request): CniCall {
+  const config = parseDeletionConfig(request.stdin);
+  const id = namedId(request.env, config.name);
+  let delegate: Delegate | null = null;
+  try {
+    delegate = delegateOf(request, config);
+  } catch {
+    // No such plugin was ever called.
+  }
+  return {
+    command: 'DEL',
+    cniVersion: config.cniVersion,
+    id,
+    queuedAt: queuedAt(request.env),
+    delegate: delegate && { delegate, id, netnsPath: netnsPath(request) },
+  };
+}
+
+function wish(config: Config, delegate: Delegate | null): AttachWish {
+  const macvlan = macvlanOf(config);
   const pools = first(config.pools, config.ipam?.pools).map((pool) => parseName(pool, 'pool'));
-  return { kind: config.mode === 'macvlan' ? 'macvlan' : 'routed', pools };
+  return { macvlan, addresses: delegate === null ? { kind: macvlan ? 'macvlan' : 'routed', pools } : null };
 }
 
 function attachRequest(request: Request, config: Config, delegate: Delegate | null): AttachRequest {
   refuseUnsupported(config);
-  const id = attachmentId(request.env, config);
+  const id = attachmentId(request.env, config.name);
   const before = isIpamOnly(request) ? null : linkBefore(config, id.interface);
   const args = cniArgs(request.env.get('CNI_ARGS') ?? '');
   const cni = config.args?.cni;
@@ -150,7 +169,7 @@ function attachRequest(request: Request, config: Config, delegate: Delegate | nu
     netns: { open: netnsOpenPath(request), path: netnsPath(request) },
     profiles: profiles.map((profile) => parseName(profile, 'profile')),
     pools: pools.map((pool) => parseName(pool, 'pool')),
-    addresses: ips.map((ip) => parseAddress(ip.split('/')[0], 'ip')),
+    addresses: askedAddresses(ips),
     mac: mac ? parseMac(mac) : null,
     mtuBytes: checkedMtu(config.mtu ?? 0),
     owner: owner ? parseOwner(owner) : null,
@@ -179,13 +198,11 @@ function foreignIpam(before: LinkBefore | null, call: DelegateCall | null): Fore
   return call && { allocate: () => allocate(call), delegate: call.delegate };
 }
 
-/** Called as `netctl-ipam` by another plugin: addresses, and nothing else. */
-function isIpamOnly(request: Request): boolean {
-  return request.env.get('NETCTL_ROLE') === 'ipam';
-}
-
 /** `ipam.type` names another IPAM plugin; our own name, or none, means our pools. */
-function delegateOf(request: Request, config: Config): Delegate | null {
+function delegateOf(
+  request: Request,
+  config: Pick<Config & DeletionConfig, 'ipam' | 'mode'>,
+): Delegate | null {
   const type = config.ipam?.type;
   if (!type || ownIpam.has(type) || isIpamOnly(request)) return null;
   if (type.includes('/'))
@@ -221,7 +238,8 @@ function parseLabels(labels: Record<string, string>): Record<string, string> {
 
 function refuseUnsupported(config: Config): void {
   for (const field of ['ipRanges', 'deviceID', 'infinibandGUID'] as const)
-    if (config.runtimeConfig?.[field]?.length) throw unsupported(`runtimeConfig.${field}`, 'not empty');
+    if (config.runtimeConfig?.[field]?.length)
+      throw unsupported(`runtimeConfig.${field}`, config.runtimeConfig[field]);
 }
 
 /** CNI convention `bandwidth`: bits, `ingress` is what the container receives; no rate or 0 is no limit. */
@@ -256,46 +274,26 @@ function burstBytes(bits: number | null | undefined): number | null {
   return bits && bits < 2 ** 31 - 1 ? Math.ceil(bits / 8) : null;
 }
 
-const unsupported = (field: string, value: string): CniError =>
-  new CniError(2, `unsupported field ${field}: ${JSON.stringify(value)}`);
+const unsupported = (field: string, value: unknown): CniError =>
+  new CniError(2, `unsupported field ${field}: ${JSON.stringify(value).slice(0, 200)}`);
 
 function checkedMtu(mtu: number): number {
   if (mtu !== 0 && mtu < 68) throw invalid('mtu', mtu, '0 (the default) or 68 to 65535');
   return mtu;
 }
 
-/** `K=V;K=V`; split at the first `=` only, since Nomad passes JSON. Keys that we do not know belong to others. */
-function cniArgs(text: string): Map<string, string> {
-  const args = new Map<string, string>();
-  for (const pair of text.split(';')) {
-    const at = pair.indexOf('=');
-    if (at > 0) args.set(pair.slice(0, at), pair.slice(at + 1));
-  }
-  return args;
-}
-
-function attachmentId(env: ReadonlyMap<string, string>, config: Config): AttachmentId {
-  const containerId = env.get('CNI_CONTAINERID') ?? '';
-  if (!/^[a-zA-Z0-9][a-zA-Z0-9_.-]*$/.test(containerId) || containerId.length > 1024) {
-    throw new CniError(4, 'invalid characters in containerID', containerId.slice(0, 80));
-  }
-  return {
-    network: config.name,
-    containerId,
-    interface: parseInterfaceName(env.get('CNI_IFNAME'), 'CNI_IFNAME'),
-  };
-}
-
-/** As the runtime named it; empty where a DEL has none. */
-function netnsPath(request: Request): string {
-  return request.env.get('CNI_NETNS') ?? '';
-}
-
-/** The shim keeps the namespace open while we work, so its path needs no sense in our mount namespace. */
-function netnsOpenPath(request: Request): string {
-  if (request.netnsFd === null)
-    throw new NetctlError('NETNS_INVALID', 'CNI_NETNS: the plugin handed over no open network namespace');
-  return `/proc/${request.pid}/fd/${request.netnsFd}`;
+/** With or without the length of a prefix, which an address for host-local has. @throws INVALID */
+function askedAddresses(texts: readonly string[]): Address[] {
+  const addresses = texts.map((text) => {
+    const [ip, length] = text.split('/', 2);
+    const address = parseAddress(ip, 'ip');
+    if (length !== undefined && !(/^\d+$/.test(length) && Number(length) <= addressBits(familyOf(address))))
+      throw invalid('ip', text, 'an address, with or without the length of its prefix');
+    return address;
+  });
+  const twice = addresses.find((address, at) => addresses.indexOf(address) < at);
+  if (twice !== undefined) throw invalid('ip', twice, 'each address once');
+  return addresses;
 }
 
 /** CHECK must be given the result of ADD, in the format of the configuration's version. */
@@ -321,12 +319,6 @@ function validAttachments(config: Config): Omit<AttachmentId, 'network'>[] | nul
     containerId: containerID,
     interface: ifname,
   }));
-}
-
-/** When the shim put a DEL aside because the agent was away. */
-function queuedAt(env: ReadonlyMap<string, string>): Date | null {
-  const milliseconds = Number(env.get('NETCTL_QUEUED_AT') ?? Number.NaN);
-  return Number.isFinite(milliseconds) ? new Date(milliseconds) : null;
 }
 
 function parseOwner(text: string): Owner {
@@ -359,12 +351,18 @@ function release(
   return { onRelease, retainSeconds };
 }
 
+/** What the runtime says stands before what the configuration says. */
 function dnsOf(config: Config): Dns {
-  const dns = config.runtimeConfig?.dns;
+  const { servers, searches, options } = config.runtimeConfig?.dns ?? {};
+  const domain = config.dns?.domain;
+  const lists = {
+    nameservers: first(servers, config.dns?.nameservers),
+    search: first(searches, config.dns?.search),
+    options: first(options, config.dns?.options),
+  };
   return {
-    ...(dns?.servers?.length ? { nameservers: dns.servers } : {}),
-    ...(dns?.searches?.length ? { search: dns.searches } : {}),
-    ...(dns?.options?.length ? { options: dns.options } : {}),
+    ...(domain ? { domain } : {}),
+    ...Object.fromEntries(Object.entries(lists).filter(([, list]) => list.length > 0)),
   };
 }
 

@@ -11,6 +11,7 @@ export const supportedVersions = ['0.1.0', '0.2.0', '0.3.0', '0.3.1', '0.4.0', '
 export type CniVersion = (typeof supportedVersions)[number];
 
 export interface Dns {
+  readonly domain?: string;
   readonly nameservers?: readonly string[];
   readonly search?: readonly string[];
   readonly options?: readonly string[];
@@ -41,8 +42,17 @@ function ipamResult(attachment: Attachment, cniVersion: CniVersion, { dns, ipamR
     ips?: { interface?: number }[];
     routes?: unknown;
   };
-  if (ips === undefined) return rest; // 0.2.0 and older: there is no place for routes of no family
+  if (ips === undefined) return withLegacyRoutes(rest, ipamRoutes ?? []);
   return { ...rest, ips: ips.map(({ interface: _, ...ip }) => ip), routes: ipamRoutes ?? [] };
+}
+
+/** 0.2.0 and older have the routes beside the address of their family. */
+function withLegacyRoutes(result: object, routes: NonNullable<AnswerForm['ipamRoutes']>): object {
+  const entries = Object.entries(result).map(([key, entry]) => {
+    if (key !== 'ip4' && key !== 'ip6') return [key, entry];
+    return [key, { ...entry, routes: routes.filter(({ dst }) => dst.includes(':') === (key === 'ip6')) }];
+  });
+  return Object.fromEntries(entries);
 }
 
 /** Ours after theirs; the numbers of our interfaces move on. */

@@ -63,7 +63,10 @@ export async function runCall(call: CniCall, attacher: Attacher): Promise<string
     case 'STATUS': {
       const trouble = attacher.notReady(call.wanted);
       if (trouble !== null) throw new CniError(trouble.existingAffected ? 51 : 50, trouble.reason);
-      if (call.delegate !== null) await relay('STATUS', call.delegate, null);
+      if (call.delegate !== null)
+        await relay('STATUS', call.delegate, null).catch((error: unknown) => {
+          throw new CniError(50, asNetctlError(error).message);
+        });
       return '';
     }
   }

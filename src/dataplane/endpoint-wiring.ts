@@ -21,7 +21,7 @@ import {
   prefixLength,
 } from '../model/ip.ts';
 import type { Endpoint } from '../model/records.ts';
-import { blockRoute, planHostRoutes, type VethSpec } from '../veth/plan.ts';
+import { blockRoute, planEndBeside, planHostRoutes, type VethSpec } from '../veth/plan.ts';
 import { hostNotices } from './host-limits.ts';
 import { isErrno } from './is-errno.ts';
 import { PairMaker } from './pair-maker.ts';
@@ -84,6 +84,22 @@ export class EndpointWiring implements Wiring {
     this.#maker.forsake(hostInterface);
     // Not looked for before: whoever asks about a link waits while others go.
     return this.#linux.deleteLink({ name: hostInterface });
+  }
+
+  /** Takes what led beside another default route out of a namespace that lives on. */
+  endBeside({ hostInterface, addresses }: Endpoint, netns: Netns): void {
+    const container = this.#linux.openRouting(netns);
+    try {
+      for (const request of planEndBeside(hostInterface, addresses)) {
+        try {
+          container.batch([request]);
+        } catch (error) {
+          if (!isErrno(error, 'ENOENT', 'EAFNOSUPPORT')) throw error;
+        }
+      }
+    } finally {
+      container.close();
+    }
   }
 
   /** Whether the endpoint's pair stands, with its container end in the given namespace. */

@@ -117,10 +117,10 @@ export class HostPair {
     });
   }
 
-  #leadBack({ hostInterface, addresses }: Endpoint, containerIndex: number, netns: Netns): void {
+  #leadBack({ hostInterface, addresses, mtuBytes }: Endpoint, containerIndex: number, netns: Netns): void {
     const container = this.#linux.openRouting(netns);
     try {
-      const spec = { hostInterface, hostMac, containerIndex };
+      const spec = { hostInterface, hostMac, containerIndex, mtuBytes };
       container.batch(planWayToHost(spec, this.#hostAddresses, gateways, addresses));
       for (const request of planWayBackRules(hostInterface, addresses)) {
         try {

@@ -382,7 +382,7 @@ function explained(error: unknown, endpoint: Endpoint, parent: LinkInfo): unknow
   const { mode } = macvlanOf(endpoint);
   const hints: Readonly<Record<string, string>> = {
     EBUSY: `parent ${parent.name} is used by something that macvlan cannot share it with (a bridge?)`,
-    EINVAL: `the kernel refuses mode ${mode} on parent ${parent.name}: passthru is alone on its parent`,
+    EINVAL: `the kernel refuses mode ${mode} on parent ${parent.name}: it is no interface of a wire, or has a passthru, which is alone there`,
     EOPNOTSUPP: 'this kernel has no macvlan',
   };
   const why = hints[error.errno] ?? error.message;

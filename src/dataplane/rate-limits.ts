@@ -7,6 +7,7 @@
  */
 import { NetctlError } from '../lib/errors.ts';
 import type { QdiscInfo, TokenBucket } from '../linux/link-kinds.ts';
+import { noOwnAddresses } from '../linux/own-addresses.ts';
 import {
   KernelError,
   type LinkInfo,
@@ -203,7 +204,7 @@ function plan({ link, queue, qdiscs }: Found, wanted: Wanted, { hostInterface, m
     // What leads to an interface that is gone drops everything.
     if (isLed) requests.push({ kind: 'unredirect-ingress', index: link.index });
     requests.push({ kind: 'ifb-add', link: { name: queueInterfaceName(hostInterface), index, mtuBytes } });
-    requests.push({ kind: 'link-set', index, ipv6AddressGeneration: 'none' });
+    requests.push(...noOwnAddresses(index, mtuBytes));
   }
   requests.push({ kind: 'shape', index, bucket: bucketOf(wanted.received) });
   if (queue?.up !== true) requests.push({ kind: 'link-set', index, up: true });

@@ -11,7 +11,7 @@ import { type Mac, macOf } from '../model/mac.ts';
 import type { AddressRecord, Owner, Pool, ReleasePolicy } from '../model/records.ts';
 import type { Compare, Write } from '../store/store.ts';
 import { admitKept, chargeTenant, poolsFor } from './access.ts';
-import type { AddressBook, Known } from './address-book.ts';
+import { type AddressBook, type Known, textOf } from './address-book.ts';
 import { Draft } from './draft.ts';
 import { heldForOwner, heldForReservation, takeable } from './kept.ts';
 import { enterPlace, holdsOf, type Place, Places, type Wish } from './places.ts';
@@ -141,10 +141,18 @@ export class Assigner {
       if (takeable(record)) return this.#kept(request, address);
       throw new NetctlError(
         'ADDRESS_IN_USE',
-        `address ${address} of ${request.owner.tenant}/${request.owner.app}/${request.owner.instance} is still in use on node ${record.node}: unbind or transfer it first`,
+        `address ${address} of ${textOf(request.owner)} is still in use on node ${record.node}: unbind or transfer it first`,
         { address, node: record.node },
       );
     }
+    // Another one beside it would be the owner's for ever, too.
+    const [held] = kept;
+    if (held !== undefined)
+      throw new NetctlError(
+        'ADDRESS_UNAVAILABLE',
+        `address ${held} of ${textOf(request.owner)} is being given to another endpoint right now`,
+        { address: held },
+      );
     return { place: this.#places.automatic(wish, views), before: undefined };
   }
 

@@ -39,6 +39,8 @@ export function describeRouting(request: RoutingRequest): string {
       return `set neighbour ${request.address} of link ${request.index}`;
     case 'source-rule-add':
       return `add rule: from ${request.source} by table ${request.table}`;
+    case 'source-rule-delete':
+      return `delete rule: from ${request.source} by table ${request.table}`;
     case 'mark-rule-add':
       return `add rule: mark ${request.mark} by table ${request.table}`;
     case 'mark-rule-delete':

@@ -196,7 +196,7 @@ export type RoutingRequest =
   | { kind: 'route-add' | 'route-replace'; route: RouteSpec }
   | { kind: 'route-delete'; route: RouteSpec }
   /** What is sent from the address finds its way in the table first. EEXIST where the rule is there. */
-  | { kind: 'source-rule-add'; source: Address; table: number }
+  | { kind: 'source-rule-add' | 'source-rule-delete'; source: Address; table: number }
   /** What carries the mark finds its way in the table first. EEXIST where the rule is there. */
   | { kind: 'mark-rule-add' | 'mark-rule-delete'; family: Family; mark: number; mask: number; table: number }
   | { kind: 'address-delete'; index: number; address: Address; prefixLength: number }

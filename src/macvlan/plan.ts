@@ -5,6 +5,7 @@
  * (host), then, once the policy is in, the container's side. Never: an interface that is up before its policy, a MAC that is not
  * told to the kernel (udev and systemd would choose one).
  */
+import { noOwnAddresses } from '../linux/own-addresses.ts';
 import type { RoutingRequest } from '../linux/ports.ts';
 import { routeProtocol } from '../linux/route-protocols.ts';
 import { ownTable } from '../model/attachment.ts';
@@ -32,18 +33,15 @@ export function planLink(spec: MacvlanSpec): RoutingRequest[] {
 }
 
 /** Up without an address: what asking for duplicates needs. */
-export function planUp({ index }: MacvlanSpec): RoutingRequest[] {
-  return [
-    { kind: 'link-set', index, ipv6AddressGeneration: 'none' },
-    { kind: 'link-set', index, up: true },
-  ];
+export function planUp({ index, mtuBytes }: MacvlanSpec): RoutingRequest[] {
+  return [...noOwnAddresses(index, mtuBytes), { kind: 'link-set', index, up: true }];
 }
 
 /** The container's side: addresses first, so that the kernel's own announcement at the link's coming up has one to tell. */
 export function planContainer(spec: MacvlanSpec): RoutingRequest[] {
-  const { index, addresses, subnets } = spec;
+  const { index, mtuBytes, addresses, subnets } = spec;
   return [
-    { kind: 'link-set', index, ipv6AddressGeneration: 'none' },
+    ...noOwnAddresses(index, mtuBytes),
     ...addresses.map(
       (address, at): RoutingRequest => ({
         kind: 'address-add',
@@ -108,7 +106,7 @@ export function planHostPair(spec: HostPairSpec): RoutingRequest[] {
   };
   return [
     { kind: 'veth-add', host: { name: spec.hostInterface, index, mac: spec.hostMac, mtuBytes }, peer },
-    { kind: 'link-set', index, ipv6AddressGeneration: 'none' },
+    ...noOwnAddresses(index, mtuBytes),
     { kind: 'link-set', index, up: true },
   ];
 }
@@ -138,7 +136,7 @@ export function planWayBackRules(hostInterface: string, sources: readonly Addres
  * link, as for routed endpoints @param sources what the container sends from to the host
  */
 export function planWayToHost(
-  spec: Pick<HostPairSpec, 'hostInterface' | 'hostMac' | 'containerIndex'>,
+  spec: Pick<HostPairSpec, 'hostInterface' | 'hostMac' | 'containerIndex' | 'mtuBytes'>,
   hostAddresses: readonly Address[],
   gateways: Readonly<Record<Family, Address>>,
   sources: readonly Address[],
@@ -148,7 +146,7 @@ export function planWayToHost(
   const families = [...new Set(sources.map(familyOf))];
   const { table } = wayBackOf(spec.hostInterface);
   return [
-    { kind: 'link-set', index, ipv6AddressGeneration: 'none' },
+    ...noOwnAddresses(index, spec.mtuBytes),
     { kind: 'link-set', index, up: true },
     ...families.flatMap((family): RoutingRequest[] => {
       const gateway = gateways[family];

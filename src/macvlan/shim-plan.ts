@@ -9,6 +9,7 @@
  * In: names, indexes, addresses. Out: batches for rtnetlink. Never: an address used up for the host on the wire.
  */
 import { createHash } from 'node:crypto';
+import { noOwnAddresses } from '../linux/own-addresses.ts';
 import type { RoutingRequest } from '../linux/ports.ts';
 import { routeProtocol } from '../linux/route-protocols.ts';
 import { type Address, familyOf, hostCidr } from '../model/ip.ts';
@@ -40,7 +41,7 @@ export interface ShimSpec {
 export function planShim({ parentIndex, ...link }: ShimSpec): RoutingRequest[] {
   return [
     { kind: 'macvlan-add', parentIndex, mode: 'bridge', link },
-    { kind: 'link-set', index: link.index, ipv6AddressGeneration: 'none' },
+    ...noOwnAddresses(link.index, link.mtuBytes),
   ];
 }
 

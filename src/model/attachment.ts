@@ -103,6 +103,13 @@ export interface AddressWish {
   readonly pools: readonly string[];
 }
 
+/** What a container with no wishes of its own would ask for. */
+export interface AttachWish {
+  /** null: none of our addresses, since another plugin gives them. */
+  readonly addresses: AddressWish | null;
+  readonly macvlan: MacvlanAttachment | null;
+}
+
 /** What the fronts call. */
 export interface Attacher {
   /** Answers when the container's network works and its policy is in force; undoes everything on failure. */
@@ -116,8 +123,8 @@ export interface Attacher {
   ): Promise<void>;
   /** Detaches what the network has beyond the given attachments. */
   collect(network: string, valid: readonly Omit<AttachmentId, 'network'>[]): Promise<void>;
-  /** Why an attach would fail now, or null. @param wanted null where another plugin gives the addresses */
-  notReady(wanted: AddressWish | null): { reason: string; existingAffected: boolean } | null;
+  /** Why an attach would fail now, or null. */
+  notReady(wanted: AttachWish): { reason: string; existingAffected: boolean } | null;
 }
 
 /** Identifies the endpoint in the store: 16 hex digits. */

@@ -36,5 +36,18 @@ export function parseInterfaceName(text: unknown, field = 'interface'): string {
   return text;
 }
 
+/** A name for an interface that is to be made: the kernel reads "%" as a place for a number, and has settings called `all` and `default`. @throws INVALID */
+export function parseNewInterfaceName(text: unknown, field: string): string {
+  const name = parseInterfaceName(text, field);
+  if (!/^[!-~]+$/.test(name) || name.includes('%') || name === 'all' || name === 'default') {
+    throw invalid(
+      field,
+      text,
+      '1 to 15 printable characters of ASCII without "/", ":" and "%", not all or default',
+    );
+  }
+  return name;
+}
+
 /** What a pool is called that nobody gave a name: after its prefix. */
 export const poolNameOf = (cidr: Cidr): string => cidr.replace(/[/:]/g, '-');

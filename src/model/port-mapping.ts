@@ -55,7 +55,7 @@ export const portMappingsSchema = z
     const twice = mappings.find((mapping, at) =>
       mappings.slice(0, at).some((other) => collide(mapping, other)),
     );
-    if (twice !== undefined) context.addIssue(`port ${mappingText(twice)} of the host is named twice`);
+    if (twice !== undefined) context.addIssue(`each port of the host once, not ${mappingText(twice)} again`);
   });
 
 export interface HostPort {

@@ -6,6 +6,7 @@
  * policy is in) container. Never: an interface that is up before its policy, a neighbour that needs ARP, an address that
  * waits for duplicate address detection (docs/decisions/0007-routed-endpoint.md).
  */
+import { noOwnAddresses } from '../linux/own-addresses.ts';
 import type { RoutingRequest } from '../linux/ports.ts';
 import { announcedProtocol, routeProtocol } from '../linux/route-protocols.ts';
 import { ownTable } from '../model/attachment.ts';
@@ -53,7 +54,7 @@ export function planPair(spec: VethSpec): RoutingRequest[] {
         netnsFd: spec.netnsFd,
       },
     },
-    { kind: 'link-set', index: spec.hostIndex, ipv6AddressGeneration: 'none' },
+    ...noOwnAddresses(spec.hostIndex, spec.mtuBytes),
     { kind: 'link-set', index: spec.hostIndex, up: true },
   ];
 }
@@ -95,7 +96,7 @@ export function planContainer(spec: VethSpec): RoutingRequest[] {
   const index = spec.containerIndex;
   const families = [...new Set(spec.addresses.map(familyOf))];
   return [
-    { kind: 'link-set', index, ipv6AddressGeneration: 'none' },
+    ...noOwnAddresses(index, spec.mtuBytes),
     ...spec.addresses.map(
       (address): RoutingRequest => ({
         kind: 'address-add',
@@ -129,6 +130,12 @@ export function planBeside(spec: VethSpec): RoutingRequest[] {
       ),
     ...spec.addresses.map((source) => ({ kind: 'source-rule-add', source, table }) as const),
   ];
+}
+
+/** The end of the rules of planBeside, whose table the link took with it; each in a batch of its own. */
+export function planEndBeside(hostInterface: string, addresses: readonly Address[]): RoutingRequest[] {
+  const table = ownTable(hostInterface);
+  return addresses.map((source) => ({ kind: 'source-rule-delete', source, table }));
 }
 
 /** The kernel makes an IPv6 address's local route in a worker of its own, after the answer: packets until then are lost. */

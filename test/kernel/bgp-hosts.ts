@@ -25,6 +25,7 @@ export class BgpHosts {
   readonly #containers: Container[] = [];
   readonly #bridge = `brb${process.pid}`;
   readonly #sockets = new Set<Socket>();
+  readonly #watches: (() => Promise<string>)[] = [];
   readonly #flags: readonly string[];
   #etcd: Cluster | null = null;
   #gate: Server | null = null;
@@ -46,6 +47,8 @@ export class BgpHosts {
   }
 
   async close(): Promise<void> {
+    // A test that failed has not ended its own, and the test runner waits for their pipes.
+    await Promise.all(this.#watches.map((stop) => stop()));
     await Promise.all(this.#containers.map((container) => container.close()));
     await Promise.all(this.hosts.map((host) => host.close()));
     await run(['ip', 'link', 'delete', this.#bridge]);
@@ -99,6 +102,7 @@ export class BgpHosts {
    */
   async watchRoutes(host: Host, pattern: RegExp): Promise<() => Promise<string[]>> {
     const stop = await follow(host.command(['ip', 'monitor', 'route']));
+    this.#watches.push(stop);
     const known = new Set((await this.routes(host)).split('\n').map((line) => line.trim()));
     return async () =>
       (await stop()).split('\n').filter((line) => pattern.test(line) && !known.has(line.trim()));

@@ -123,7 +123,7 @@ describe('BGP between hosts', () => {
     );
     assert.equal(fresh.address4, address4);
     const begin = Date.now();
-    await eventually('the others follow', 5000, async () =>
+    await eventually('the others follow', 10_000, async () =>
       (await three.mustExec(['ip', 'route', 'get', address4])).includes('via 192.0.2.2'),
     );
     console.log(`# the others followed a moved address within ${Date.now() - begin} ms`);

@@ -108,7 +108,7 @@ describe('CNI with other plugins', () => {
   for (const [type, config] of [
     ['ptp', {}],
     ['bridge', { bridge: 'br-lan', isGateway: true, ipMasq: false }],
-    ['macvlan', { master: 'eth0' }],
+    ['macvlan', { master: 'eth0', mode: 'bridge' }],
   ] as const)
     test(`netctl-ipam below ${type}`, async () => {
       const ipam = {

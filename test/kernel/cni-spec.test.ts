@@ -133,13 +133,26 @@ describe('the CNI specification', () => {
     const plain = `${host.stateDirectory}/plain`;
     writeFileSync(plain, '');
     const { CNI_NETNS: _, ...unset } = envOf('DEL', await create('n'));
-    for (const netns of [undefined, '', '/run/netns/gone', plain]) {
+    for (const netns of [undefined, '', '/run/netns/gone', 'relative', plain]) {
       const a = await create('a');
       await ok(envOf('ADD', a), edge());
       const env = { ...unset, CNI_CONTAINERID: a.id, ...(netns === undefined ? {} : { CNI_NETNS: netns }) };
       await ok(env, edge());
       assert.deepEqual(await endpoints(), []);
     }
+  });
+
+  rule([5], 'CNI_NETNS is a path that means the same to everybody', async () => {
+    const a = await create('a');
+    const relative = { CNI_NETNS: `../../../../../../run/netns/${a.netns}` };
+    await fails(envOf('ADD', a, relative), edge(), 4, /^CNI_NETNS must be an absolute path$/);
+  });
+
+  rule([27], 'DEL with a configuration that no ADD would take any more', async () => {
+    const a = await create('a');
+    await ok(envOf('ADD', a), edge());
+    await ok(envOf('DEL', a), edge('1.0.0', { mtu: '1500', mode: 'l2', runtimeConfig: { ips: 'x' } }));
+    assert.deepEqual(await endpoints(), []);
   });
 
   rule([6, 8], 'what is missing is named, all at once', async () => {
@@ -303,6 +316,25 @@ describe('the CNI specification', () => {
 
   // ADD.
 
+  rule([20], 'an MTU that IPv6 does not go with, down to the least of IPv4', async () => {
+    const a = await create('a');
+    for (const mtu of [1279, 68]) {
+      const config = edge('1.1.0', {
+        mtu,
+        pools: ['default'],
+        runtimeConfig: { bandwidth: { egressRate: 1e6 } },
+      });
+      const { json } = await ok(envOf('ADD', a), config);
+      assert.equal(json.interfaces[1].mtu, mtu);
+      assert.match(
+        await a.mustExec(['ip', '-o', 'link', 'show', 'eth0']),
+        new RegExp(` mtu ${mtu} .*state UP`),
+      );
+      await ok(envOf('CHECK', a), { ...config, prevResult: json });
+      await ok(envOf('DEL', a), config);
+    }
+  });
+
   rule([21], 'an interface of that name in the container is an error, and nothing changes', async () => {
     const a = await create('a');
     await a.mustExec(['ip', 'link', 'add', 'eth0', 'type', 'veth', 'peer', 'name', 'x0']);
@@ -370,7 +402,14 @@ describe('the CNI specification', () => {
     await ok(envOf('DEL', a), edge());
     const left = (second.json.ips[0].address as string).split('/')[0]!;
     assert.deepEqual(await b.connect([{ address: left, port: 80 }], 5000), [true]);
+    await ok(envOf('ADD', a), edge());
     await ok(envOf('DEL', a, { CNI_IFNAME: 'eth1' }), other);
+    for (const family of ['-4', '-6'])
+      assert.doesNotMatch(
+        await a.mustExec(['ip', family, 'rule']),
+        /^32000:/m,
+        'no rule stays in the container',
+      );
   });
 
   rule([24], 'what fails leaves nothing, at the very last step too', async () => {
@@ -383,6 +422,7 @@ describe('the CNI specification', () => {
     );
     await fails(envOf('ADD', a, { CNI_ARGS: 'IP=10.99.0.5' }), edge(), 102, /10\.99\.0\.5/);
     await fails(envOf('ADD', a), edge('1.0.0', { pools: ['nope'] }), 103, /no pool nope/);
+    await fails(envOf('ADD', a), edge('1.0.0', { mtu: 1279 }), 7, /mtu: 1279 .* at least 1280 .* IPv6/);
     assert.deepEqual(await endpoints(), []);
     assert.doesNotMatch(await host.mustExec(['ip', '-o', 'link']), /nctl/);
     for (const { used } of JSON.parse(await host.mustNetctl(['ipam', 'show', '-o', 'json'])))
@@ -444,7 +484,7 @@ describe('the CNI specification', () => {
         await fails(
           envOf(command, a),
           { ...config, 'cni.dev/valid-attachments': [] },
-          104,
+          command === 'STATUS' ? 50 : 104,
           /probe-ipam \(\w+\): no luck/,
         );
       assert.deepEqual((await heard()).slice(0, 2), ['ADD', 'DEL']);
@@ -564,6 +604,8 @@ describe('the CNI specification', () => {
     await status({}, null);
     await status({ pools: ['nope'] }, 50, /no pool nope/);
     await status({ mode: 'macvlan', parent: 'eth0' }, 50, /pool/);
+    await status({ mode: 'macvlan', parent: 'eth9' }, 50, /parent eth9 does not exist on this host/);
+    await status({ mode: 'macvlan' }, 7, /parent: mode macvlan needs/);
     await host.mustNetctl([
       'pool',
       'add',
@@ -674,6 +716,12 @@ describe('the CNI specification', () => {
     assert.equal(json.ips[0].interface, undefined);
     assert.deepEqual(json.routes, [{ dst: '0.0.0.0/0' }]);
     assert.equal((await call(envOf('DEL', a), config, 'netctl-ipam')).code, 0);
+    // Before 0.3.0 a route stands beside the address of its family.
+    const routes = [{ dst: '0.0.0.0/0' }, { dst: '10.8.0.0/16', gw: '10.65.0.1' }, { dst: '::/0' }];
+    const old = { ...config, cniVersion: '0.2.0', ipam: { type: 'netctl-ipam', routes } };
+    const { json: answer } = await call(envOf('ADD', a), old, 'netctl-ipam');
+    assert.deepEqual([answer.ip4.routes, answer.ip6.routes], [routes.slice(0, 2), routes.slice(2)]);
+    assert.equal((await call(envOf('DEL', a), old, 'netctl-ipam')).code, 0);
   });
 });
 

@@ -107,6 +107,8 @@ export function linkContract({ linux, host, netns, path, number, endpoint }: Sur
     const source = { kind: 'source-rule-add', source: '10.0.0.5' as Address, table: 7 } as const;
     container.batch([source]);
     refused('EEXIST', () => container.batch([source]));
+    container.batch([{ ...source, kind: 'source-rule-delete' }]);
+    refused('ENOENT', () => container.batch([{ ...source, kind: 'source-rule-delete' }]));
     container.batch([{ kind: 'mark-rule-delete', family: 4, ...rule }]);
     assert.deepEqual(await container.markRules(), [{ family: 6, ...rule }]);
     refused('ENOENT', () => container.batch([{ kind: 'mark-rule-delete', family: 4, ...rule }]));

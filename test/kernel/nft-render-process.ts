@@ -50,7 +50,15 @@ const beginning =
   / (?=(?:ip6? [sd]addr|(?:tcp|udp|sctp|th) [sd]port|(?:ip protocol|ip6 nexthdr|meta l4proto)|icmp(?:v6)? (?:type|code)|counter|limit|log) )/;
 
 /** nft moves conditions on ports together when it reads text; all of them must hold, so their order means nothing. */
-const inAnyOrder = (rule: string): string => rule.split(beginning).sort().join(' ');
+const inAnyOrder = (rule: string): string =>
+  rule.replace(bothPorts, portsApart).split(beginning).sort().join(' ');
+
+/** Two conditions on ports that nft made one of, and prints as such where both are 0. */
+const bothPorts = /@th,0,32 0x([\da-f]+)/g;
+const portsApart = (_: string, digits: string): string => {
+  const both = Number.parseInt(digits, 16);
+  return `th sport ${both >>> 16} th dport ${both & 0xffff}`;
+};
 
 /** Sets and chains in the order of their names; elements of a hash stand in any order. */
 function listing(): string[] {

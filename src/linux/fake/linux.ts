@@ -348,7 +348,8 @@ export class FakeLinux implements Linux {
         here.replaceNeighbour(request.index, request.address, request.mac);
         break;
       case 'source-rule-add':
-        here.addSourceRule(request.source, request.table);
+      case 'source-rule-delete':
+        here.changeSourceRule(request, request.kind === 'source-rule-add');
         break;
       case 'mark-rule-add':
       case 'mark-rule-delete':

@@ -124,10 +124,11 @@ export class FakeNetns {
     else this.#routes.push(route);
   }
 
-  addSourceRule(source: Address, table: number): void {
+  changeSourceRule({ source, table }: { source: Address; table: number }, isAdded: boolean): void {
     const rule = `${source} ${table}`;
-    if (this.#sourceRules.has(rule)) throw new Refusal('EEXIST');
-    this.#sourceRules.add(rule);
+    if (this.#sourceRules.has(rule) === isAdded) throw new Refusal(isAdded ? 'EEXIST' : 'ENOENT');
+    if (isAdded) this.#sourceRules.add(rule);
+    else this.#sourceRules.delete(rule);
   }
 
   changeMarkRule({ family, mark, mask, table }: MarkRule, isAdded: boolean): void {

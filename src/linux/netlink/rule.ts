@@ -22,11 +22,17 @@ const FR_ACT_TO_TBL = 1;
 /** Before the main table (32766). Without one the kernel gives each rule another, and none is there already. */
 const PRIORITY = 32000;
 
+type Verb = 'add' | 'delete';
+
+const messageOf = (verb: Verb): [type: number, flags: number] =>
+  verb === 'add' ? [RTM_NEWRULE, NLM_F_CREATE | NLM_F_EXCL] : [RTM_DELRULE, 0];
+
 export function writeSourceRule(
   batch: MessageBatch,
   { source, table }: { source: Address; table: number },
+  verb: Verb,
 ): void {
-  batch.add(RTM_NEWRULE, NLM_F_CREATE | NLM_F_EXCL, (writer) => {
+  batch.add(...messageOf(verb), (writer) => {
     writer.u8(AF[familyOf(source)]);
     writer.u8(0);
     writer.u8(addressBits(familyOf(source)));
@@ -42,10 +48,9 @@ export function writeSourceRule(
 export function writeMarkRule(
   batch: MessageBatch,
   { family, mark, mask, table }: MarkRule,
-  verb: 'add' | 'delete',
+  verb: Verb,
 ): void {
-  const [type, flags] = verb === 'add' ? [RTM_NEWRULE, NLM_F_CREATE | NLM_F_EXCL] : [RTM_DELRULE, 0];
-  batch.add(type, flags, (writer) => {
+  batch.add(...messageOf(verb), (writer) => {
     writer.u8(AF[family]);
     writer.zeros(6);
     writer.u8(FR_ACT_TO_TBL);

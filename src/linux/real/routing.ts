@@ -177,7 +177,10 @@ export function writeRequest(batch: MessageBatch, request: RoutingRequest): void
       writeNeighbourReplace(batch, request);
       break;
     case 'source-rule-add':
-      writeSourceRule(batch, request);
+      writeSourceRule(batch, request, 'add');
+      break;
+    case 'source-rule-delete':
+      writeSourceRule(batch, request, 'delete');
       break;
     case 'mark-rule-add':
       writeMarkRule(batch, request, 'add');

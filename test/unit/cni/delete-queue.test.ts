@@ -1,6 +1,15 @@
 /** The delete queue under the races that a plugin, a runtime and a dying agent can make of it. */
 import assert from 'node:assert/strict';
-import { mkdtempSync, readdirSync, renameSync, rmSync, utimesSync, writeFileSync } from 'node:fs';
+import {
+  mkdirSync,
+  mkdtempSync,
+  readdirSync,
+  renameSync,
+  rmSync,
+  symlinkSync,
+  utimesSync,
+  writeFileSync,
+} from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterEach, beforeEach, describe, test } from 'node:test';
@@ -10,9 +19,9 @@ import type { Attacher, AttachmentId } from '../../../src/model/attachment.ts';
 
 const silent = { debug() {}, info() {}, warn() {}, error() {} };
 
-function entry(containerId: string, queuedAt: number, command = 'DEL'): Buffer {
+function entry(containerId: string, queuedAt: number, command = 'DEL', config: object = {}): Buffer {
   const env = `CNI_COMMAND=${command}\0CNI_CONTAINERID=${containerId}\0CNI_IFNAME=eth0\0NETCTL_QUEUED_AT=${queuedAt}\0`;
-  const rest = Buffer.from(`${env}{"cniVersion":"1.0.0","name":"edge"}`);
+  const rest = Buffer.from(`${env}${JSON.stringify({ cniVersion: '1.0.0', name: 'edge', ...config })}`);
   const frame = Buffer.alloc(17);
   frame.writeUInt32BE(13 + rest.length, 0);
   frame.writeUInt8(1, 4);
@@ -119,6 +128,23 @@ describe('the delete queue', () => {
     writeFileSync(join(directory, '.d.delete.77'), 'half');
     await queueOf().drain();
     assert.deepEqual([detached, readdirSync(directory)], [[], ['.d.delete.77']]);
+  });
+
+  test('what cannot be an entry holds up none', async () => {
+    mkdirSync(join(directory, '0.delete', 'more'), { recursive: true });
+    symlinkSync('/nowhere', join(directory, '1.delete'));
+    put('a', entry('a', 1000));
+    const queue = queueOf();
+    await queue.drain();
+    await queue.drain();
+    assert.deepEqual(detached, [['a', 1000]]);
+    assert.ok(!readdirSync(directory).includes('0.taken'));
+  });
+
+  test('an entry whose network was configured wrongly meanwhile is done all the same', async () => {
+    put('a', entry('a', 1000, 'DEL', { mtu: 'x', mode: 'zz', ipam: { type: 'a/b' } }));
+    await queueOf().drain();
+    assert.deepEqual(detached, [['a', 1000]]);
   });
 
   test('a directory that is gone ends nothing', async () => {

@@ -233,6 +233,49 @@ describe('calls', () => {
     });
   });
 
+  test('DEL: nothing in the rest of the configuration keeps a container from going', () => {
+    for (const config of [
+      { mtu: 'x' },
+      { mode: 'zz' },
+      { runtimeConfig: 5, args: [] },
+      { profiles: 'web', prevResult: 'x' },
+      { ipam: 'x' },
+      { ipam: { type: 'a/b' } },
+      { ipam: { type: 'dhcp' } },
+      { cniVersion: null },
+    ]) {
+      const parsed = call(config, { CNI_COMMAND: 'DEL', CNI_IFNAME: 'eth%d' });
+      assert.ok(parsed.command === 'DEL' && parsed.delegate === null, JSON.stringify(config));
+      assert.deepEqual(parsed.id, { network: 'edge', containerId: 'c1', interface: 'eth%d' });
+    }
+  });
+
+  test('no version is the oldest', () => {
+    for (const cniVersion of [undefined, null, '']) assert.equal(call({ cniVersion }).cniVersion, '0.1.0');
+  });
+
+  test('DNS: what the runtime says, else what the configuration says, list by list', () => {
+    const dns = { nameservers: ['10.0.0.53'], domain: 'edge.example', search: ['example'] };
+    const config = { dns, runtimeConfig: { dns: { Servers: ['10.96.0.10'], Searches: [], Options: null } } };
+    const parsed = call(config);
+    assert.ok(parsed.command === 'ADD');
+    assert.deepEqual(parsed.answer.dns, { ...dns, nameservers: ['10.96.0.10'] });
+  });
+
+  test('blanks around arguments are no part of them', () => {
+    const { addresses, mac } = attach({}, { CNI_ARGS: ' IP = 10.0.0.7/16 ; MAC= 02:00:00:00:00:01' });
+    assert.deepEqual([addresses, mac], [['10.0.0.7'], '02:00:00:00:00:01']);
+  });
+
+  test('below another main plugin its own words are none of ours', () => {
+    const config = { type: 'macvlan', mode: 'bridge', mtu: 'auto', master: 'eth0', parent: 5, dns: 'x' };
+    const { foreignLink, mtuBytes } = attach(
+      { ...config, ipam: { type: 'netctl-ipam' } },
+      { NETCTL_ROLE: 'ipam' },
+    );
+    assert.deepEqual([foreignLink, mtuBytes], [{ hostInterface: null }, 0]);
+  });
+
   test('GC: no list is no information, an empty or null one is', () => {
     const gc = (config: object) =>
       call({ cniVersion: '1.1.0', ...config }, { CNI_COMMAND: 'GC' }) as CniCall & { command: 'GC' };
@@ -290,7 +333,7 @@ describe('calls', () => {
       },
       {},
       7,
-      /port 192.0.2.1:80:81\/tcp of the host is named twice/,
+      /is not valid: expected each port of the host once, not 192.0.2.1:80:81\/tcp again/,
     ],
     [
       'a rate below any packet',
@@ -349,7 +392,75 @@ describe('calls', () => {
     ['bad mode', { mode: 'l2' }, {}, 7, /mode: "l2" is not valid: expected routed or macvlan/],
     ['bad version', { cniVersion: '9.9.9' }, {}, 7, /cniVersion/],
     ['container id', {}, { CNI_CONTAINERID: '../x' }, 4, /containerID/],
-    ['interface name', {}, { CNI_IFNAME: 'a/b' }, 7, /CNI_IFNAME: "a\/b" is not valid/],
+    [
+      'a container id without end',
+      {},
+      { CNI_CONTAINERID: 'f'.repeat(1025) },
+      4,
+      /longer than 1024 characters/,
+    ],
+    ...['a/b', 'eth%d', '%s', 'all', 'default', 'é', 'a\u0001'].map((name): (typeof refusals)[number] => [
+      `interface name ${JSON.stringify(name)}`,
+      {},
+      { CNI_IFNAME: name },
+      4,
+      /CNI_IFNAME: ".*" is not valid/,
+    ]),
+    ['a prefix longer than the address', {}, { CNI_ARGS: 'IP=10.0.0.1/33' }, 7, /ip: "10.0.0.1\/33" is not/],
+    ['a prefix that is no number', {}, { CNI_ARGS: 'IP=10.0.0.1/x' }, 7, /ip: "10.0.0.1\/x" is not valid/],
+    [
+      'an address twice',
+      {},
+      { CNI_ARGS: 'IP=10.0.0.1,10.0.0.1/24' },
+      7,
+      /ip: "10.0.0.1" .* each address once/,
+    ],
+    [
+      'an argument of ours that there is not',
+      {},
+      { CNI_ARGS: 'NETCTL_PROFIL=db' },
+      4,
+      /unknown argument NETCTL_PROFIL in CNI_ARGS: netctl knows NETCTL_PROFILE,/,
+    ],
+    ['a VLAN without macvlan', { vlan: 5 }, {}, 7, /vlan: only with mode macvlan/],
+    [
+      'what we do not do, with its value',
+      { runtimeConfig: { ipRanges: [[{ subnet: '10.1.0.0/16' }]] } },
+      {},
+      2,
+      /unsupported field runtimeConfig.ipRanges: \[\[\{"subnet":"10.1.0.0\/16"\}\]\]/,
+    ],
+    [
+      'an interface of the plugin before that has no address',
+      { prevResult: { interfaces: [{ name: 'v1' }, { name: 'eth0', sandbox: '/run/netns/c1' }], ips: [] } },
+      {},
+      7,
+      /prevResult: eth0 has no address in ips/,
+    ],
+    [
+      'netctl twice in a list',
+      {
+        prevResult: {
+          interfaces: [{ name: 'nctl0610f65f986' }, { name: 'eth0', sandbox: '/run/netns/c1' }],
+          ips: [{ address: '10.0.0.2/32', interface: 1 }],
+        },
+      },
+      {},
+      7,
+      /nctl0610f65f986 is netctl's own: it can stand in a list once/,
+    ],
+    [
+      'an interface of the plugin before that cannot be one',
+      {
+        prevResult: {
+          interfaces: [{ name: 'a b' }, { name: 'eth0', sandbox: '/run/netns/c1' }],
+          ips: [{ address: '10.0.0.2/24', interface: 1 }],
+        },
+      },
+      {},
+      7,
+      /prevResult.interfaces.name: "a b" is not valid/,
+    ],
     ['command', {}, { CNI_COMMAND: 'FROB' }, 4, /unknown CNI_COMMAND: FROB/],
   ];
   for (const [name, config, extra, code, message] of refusals) {

@@ -67,6 +67,19 @@ describe('fixed address', () => {
     });
   });
 
+  test('two endpoints that ask for it at once: one gets it, the other no address of its own beside it', async () => {
+    const [one] = await two();
+    const { addresses } = await one.attach('a', { owner, onRelease: 'immutable' });
+    await one.release('a', addresses);
+    const first = one.attach('b', { owner, onRelease: 'immutable' });
+    await assert.rejects(one.attach('c', { owner, onRelease: 'immutable' }), {
+      code: 'ADDRESS_UNAVAILABLE',
+      message: /10\.0\.0\.\d+ of t\/db\/0 is being given to another endpoint right now/,
+    });
+    assert.deepEqual((await first).addresses, addresses);
+    assert.deepEqual([...one.book.addressesOf(owner)], addresses);
+  });
+
   test('its pool may be disabled meanwhile: what was promised stays, nothing new is given', async () => {
     const [one] = await two();
     const { addresses } = await one.attach('a', { owner, onRelease: 'immutable' });
