@@ -5,6 +5,7 @@ import fc from 'fast-check';
 import { IndexOwners, IndexPairs } from '../../../src/dataplane/index-pairs.ts';
 import { hostInterfaceIndex } from '../../../src/model/attachment.ts';
 import type { Family } from '../../../src/model/ip.ts';
+import { twoOfOneIndex } from './same-index.ts';
 
 type Data = number | null | undefined;
 
@@ -29,17 +30,6 @@ const told = (family: Family = 4) => {
   const changeOther = elementsOf(family === 4 ? 6 : 4, () => {});
   return { there, change, changeOther };
 };
-
-/** Found by trying: about one name in 40,000 has an index of another one before. */
-function twoOfOneIndex(): [string, string] {
-  const names = new Map<number, string>();
-  for (let i = 0; ; i++) {
-    const name = `nctl${i.toString(16).padStart(11, '0')}`;
-    const other = names.get(hostInterfaceIndex(name));
-    if (other !== undefined) return [other, name];
-    names.set(hostInterfaceIndex(name), name);
-  }
-}
 
 test('single addresses on interfaces of ours, by an index above all that are numbered in another way', () => {
   const { there, change } = told();

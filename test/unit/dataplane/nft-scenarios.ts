@@ -17,7 +17,8 @@ import { ruleFromJson } from '../../../src/model/rule.ts';
 import { PolicyEngine } from '../../../src/policy/engine.ts';
 import { endpointSet, listChains, listId, tagSet } from '../../../src/policy/names.ts';
 import type { PolicyOutput } from '../../../src/policy/output.ts';
-import { dispatchMap, pairMap } from '../../../src/policy/render-nftables.ts';
+import { dispatchMap, indexSet, pairMap } from '../../../src/policy/render-nftables.ts';
+import { twoOfOneIndex } from './same-index.ts';
 
 interface Parts {
   readonly nftables: Nftables;
@@ -230,6 +231,22 @@ export function nftScenarios(open: () => Promise<Parts>): void {
         await agent.dataplane.flush();
         await assertNftables(linux, agent);
       }
+    });
+
+    test('nobody is known by an index that belongs to two names of the host, in whichever family', async () => {
+      const [one, two] = twoOfOneIndex().map((name) => name.slice('nctl'.length)) as [string, string];
+      const known = async (): Promise<number> =>
+        (await linux.nftables.read(4, nftTable))!.sets.get(indexSet)!.elements.length;
+      agent.endpoint(one, '10.0.0.11', 'web');
+      await agent.dataplane.flush();
+      assert.equal(await known(), 2);
+      agent.endpoint(two, 'fd00::12', 'web');
+      await agent.dataplane.flush();
+      assert.equal(await known(), 1);
+      agent.engine.onEndpoint(two, null);
+      await agent.dataplane.flush();
+      assert.equal(await known(), 2);
+      await assertNftables(linux, agent);
     });
 
     test('a new list, a changed profile and a retired list', async () => {
