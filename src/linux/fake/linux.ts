@@ -43,7 +43,7 @@ import {
 import { childrenOf, type FakeLink, FakeNetns } from './netns.ts';
 import type { FakeNftables } from './nftables.ts';
 import { printNetns, printRules, printSets } from './print.ts';
-import { Failures, type FakeOperation, type OrderedFailure, Refusal } from './refusal.ts';
+import { Failures, type FakeOperation, type OrderedFailure, Refusal, withWords } from './refusal.ts';
 import { readSysctl, writeSysctl } from './sysctls.ts';
 
 const FIRST_INODE = 4026532000;
@@ -391,11 +391,3 @@ export class FakeLinux implements Linux {
 }
 
 const noTraffic = { inPackets: 0, inBytes: 0, outPackets: 0, outBytes: 0, inDropped: 0, outDropped: 0 };
-
-function withWords<T>(what: string, call: () => T): T {
-  try {
-    return call();
-  } catch (error) {
-    throw error instanceof Refusal ? new KernelError(what, error.errno, error.text) : error;
-  }
-}

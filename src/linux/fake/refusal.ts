@@ -90,3 +90,12 @@ export class Failures {
     if (first !== null) throw first;
   }
 }
+
+/** A refusal of the call, as the port has it. @throws KernelError */
+export function withWords<T>(what: string, call: () => T): T {
+  try {
+    return call();
+  } catch (error) {
+    throw error instanceof Refusal ? new KernelError(what, error.errno, error.text) : error;
+  }
+}
