@@ -49,7 +49,7 @@ export class WalFlush implements LogFlush {
   }
 
   async close(): Promise<void> {
-    while (this.#running !== null) await (this.#next ?? this.#running).catch(() => undefined);
+    while (this.isBusy) await (this.#next ?? this.#running)?.catch(() => undefined);
     await this.#file?.close();
     this.#file = null;
   }
