@@ -21,7 +21,7 @@ import { addressSetFromJson } from '../model/address-set.ts';
 import { bgpFilterSchema, bgpPeerSchema } from '../model/bgp.ts';
 import { hostEndpointFromJson } from '../model/host-endpoint.ts';
 import { type Address, type Cidr, type Family, familyOf } from '../model/ip.ts';
-import { type Key, parseKey } from '../model/keys.ts';
+import { type Key, keyPrefix, parseKey } from '../model/keys.ts';
 import { type BrokenPolicy, type Policy, policyFromJson, salvagePolicy } from '../model/policy.ts';
 import { portReservationSchema, portSchema } from '../model/port-records.ts';
 import { parseProfileRecord } from '../model/profile.ts';
@@ -99,6 +99,8 @@ export class Picture {
   }
 
   #applyOne({ key: path, entry }: Change): void {
+    // For who lists them in the store.
+    if (path.startsWith(keyPrefix.owner)) return;
     const made = this.#made.get(path);
     if (made !== undefined) this.#made.delete(path);
     // What a request of ours already put into the picture comes back by the watch.

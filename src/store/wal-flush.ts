@@ -10,7 +10,7 @@ import { closeSync, fdatasync, openSync } from 'node:fs';
 
 /** What a store needs of it. */
 export interface LogFlush {
-  /** While something is under way. */
+  /** While something is under way, or was asked for and begins next. */
   readonly isBusy: boolean;
   /** @throws what the file system says: then nobody knows what is on the disk */
   flush(): Promise<void>;
@@ -29,7 +29,7 @@ export class WalFlush implements LogFlush {
   }
 
   get isBusy(): boolean {
-    return this.#running !== null;
+    return this.#running !== null || this.#next !== null;
   }
 
   flush(): Promise<void> {
@@ -49,7 +49,7 @@ export class WalFlush implements LogFlush {
   }
 
   async close(): Promise<void> {
-    while (this.#running !== null) await (this.#next ?? this.#running).catch(() => undefined);
+    while (this.isBusy) await (this.#next ?? this.#running)?.catch(() => undefined);
     if (this.#file !== null) closeSync(this.#file);
     this.#file = null;
   }
