@@ -338,7 +338,7 @@ export interface Iptables {
 }
 
 export interface Conntrack {
-  /** Deletes every tracked connection that has the address as original or reply source or destination. */
+  /** Deletes every tracked connection that the address has an end of: it is the source of its packets, or of the answers to them. */
   flushAddress(address: Address): Promise<void>;
   /** Deletes the tracked connections of the family that are to go. Returns how many. The table is read in pieces. */
   flushWhere(family: Family, isToGo: (connection: TrackedConnection) => boolean): Promise<number>;

@@ -148,9 +148,7 @@ export class FakeLinux implements Linux {
     return { fd, identity, close: () => void this.#netnsByFd.delete(fd) };
   }
 
-  async networkAdmins(): Promise<ReadonlyMap<number, number>> {
-    return this.admins;
-  }
+  readonly networkAdmins = async (): Promise<ReadonlyMap<number, number>> => this.admins;
 
   openNftables(netns: Netns): OpenNftables {
     return this.#find(netns, 'open a netfilter socket').nftables.open();
@@ -197,8 +195,9 @@ export class FakeLinux implements Linux {
   }
 
   #refusalOf(requests: readonly RoutingRequest[], netns?: Netns): KernelError | null {
+    const routing = this.openRouting(netns);
     try {
-      this.openRouting(netns).batch(requests);
+      routing.batch(requests);
       return null;
     } catch (error) {
       if (error instanceof KernelError) return error;

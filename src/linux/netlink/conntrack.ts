@@ -38,15 +38,16 @@ const FILTER_IP = { source: 1, destination: 2 } as const;
 type Direction = 'original' | 'reply';
 type End = 'source' | 'destination';
 
-/** Where an address can stand in a tracked connection. */
+/**
+ * Where who has an end of a connection stands, however it is translated: its first packets are sent from there, or its answers. Only in a
+ * destination stands an address whose packets another one gets.
+ */
 const PLACES: readonly (readonly [Direction, End])[] = [
   ['original', 'source'],
-  ['original', 'destination'],
   ['reply', 'source'],
-  ['reply', 'destination'],
 ];
 
-/** Four messages that delete all connections with the address; EOPNOTSUPP or EINVAL from kernels without the filter. */
+/** Two messages that delete all connections that the address has an end of; EOPNOTSUPP or EINVAL from kernels without the filter. */
 export function writeFilteredDeletes(batch: MessageBatch, address: Address): void {
   const family = familyOf(address);
   for (const [direction, end] of PLACES) {

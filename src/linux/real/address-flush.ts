@@ -2,7 +2,7 @@
  * Deletes the connections of addresses, of many at once where many are asked for.
  *
  *     the namespace has none at all → nothing to do
- *     it has some                   → deletions by filter, four walks through the kernel's table for each address; a list of all for our own
+ *     it has some                   → deletions by filter, two walks through the kernel's table for each address; a list of all for our own
  *                                     choice takes as long as four such walks
  *
  * In: addresses. Out: promises. Never: the JavaScript thread waiting while the kernel walks its table; the end of a netfilter socket, which

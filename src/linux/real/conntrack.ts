@@ -1,7 +1,7 @@
 /**
  * The port Conntrack over nfnetlink, in the agent's namespace or another one.
  *
- * In: an address. Out: no tracked connection has it any more. Never: the JavaScript thread waiting while the kernel walks its
+ * In: an address. Out: it has an end of no tracked connection any more. Never: the JavaScript thread waiting while the kernel walks its
  * table, another address's connections.
  */
 import { type Family, familyOf } from '../../model/ip.ts';
