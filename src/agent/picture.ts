@@ -102,9 +102,11 @@ export class Picture {
     // For who lists them in the store.
     if (path.startsWith(keyPrefix.owner)) return;
     const made = this.#made.get(path);
-    if (made !== undefined) this.#made.delete(path);
-    // What a request of ours already put into the picture comes back by the watch.
-    if (entry !== null && entry.modified === made) return;
+    if (made !== undefined) {
+      this.#made.delete(path);
+      // What a request of ours already put into the picture comes back by the watch.
+      if (entry?.modified === made) return;
+    }
     if (entry !== null && this.#trusts) this.#made.set(path, entry.modified);
     const key = parseKey(path);
     if (key === null || (entry !== null && this.#isKnown(key, entry.modified))) return;

@@ -303,6 +303,25 @@ export function linuxContract(name: string, createAdapter: () => Promise<Adapter
       assert.equal(again.container.link({ name: 'eth0' })?.index, spec.containerIndex);
     });
 
+    test('what is told late of a link that is gone does not answer a later deletion: one made anew stays', async () => {
+      const turn = (): Promise<void> => new Promise((resolve) => queueMicrotask(resolve));
+      for (let i = 0; i < 5; i++) {
+        const { spec } = addEndpoint();
+        const absent = linux.deleteLink({ name: 'no-such' });
+        for (let j = 0; j < 4; j++) await turn();
+        const first = linux.deleteLink(spec.hostIndex);
+        for (let j = 0; j < 4; j++) await turn();
+        // Both have their answers when the event loop looks, and the word that the link is gone waits, too.
+        for (const end = performance.now() + 60; performance.now() < end; );
+        await Promise.all([absent, first]);
+        await linux.deleteLink(spec.hostIndex);
+        addEndpoint();
+        await new Promise((resolve) => setTimeout(resolve, 60));
+        assert.equal(host.link({ name: spec.hostInterface })?.index, spec.hostIndex);
+        await linux.deleteLink(spec.hostIndex);
+      }
+    });
+
     test('deleting a link by its name, beside its index, one that never was and one that cannot be', async () => {
       const { spec, container } = addEndpoint();
       const named = { name: spec.hostInterface };

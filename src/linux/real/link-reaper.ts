@@ -100,6 +100,8 @@ export class LinkReaper {
     const key = typeof link === 'number' ? link : link.name;
     const known = this.#removals.get(key);
     if (known !== undefined) return known.promise;
+    // What is told already is about an earlier link: answered by it, this deletion would come after the answer, and take a link made anew.
+    this.#hear();
     // Now, so that a wrong one does not end a message with others.
     writeLinkDelete(new MessageBatch(1), chosen(key));
     const removal = { key, ...Promise.withResolvers<void>(), alone: false, send: null };
@@ -171,6 +173,15 @@ export class LinkReaper {
     return FIRST_GROUP + this.#nextGroup;
   }
 
+  /** Takes all notifications that are there. */
+  #hear(): void {
+    for (;;) {
+      const bytes = received(this.#listener);
+      if (bytes === 'nothing') return;
+      this.#onNotification(bytes);
+    }
+  }
+
   #onNotification(bytes: Buffer | null): void {
     if (bytes === null) return; // some were dropped: the acknowledgements will tell
     for (const message of readMessages(bytes)) {
@@ -186,14 +197,9 @@ export class LinkReaper {
   /** The kernel queues the answers before a send returns, so those of a finished send are there. */
   #readAnswers(): void {
     for (;;) {
-      let bytes: Buffer | null;
-      try {
-        bytes = native.receive(this.#sender);
-      } catch (error) {
-        if (isSystemError(error) && error.code === 'ENOBUFS') continue; // answers were dropped: the links will tell
-        return;
-      }
-      if (bytes === null) return;
+      const bytes = received(this.#sender);
+      if (bytes === 'nothing') return;
+      if (bytes === null) continue; // answers were dropped: the links will tell
       for (const message of readMessages(bytes)) {
         const send = this.#sends.get(message.sequence);
         if (send === undefined || message.type !== NLMSG_ERROR) continue;
@@ -246,6 +252,7 @@ export class LinkReaper {
   #settle(removal: Removal, error?: unknown): void {
     if (this.#removals.get(removal.key) !== removal) return;
     this.#removals.delete(removal.key);
+    if (removal.send === null) this.#waiting = this.#waiting.filter((other) => other !== removal);
     this.#leave(removal);
     if (error === undefined) removal.resolve();
     else removal.reject(error);
@@ -258,6 +265,15 @@ export class LinkReaper {
     if (send === null || --send.open > 0) return;
     this.#sendsInLine--;
     if (this.#waiting.length > 0) this.#schedulePump();
+  }
+}
+
+/** What waits at the socket; null where some was dropped. Of a closed one, nothing. */
+function received(socket: NetlinkSocket): Buffer | null | 'nothing' {
+  try {
+    return native.receive(socket) ?? 'nothing';
+  } catch (error) {
+    return isSystemError(error) && error.code === 'ENOBUFS' ? null : 'nothing';
   }
 }
 
