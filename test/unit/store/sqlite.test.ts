@@ -243,13 +243,7 @@ describe('SQLite store, as a file', () => {
 
   test('an error in the middle of a group undoes the group, and the store goes on', async () => {
     const path = freshPath();
-    await new SqliteStore({ path }).close();
-    withDatabase(
-      path,
-      `CREATE TRIGGER poison BEFORE INSERT ON records WHEN NEW.key = 'poison'
-       BEGIN SELECT RAISE(ABORT, 'poisoned on purpose'); END`,
-    );
-    const store = new SqliteStore({ path });
+    const store = await poisonedStore(path);
     const recorder = new Recorder();
     store.watch('', 0, recorder);
     await commit(store, put('before'));
@@ -272,13 +266,7 @@ describe('SQLite store, as a file', () => {
 
   test('what another store has is answered at once; a commit that fails is made up for, and no revision is given out twice', async () => {
     const path = freshPath();
-    await new SqliteStore({ path }).close();
-    withDatabase(
-      path,
-      `CREATE TRIGGER poison BEFORE INSERT ON records WHEN NEW.key = 'poison'
-       BEGIN SELECT RAISE(ABORT, 'poisoned on purpose'); END`,
-    );
-    const store = new SqliteStore({ path });
+    const store = await poisonedStore(path);
     const recorder = new Recorder();
     store.watch('', 0, recorder);
     const mirrored = { flushed: false } as const;
@@ -406,6 +394,17 @@ describe('SQLite store, as a file', () => {
     assert.throws(() => new SqliteStore({ path }), unavailable(/it is damaged \(.+\): put back a copy/));
   });
 });
+
+/** One that refuses the key `poison`, in the middle of a transaction. */
+async function poisonedStore(path: string): Promise<SqliteStore> {
+  await new SqliteStore({ path }).close();
+  withDatabase(
+    path,
+    `CREATE TRIGGER poison BEFORE INSERT ON records WHEN NEW.key = 'poison'
+     BEGIN SELECT RAISE(ABORT, 'poisoned on purpose'); END`,
+  );
+  return new SqliteStore({ path });
+}
 
 function withDatabase(path: string, sql: string): void {
   const database = new DatabaseSync(path);
