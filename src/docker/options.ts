@@ -1,12 +1,23 @@
 /**
- * The options that netctl knows on Docker's command line: `-o KEY=VALUE` of a network, `driver-opt=KEY=VALUE` of a container on it.
+ * The options that netctl knows on Docker's command line: `-o KEY=VALUE` of a network, `driver-opt=KEY=VALUE` of a container on it, and
+ * a container's `-p`.
  *
  * In: options as Docker hands them over, its own among them. Out: checked values. Never: an option of ours that is misspelt and silently
  * without effect.
  */
+import { z } from 'zod';
 import { invalid } from '../lib/errors.ts';
 import type { AttachRequest } from '../model/attachment.ts';
+import { checkJson } from '../model/check.ts';
 import { parseName } from '../model/names.ts';
+import {
+  hostPortText,
+  type PortMapping,
+  type PortProtocol,
+  portMappingsSchema,
+  portProtocolNumbers,
+  portProtocols,
+} from '../model/port-mapping.ts';
 import { ownerSchema, type ReleasePolicy, releasePolicies } from '../model/records.ts';
 
 /** Options by name, in Docker's JSON. */
@@ -14,11 +25,25 @@ export type Options = Readonly<Record<string, unknown>>;
 
 export type Wanted = Pick<
   AttachRequest,
-  'profiles' | 'owner' | 'onRelease' | 'retainSeconds' | 'labels' | 'mtuBytes'
+  'profiles' | 'owner' | 'onRelease' | 'retainSeconds' | 'labels' | 'mtuBytes' | 'portMappings'
 >;
+
+/** moby, libnetwork/types: PortBinding. */
+const bindings = z
+  .array(
+    z.object({
+      Proto: z.int(),
+      Port: z.int(),
+      HostIP: z.string().nullish(),
+      HostPort: z.int(),
+      HostPortEnd: z.int().nullish(),
+    }),
+  )
+  .nullish();
 
 const prefix = 'netctl.';
 const mtuOption = 'com.docker.network.driver.mtu';
+const portsOption = 'com.docker.network.portmap';
 const forContainers = ['profile', 'owner', 'labels', 'on-release', 'retain-seconds'] as const;
 type Key = (typeof forContainers)[number] | 'network' | 'pool';
 
@@ -47,6 +72,7 @@ export function wanted(network: Options, container: Options): Wanted {
     ),
     labels: Object.fromEntries(listOf(option('labels')).map(labelOf)),
     mtuBytes: mtuOf(textOf(container, mtuOption) ?? textOf(network, mtuOption)),
+    portMappings: publishedBy(container[portsOption]),
   };
 }
 
@@ -98,6 +124,30 @@ function labelOf(pair: string): [string, string] {
   const at = pair.indexOf(':');
   if (at < 1) throw invalid(`${prefix}labels`, pair, 'key:value,key:value');
   return [pair.slice(0, at), pair.slice(at + 1)];
+}
+
+/** Docker leaves the choice of a port to its driver, and is not told which it was: so each must be named. @throws INVALID */
+function publishedBy(given: unknown): PortMapping[] {
+  const mappings = (checkJson(bindings, given, portsOption) ?? []).map(
+    ({ Proto, Port, HostIP, HostPort, HostPortEnd }) => {
+      const mapping = {
+        protocol:
+          portProtocols.find((name) => portProtocolNumbers[name] === Proto) ??
+          (String(Proto) as PortProtocol),
+        hostPort: HostPort,
+        containerPort: Port,
+        hostIP: HostIP || null,
+      };
+      if (HostPort === 0 || (HostPortEnd || HostPort) !== HostPort)
+        throw invalid(
+          '-p',
+          hostPortText({ ...mapping, hostPort: Port, hostIP: null }),
+          'one port of the host for it, as in -p 8080:80',
+        );
+      return mapping;
+    },
+  );
+  return checkJson(portMappingsSchema, mappings, '-p');
 }
 
 function mtuOf(text: string | undefined): number {

@@ -15,7 +15,7 @@ export function refuseUnpublishable(
 ): void {
   const [first] = mappings;
   if (first === undefined) return;
-  if (kind === 'foreign' || kind === 'handed')
+  if (kind === 'foreign')
     throw invalid(
       'portMappings',
       hostPortText(first),

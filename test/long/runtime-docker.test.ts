@@ -3,6 +3,7 @@
  */
 import assert from 'node:assert/strict';
 import { after, afterEach, before, describe, test } from 'node:test';
+import { connectFrom } from '../../lab/container.ts';
 import type { Daemon } from '../../lab/daemon.ts';
 import { eventually } from '../../lab/run.ts';
 import { docker as dockerOn, startDocker as startDockerOn } from './runtime-dockerd.ts';
@@ -135,6 +136,21 @@ describe('Docker, libnetwork drivers', () => {
     );
     assert.equal(denied.code, 1, denied.stderr);
     await mustDocker('rm', '-f', 'web');
+  });
+
+  test('-p: a port of the host leads to the container, for as long as it is there', async () => {
+    const port = { address: host.address, port: 8080 };
+    const opened = () => connectFrom((command) => host.mustExec(command), [port], 2000);
+    await run('web', '--network', 'edge', '-p', '8080:80');
+    assert.deepEqual(await opened(), [true]);
+    assert.match(await host.mustNetctl(['ipam', 'port', 'show']), /8080 +tcp/);
+    const taken = await docker('run', '--rm', '--network', 'edge', '-p', '8080:80', image, '/bin/true');
+    assert.match(taken.stderr, /8080/);
+    const unnamed = await docker('run', '--rm', '--network', 'edge', '-p', '80', image, '/bin/true');
+    assert.match(unnamed.stderr, /one port of the host/);
+    await mustDocker('rm', '-f', 'web');
+    assert.deepEqual(await opened(), [false]);
+    assert.doesNotMatch(await host.mustNetctl(['ipam', 'port', 'show']), /8080/);
   });
 
   test('an owner keeps its address, with the null IPAM driver', async () => {

@@ -6,7 +6,9 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterEach, beforeEach, describe, test } from 'node:test';
 import type { Attachments } from '../../../src/agent/attach.ts';
+import { wanted } from '../../../src/docker/options.ts';
 import { createDockerServer } from '../../../src/docker/server.ts';
+import { mappingText } from '../../../src/model/port-mapping.ts';
 import type { Endpoint } from '../../../src/model/records.ts';
 import { Rig, silent } from '../agent/rig.ts';
 
@@ -216,6 +218,29 @@ describe("Docker's drivers", () => {
     const misplaced = await ask('NetworkDriver.CreateEndpoint', { ...endpoint, Options });
     assert.match(misplaced.Err!, /netctl\.network/);
     assert.deepEqual(await endpoints(), []);
+  });
+
+  test('-p: ports of the host; one that Docker leaves to the driver is refused', async () => {
+    await createNetwork();
+    const create = (binding: object): Promise<Answer> => {
+      const Options = { 'com.docker.network.portmap': [binding] };
+      return ask('NetworkDriver.CreateEndpoint', { ...endpoint, Options, Interface: null });
+    };
+    const http = { Proto: 6, IP: '', Port: 80, HostIP: '', HostPort: 8080, HostPortEnd: 8080 };
+    for (const [binding, reason] of [
+      [{ ...http, HostPort: 0, HostPortEnd: 0 }, /-p.*80\/tcp.*8080:80/],
+      [{ ...http, HostPortEnd: 8090 }, /-p.*80\/tcp.*8080:80/],
+      [{ ...http, Proto: 47 }, /-p.*tcp, udp or sctp/],
+      [{ ...http, HostIP: 'here' }, /-p.*hostIP/],
+      [{ ...http, HostPort: '8080' }, /portmap.*HostPort/],
+    ] as const)
+      assert.match((await create(binding)).Err!, reason);
+    assert.deepEqual(await endpoints(), []);
+    const dns = { ...http, Proto: 17, Port: 5353, HostIP: '192.0.2.1', HostPort: 53, HostPortEnd: 53 };
+    assert.deepEqual(
+      wanted({}, { 'com.docker.network.portmap': [http, dns] }).portMappings?.map(mappingText),
+      ['8080:80/tcp', '192.0.2.1:53:5353/udp'],
+    );
   });
 
   test('networks are known after a restart, and an unknown one is named with the way out', async () => {
