@@ -25,17 +25,25 @@ export function createLogger(options: { level: string; format: 'json' | 'text' }
 
 /** A write takes another thread, and with it as much of this one's time as the rest of a line. */
 function gathered(): { write(line: string): void } {
-  const destination = pino.destination({ fd: process.stdout.fd, minLength: gatherBytes });
+  let lines = '';
   let isScheduled = false;
-  const flush = (): void => {
+  const pass = (): void => {
     isScheduled = false;
-    destination.flush();
+    // Not left to the destination's own gathering: it forgets a flush that comes while it writes, until the next line.
+    if (lines !== '') destination.write(lines);
+    lines = '';
   };
+  // Before the destination's own word of the end, by which it writes what it has.
+  process.on('exit', pass);
+  const destination = pino.destination({ fd: process.stdout.fd, sync: false });
   return {
     write(line) {
-      destination.write(line);
-      if (!isScheduled) setTimeout(flush, gatherMilliseconds).unref();
-      isScheduled = true;
+      lines += line;
+      if (lines.length >= gatherBytes) pass();
+      else if (!isScheduled) {
+        isScheduled = true;
+        setTimeout(pass, gatherMilliseconds).unref();
+      }
     },
   };
 }
