@@ -4,7 +4,6 @@
  * In: the API, the configuration. Out: servers that listen. Never: the API in the clear, or for a client whose certificate the configured
  * authority has not signed; an agent that does not start because its metrics' port is taken.
  */
-import { readFileSync } from 'node:fs';
 import type { Server } from 'node:http';
 import { createServer } from 'node:https';
 import type { Server as NetServer } from 'node:net';
@@ -12,6 +11,7 @@ import type { FastifyInstance } from 'fastify';
 import type { Config } from '../agent/config.ts';
 import { invalid, NetctlError } from '../lib/errors.ts';
 import type { Logger } from '../lib/logger.ts';
+import { fileOf } from './file-of.ts';
 
 /** A client takes one connection or a few; the rest is kept for others. */
 const mostConnections = 1000;
@@ -83,13 +83,4 @@ async function bind(server: NetServer, key: string, listen: string): Promise<voi
     );
     server.listen({ host: host.replace(/^\[|\]$/g, ''), port: Number(port) }, () => resolve());
   });
-}
-
-/** @throws INVALID naming `key` */
-export function fileOf(key: string, path: string | null, what = 'a PEM file'): Buffer {
-  try {
-    return readFileSync(path ?? '');
-  } catch (error) {
-    throw invalid(key, path, `${what} that can be read (${(error as NodeJS.ErrnoException).code})`);
-  }
 }

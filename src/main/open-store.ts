@@ -13,7 +13,7 @@ import { EtcdStore } from '../store/etcd.ts';
 import { ReplicatedStore } from '../store/replicated.ts';
 import { SqliteStore } from '../store/sqlite.ts';
 import type { Presence, Store } from '../store/store.ts';
-import { fileOf } from './listeners.ts';
+import { fileOf } from './file-of.ts';
 
 export interface OpenStore {
   readonly store: Store;

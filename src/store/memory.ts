@@ -7,7 +7,6 @@
 import { setImmediate as nextTurn } from 'node:timers/promises';
 import { NetctlError } from '../lib/errors.ts';
 import { compareKeys } from './key-order.ts';
-import { toChange, toEntry } from './sqlite-rows.ts';
 import type {
   ChangeSet,
   Compare,
@@ -20,6 +19,7 @@ import type {
   Watcher,
   Write,
 } from './store.ts';
+import { toChange, toEntry } from './text-rows.ts';
 import {
   checkKey,
   checkPrefix,

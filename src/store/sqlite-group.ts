@@ -6,8 +6,9 @@
  * that failed is written again with the next.
  */
 import type { DatabaseSync } from 'node:sqlite';
-import { type RecordRow, readBounds, type Statements } from './sqlite-rows.ts';
+import { readBounds, type Statements } from './sqlite-rows.ts';
 import type { Revision, TransactionResult } from './store.ts';
+import type { RecordRow } from './text-rows.ts';
 import { type LoggedChange, planTransaction, type Transaction, type Versions } from './transaction.ts';
 
 /** Pools and blocks, which every decision of the cluster compares; not so many that anybody notices. */

@@ -5,8 +5,8 @@
  * change that is not committed; more than a bound of them, however slow a watch is.
  */
 import { compareKeys } from './key-order.ts';
-import { toChange } from './sqlite-rows.ts';
 import type { ChangeSet, Revision } from './store.ts';
+import { toChange } from './text-rows.ts';
 import type { LoggedChange } from './transaction.ts';
 
 interface Logged {

@@ -5,20 +5,8 @@
  */
 import type { DatabaseSync, StatementSync } from 'node:sqlite';
 import { compareKeys, prefixEnd } from './key-order.ts';
-import type { Change, ChangeSet, Entry, Json, Revision } from './store.ts';
-import type { Versions } from './transaction.ts';
-
-export interface RecordRow extends Versions {
-  readonly key: string;
-  readonly value: string;
-}
-
-export interface ChangeRow {
-  readonly revision: Revision;
-  readonly key: string;
-  readonly value: string | null;
-  readonly created: Revision;
-}
+import type { Change, ChangeSet, Entry, Revision } from './store.ts';
+import { type ChangeRow, toChange } from './text-rows.ts';
 
 export type Statements = ReturnType<typeof prepareStatements>;
 
@@ -84,22 +72,4 @@ export function overlay(entries: readonly Entry[], changeSets: readonly ChangeSe
     }
   }
   return [...byKey.values()].sort((a, b) => compareKeys(a.key, b.key));
-}
-
-/** The value is parsed when somebody asks for it: most watchers pass over the echo of what they know. */
-export function toEntry({ key, value: text, created, modified }: RecordRow): Entry {
-  let value: Json = null;
-  return {
-    key,
-    get value() {
-      value ??= JSON.parse(text) as Json;
-      return value;
-    },
-    created,
-    modified,
-  };
-}
-
-export function toChange({ revision, key, value, created }: ChangeRow): Change {
-  return { key, entry: value === null ? null : toEntry({ key, value, created, modified: revision }) };
 }

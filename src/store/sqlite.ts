@@ -21,12 +21,10 @@ import { RecentChanges } from './sqlite-recent.ts';
 import {
   overlay,
   prepareStatements,
-  type RecordRow,
   rangeEnd,
   readBounds,
   readChanges,
   type Statements,
-  toEntry,
 } from './sqlite-rows.ts';
 import type {
   Compare,
@@ -40,6 +38,7 @@ import type {
   Watcher,
   Write,
 } from './store.ts';
+import { type RecordRow, toEntry } from './text-rows.ts';
 import {
   checkKey,
   checkPrefix,
