@@ -73,7 +73,7 @@ export class IpamNode<C extends Clock = Clock> {
       clock: this.clock,
       listener: {
         onUpdates: (changes, revision) => {
-          this.picture.apply(changes);
+          this.picture.apply(changes, revision);
           this.book.onRevision(revision);
         },
         onInSync: () => synced.resolve(),

@@ -316,7 +316,7 @@ export class Agent {
   }
 
   #onUpdates(updates: Parameters<Picture['apply']>[0], revision: Revision): void {
-    this.#connections.around(updates, () => this.#picture.apply(updates));
+    this.#connections.around(updates, () => this.#picture.apply(updates, revision));
     this.#book.onRevision(revision);
     this.#gate.onRevision(revision);
     // What changed is in the kernel when flush resolves; those who must know wait for a flush of their own.

@@ -12,7 +12,8 @@
  *                                             pools, settings
  *
  * In: keys with entries, in any order, repeated, stale. Out: calls into those parts. Never: a broken record that stops others (it
- * counts as absent or, where policy uses it, denies; it is logged and shown in the status), a decision.
+ * counts as absent or, where policy uses it, denies; it is logged and shown in the status), a decision, a record that is what it was before
+ * this agent changed it because the watch tells of that only now.
  */
 import type { z } from 'zod';
 import type { AddressBook, Known } from '../ipam/address-book.ts';
@@ -39,7 +40,7 @@ import {
   tenantUseSchema,
 } from '../model/records.ts';
 import type { PolicyEngine } from '../policy/engine.ts';
-import type { Json, Revision } from '../store/store.ts';
+import type { Json, Revision, Write } from '../store/store.ts';
 import type { BgpRecords } from './bgp.ts';
 import type { EndpointTable } from './endpoint-table.ts';
 
@@ -72,8 +73,10 @@ export class Picture {
   readonly #parts: PictureParts;
   readonly #broken = new Map<string, string>();
   readonly #profiles = new Set<string>();
-  /** Records that are here as this agent made them, until the watch has told of them: by key, with their revision. */
-  readonly #made = new Map<string, Revision>();
+  /** Keys that are here as of a revision that the watch has not told of, about in the order of these revisions. */
+  readonly #ahead = new Map<string, Revision>();
+  /** What the watch has told of. */
+  #told: Revision = 0;
   #trusts = false;
 
   constructor(parts: PictureParts) {
@@ -89,25 +92,58 @@ export class Picture {
     return this.#profiles.has(name);
   }
 
-  /** @param own records that this agent has just made: they are typed already */
-  apply(changes: readonly Change[], own = false): void {
-    this.#trusts = own;
+  /**
+   * What the watch tells: one transaction, or the differences to a snapshot. What was put here meanwhile by who made or read it is not older.
+   * @param revision the store's, with these changes
+   */
+  apply(changes: readonly Change[], revision: Revision): void {
+    // The store was put back from a copy: it is right all the same.
+    if (revision < this.#told) this.#ahead.clear();
+    this.#told = revision;
+    const isNews = ({ key }: Change): boolean => (this.#ahead.get(key) ?? -1) < revision;
+    this.#applyAll(this.#ahead.size === 0 ? changes : changes.filter(isNews));
+    for (const [key, ahead] of this.#ahead) {
+      if (ahead > revision) break;
+      this.#ahead.delete(key);
+    }
+  }
+
+  /** Records that this agent has just made: they are typed already. @param revision that made them */
+  made(writes: readonly Write[], revision: Revision): void {
+    if (revision <= this.#told) return;
+    for (const { key } of writes) this.#expect(key, revision);
+    const entryOf = (write: Write): Entry | null =>
+      write.kind === 'put' ? { value: write.value, modified: revision } : null;
+    this.#applyAll(
+      writes.map((write) => ({ key: write.key, entry: entryOf(write) })),
+      true,
+    );
+  }
+
+  /** A record as the store has it now; of one that is gone nobody knows the revision. */
+  read(key: string, entry: Entry | null): void {
+    if (entry !== null) {
+      if (entry.modified <= this.#told) return;
+      this.#expect(key, entry.modified);
+    }
+    this.#applyAll([{ key, entry }]);
+  }
+
+  #expect(key: string, revision: Revision): void {
+    this.#ahead.delete(key);
+    this.#ahead.set(key, revision);
+  }
+
+  #applyAll(changes: readonly Change[], areTyped = false): void {
+    this.#trusts = areTyped;
     // Pools first: what follows is indexed by them.
     for (const change of changes) if (change.key.startsWith('pools/')) this.#applyOne(change);
     for (const change of changes) if (!change.key.startsWith('pools/')) this.#applyOne(change);
-    this.#trusts = false;
   }
 
   #applyOne({ key: path, entry }: Change): void {
     // For who lists them in the store.
     if (path.startsWith(keyPrefix.owner)) return;
-    const made = this.#made.get(path);
-    if (made !== undefined) {
-      this.#made.delete(path);
-      // What a request of ours already put into the picture comes back by the watch.
-      if (entry?.modified === made) return;
-    }
-    if (entry !== null && this.#trusts) this.#made.set(path, entry.modified);
     const key = parseKey(path);
     if (key === null || (entry !== null && this.#isKnown(key, entry.modified))) return;
     const { book, engine, bgp } = this.#parts;

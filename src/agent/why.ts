@@ -168,7 +168,10 @@ export class Why {
   /** Tells what the host's chains are to be. */
   #engine(node: string, output: PolicyOutput): PolicyEngine {
     const engine = new PolicyEngine(this.#options, output);
-    quietPicture(node, engine).apply(this.#entries.map((entry) => ({ key: entry.key, entry })));
+    quietPicture(node, engine).apply(
+      this.#entries.map((entry) => ({ key: entry.key, entry })),
+      0,
+    );
     return engine;
   }
 

@@ -71,7 +71,6 @@ export class AddressBook {
 
   onBlock(cidr: Cidr, block: Known<Block> | null): void {
     const before = this.#blocks.get(cidr);
-    if (block !== null && before !== undefined && before.modified > block.modified) return;
     if (before !== undefined) {
       this.#blocksByClaim.delete(claimOf(before.value), cidr);
       this.#blocksByPool.delete(before.value.pool, cidr);
@@ -88,7 +87,6 @@ export class AddressBook {
 
   onAddress(address: Address, record: Known<AddressRecord> | null): void {
     const before = this.#addresses.get(address);
-    if (record !== null && before !== undefined && before.modified > record.modified) return;
     if (before !== undefined) this.#index(address, before.value, -1);
     if (record === null) this.#addresses.delete(address);
     else {
@@ -98,8 +96,6 @@ export class AddressBook {
   }
 
   onReservation(id: string, reservation: Known<Reservation> | null): void {
-    const before = this.#reservations.get(id);
-    if (reservation !== null && before !== undefined && before.modified > reservation.modified) return;
     if (reservation === null) this.#reservations.delete(id);
     else this.#reservations.set(id, reservation);
   }
@@ -120,8 +116,6 @@ export class AddressBook {
   }
 
   onTenantUse(tenant: string, use: Known<TenantUse> | null): void {
-    const before = this.#uses.get(tenant);
-    if (use !== null && before !== undefined && before.modified > use.modified) return;
     if (use === null) this.#uses.delete(tenant);
     else this.#uses.set(tenant, use);
   }

@@ -21,13 +21,12 @@ export interface Planned<T> extends Plan {
   readonly result: T;
 }
 
-/** What the outcome goes to. */
+/** What the outcome goes to, before the watch tells of it. */
 export interface Sink {
-  /** @param own records that this process has just made: they are typed already */
-  apply(
-    changes: readonly { key: string; entry: { value: Json; modified: Revision } | null }[],
-    own?: boolean,
-  ): void;
+  /** Records that this process has just made: they are typed already. */
+  made(writes: readonly Write[], revision: Revision): void;
+  /** A record as the store has it now. */
+  read(key: string, entry: { readonly value: Json; readonly modified: Revision } | null): void;
 }
 
 const mostAttempts = 64;
@@ -72,18 +71,13 @@ async function attemptOnce(
     if (writes.length === 0) return 0;
     const result = await store.transact(compares, writes, manner);
     if (result.committed) {
-      const changes = writes.map((write) => ({ key: write.key, entry: entryOf(write, result.revision) }));
-      picture.apply(changes, true);
+      if (result.overtaken) for (const { key } of writes) picture.read(key, await store.get(key));
+      else picture.made(writes, result.revision);
       return result.revision;
     }
-    const entry = await store.get(result.failed);
-    picture.apply([{ key: result.failed, entry }]);
+    picture.read(result.failed, await store.get(result.failed));
     return null;
   } finally {
     settle?.();
   }
-}
-
-function entryOf(write: Write, modified: Revision) {
-  return write.kind === 'put' ? { value: write.value, modified } : null;
 }

@@ -36,7 +36,7 @@ export async function learnKept(
     const held = reservationSchema.safeParse((await store.get(key))?.value);
     keys.push(key, ...(held.data?.addresses ?? []).map(addressKey));
   }
-  for (const key of keys) picture.apply([{ key, entry: await store.get(key) }]);
+  for (const key of keys) picture.read(key, await store.get(key));
 }
 
 function isKnown(book: AddressBook, owner: Owner | null, reservation: string | null): boolean {

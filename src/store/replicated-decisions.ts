@@ -81,7 +81,7 @@ export class Decisions {
         await signal.until(isReady, deadline);
         const decision = await deadline.race(this.#submit({ compares, writes, lock, deadline, isReady }));
         if (decision === null) continue;
-        if (decision.committed) return { committed: true, revision: await deadline.race(decision.arrived) };
+        if (decision.committed) return { committed: true, ...(await deadline.race(decision.arrived)) };
         // The caller looks into the mirror for what beat it: there it has to be.
         await signal.until(decision.isVisible, deadline).catch(() => undefined);
         return { committed: false, failed: decision.failed };

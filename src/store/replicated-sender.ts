@@ -8,6 +8,7 @@ import { NetctlError } from '../lib/errors.ts';
 import type { Cidr } from '../model/ip.ts';
 import { blockKey } from '../model/keys.ts';
 import { addressOfKey, blockOfClaimKey } from './authority.ts';
+import type { Arrived } from './replicated-arrivals.ts';
 import type { Outcome } from './replicated-fence.ts';
 import { Group } from './replicated-group.ts';
 import type { Lock, Locks } from './replicated-locks.ts';
@@ -26,8 +27,8 @@ export interface DecisionRequest {
 }
 
 export type Decision =
-  /** `arrived`: the local revision, when it and all that was decided before it is in the local store. */
-  | { readonly committed: true; readonly arrived: Promise<Revision> }
+  /** `arrived`: when it and all that was decided before it is in the local store. */
+  | { readonly committed: true; readonly arrived: Promise<Arrived> }
   | { readonly committed: false; readonly failed: string; isVisible(): boolean };
 
 export interface Fault {

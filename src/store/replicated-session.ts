@@ -14,6 +14,7 @@ import type { Logger } from '../lib/logger.ts';
 import type { Cidr } from '../model/ip.ts';
 import { keyPrefix } from '../model/keys.ts';
 import type { Authority } from './authority.ts';
+import { Arrivals, type Arrived } from './replicated-arrivals.ts';
 import { differencesDown, differencesUp, isDefended } from './replicated-compare.ts';
 import { type Fence, fenceState } from './replicated-fence.ts';
 import { foundCluster, idOf, reasonToHold } from './replicated-identity.ts';
@@ -76,11 +77,7 @@ export class Session {
   #sync: SyncStatus;
   #queue: { changes: readonly Change[]; revision: Revision }[] = [];
   #mirrored: Revision;
-  /** Revisions of the cluster that somebody waits for. */
-  readonly #expected = new Map<
-    Revision,
-    { writes: ReadonlyMap<string, Write>; floor: Revision; resolve(local: Revision): void }
-  >();
+  readonly #arrivals: Arrivals;
   #restartedAt = Number.NEGATIVE_INFINITY;
   #timer: Timer | null = null;
   #stopped = false;
@@ -88,6 +85,7 @@ export class Session {
   constructor(parts: SessionParts) {
     this.#parts = parts;
     this.#mirrored = parts.shown;
+    this.#arrivals = new Arrivals(parts.local);
     this.#sync = { inSync: false, since: parts.clock.now(), reason: 'the cluster is not read yet' };
   }
 
@@ -234,7 +232,7 @@ export class Session {
     for (const block of parts.yielded()) mirror.own.delete(block);
     this.#mirrored = snapshot.revision;
     fence.shown(snapshot.revision);
-    this.#arrive(snapshot.revision, null);
+    await this.#arrivals.arrive(snapshot.revision, null, claims.revision);
     this.#mode = { kind: 'live' };
     if (lost.length > 0) this.#report(lost, dropped);
     parts.onLive();
@@ -292,41 +290,29 @@ export class Session {
     const hasLost = mirror.lost().length > 0 || mirror.ceded().length > 0;
     if (hasLost || (await this.#lacksOurs(news))) return this.restart();
     // What we wrote ourselves is neither read nor made into text once more.
-    const written = this.#expected.get(revision)?.writes;
+    const written = this.#arrivals.writesOf(revision);
     const differences = news.map((change) => written?.get(change.key) ?? writeOf(change));
     const brought = await mirror.bring(differences, revision, written);
     this.#mirrored = revision;
     fence.shown(revision);
-    this.#arrive(revision, brought);
+    await this.#arrivals.arrive(revision, brought);
     // A kill would undo it, and the fence of what is sent next does not name it any more.
     await this.#parts.local.settled?.();
   }
 
   /**
    * To be called within the cluster's turn that made the revision: resolves when it is in the local store, and with it all that
-   * the cluster decided before. The answer is the local revision of exactly these writes, or an older one where that is not known:
-   * with a younger one, who puts the outcome into a picture would take what the local store has for old.
+   * the cluster decided before.
    */
-  arrival(revision: Revision, writes: readonly Write[]): Promise<Revision> {
-    const { promise, resolve } = Promise.withResolvers<Revision>();
-    const byKey = new Map(writes.map((write) => [write.key, write]));
-    this.#expected.set(revision, { writes: byKey, floor: this.#parts.outbox.seen, resolve });
-    return promise;
+  arrival(revision: Revision, writes: readonly Write[]): Promise<Arrived> {
+    return this.#arrivals.of(revision, writes, this.#parts.outbox.seen);
   }
 
   /** How many of the queued change sets go together: what is waited for is the last of its transaction. */
   #upToExpected(): number {
-    const next = Math.min(...this.#expected.keys());
+    const { next } = this.#arrivals;
     const index = this.#queue.findIndex(({ revision }) => revision >= next);
     return index === -1 ? this.#queue.length : index + 1;
-  }
-
-  #arrive(revision: Revision, brought: Revision | null): void {
-    for (const [expected, { floor, resolve }] of this.#expected) {
-      if (expected > revision) continue;
-      this.#expected.delete(expected);
-      resolve(expected === revision && brought !== null ? brought : floor);
-    }
   }
 
   /** True if somebody else deleted a record of which this node has the say. */

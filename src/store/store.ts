@@ -35,8 +35,11 @@ export type Write =
   | { readonly kind: 'delete'; readonly key: string };
 
 export type TransactionResult =
-  /** `revision` made the change; it is the current one where nothing was to change. */
-  { readonly committed: true; readonly revision: Revision } | Refusal;
+  /**
+   * `revision` made the change; it is the current one where nothing was to change. `overtaken`: others have changed the records since, and
+   * it is an older one; who wants to know what they are reads them.
+   */
+  { readonly committed: true; readonly revision: Revision; readonly overtaken?: true } | Refusal;
 
 /** Nothing was written: keys of the compares that did not hold, in their order. */
 export interface Refusal {

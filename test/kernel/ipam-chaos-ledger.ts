@@ -2,8 +2,8 @@
  * The independent ledger of the chaos test: what each process was told that it has, and what it then gave up.
  *
  * In: holds after their acknowledgement, ends before they are asked for, both fsynced before the process goes on. Out: for any moment who
- * certainly has which address; what contradicts. Never: a look at the store under test. Times are of CLOCK_MONOTONIC, which all processes
- * of a machine share.
+ * certainly has which address; what contradicts, and all that was said about such an address. Never: a look at the store under test. Times
+ * are of CLOCK_MONOTONIC, which all processes of a machine share.
  */
 import { closeSync, fsyncSync, openSync, readFileSync, writeSync } from 'node:fs';
 import { type Address, familyOf } from '../../src/model/ip.ts';
@@ -15,11 +15,14 @@ export interface Hold {
   readonly owner: string;
 }
 
-type Line =
-  | ({ readonly kind: 'hold'; readonly at: number; readonly address: Address } & Hold)
+type Line = { readonly at: number; readonly address: Address } & (
+  | ({ readonly kind: 'hold' } & Hold)
   /** `cools`: it was on a wire, so it may be somebody's again after the cooldown only. */
-  | { readonly kind: 'end'; readonly at: number; readonly address: Address; readonly cools: boolean }
-  | { readonly kind: 'lost'; readonly at: number; readonly address: Address; readonly what: string };
+  | { readonly kind: 'end'; readonly cools: boolean }
+  | { readonly kind: 'lost'; readonly what: string }
+  /** A process begins: its predecessor is dead. */
+  | { readonly kind: 'life' }
+);
 
 const now = (): number => Number(process.hrtime.bigint() / 1000n) / 1e6;
 
@@ -32,6 +35,7 @@ export class Ledger {
     for (const line of read(path)) this.#apply(line);
     this.#file = openSync(path, 'a');
     this.#mishap = mishap;
+    this.#write({ kind: 'life', at: now(), address: '' as Address });
   }
 
   held(): ReadonlyMap<Address, Hold> {
@@ -69,13 +73,18 @@ export class Ledger {
 
   #apply(line: Line): void {
     if (line.kind === 'hold') this.#held.set(line.address, line);
-    else this.#held.delete(line.address);
+    else if (line.kind !== 'life') this.#held.delete(line.address);
   }
 }
 
+export interface Contradiction {
+  readonly address: Address;
+  readonly what: string;
+}
+
 export interface Judgement {
-  /** Sentences; none when all is well. */
-  readonly contradictions: string[];
+  /** None when all is well. */
+  readonly contradictions: readonly Contradiction[];
   /** What each process has at the end. */
   readonly held: ReadonlyMap<Address, string>;
   /** Addresses that were given to owners whose instance begins with `fixed`: one of each family for each. */
@@ -87,10 +96,8 @@ export interface Judgement {
 
 /** @param ledgers by name of the process @param cooldownSeconds that of all pools */
 export function judge(ledgers: ReadonlyMap<string, string>, cooldownSeconds: number): Judgement {
-  const lines = [...ledgers]
-    .flatMap(([name, path]) => read(path).map((line) => ({ name, ...line })))
-    .sort((a, b) => a.at - b.at);
-  const contradictions: string[] = [];
+  const lines = readAll(ledgers);
+  const contradictions: Contradiction[] = [];
   const held = new Map<Address, { name: string; by: string; owner: string }>();
   const cooling = new Map<Address, { until: number; whose: string }>();
   const fixed = new Map<Address, string>();
@@ -106,28 +113,28 @@ export function judge(ledgers: ReadonlyMap<string, string>, cooldownSeconds: num
   let holds = 0;
   for (const line of lines) {
     const { name, address, at } = line;
+    if (line.kind === 'life') continue;
     const before = held.get(address);
-    if (line.kind === 'lost') contradictions.push(`lost at ${at}: ${name}: ${line.what}`);
+    const contradict = (what: string): number => contradictions.push({ address, what });
+    if (line.kind === 'lost') contradict(`lost at ${at}: ${name}: ${line.what}`);
     if (line.kind === 'hold') {
       holds++;
       if (before !== undefined && before.name !== name)
-        contradictions.push(
+        contradict(
           `twice: ${address} is ${name}'s (${line.by}) at ${at}, and ${before.name}'s (${before.owner})`,
         );
       const cool = cooling.get(address);
       // What it asked to give up may not have been carried out.
       if (cool !== undefined && at < cool.until && cool.whose !== `${name} ${line.by}`)
-        contradictions.push(
-          `${address} is given ${(cool.until - at).toFixed(3)} s before its cooldown is over`,
-        );
+        contradict(`${address} is given ${(cool.until - at).toFixed(3)} s before its cooldown is over`);
       const keeper = fixed.get(address);
       if (keeper !== undefined && keeper !== line.owner)
-        contradictions.push(`${address} is kept for ${keeper}, and given to ${line.owner}`);
+        contradict(`${address} is kept for ${keeper}, and given to ${line.owner}`);
       if (line.owner.includes('/fixed')) {
         const which = `${line.owner} ${familyOf(address)}`;
         const other = families.get(which);
         if (other !== undefined && other !== address)
-          contradictions.push(`${line.owner} has ${address}, and had ${other}`);
+          contradict(`${line.owner} has ${address}, and had ${other}`);
         families.set(which, address);
         fixed.set(address, line.owner);
       }
@@ -148,6 +155,21 @@ export function judge(ledgers: ReadonlyMap<string, string>, cooldownSeconds: num
     holds,
     most: (tenant) => tenants.get(tenant)?.most ?? 0,
   };
+}
+
+/** All that was said about the address, and the lives of who said it. */
+export function historyOf(address: Address, ledgers: ReadonlyMap<string, string>): string[] {
+  const lines = readAll(ledgers);
+  const speakers = new Set(lines.flatMap((line) => (line.address === address ? line.name : [])));
+  return lines
+    .filter((line) => line.address === address || (line.kind === 'life' && speakers.has(line.name)))
+    .map((line) => JSON.stringify(line));
+}
+
+function readAll(ledgers: ReadonlyMap<string, string>): (Line & { name: string })[] {
+  return [...ledgers]
+    .flatMap(([name, path]) => read(path).map((line) => ({ name, ...line })))
+    .sort((a, b) => a.at - b.at);
 }
 
 /** Makes the file where there is none. */

@@ -39,6 +39,8 @@ function mortal(store: Store, mishap: () => Promise<void> | void): Store {
     list: (prefix) => store.list(prefix),
     watch: (prefix, after, watcher) => store.watch(prefix, after, watcher),
     close: () => store.close(),
+    ...(store.settled === undefined ? {} : { settled: () => store.settled!() }),
+    ...(store.flush === undefined ? {} : { flush: () => store.flush!() }),
     transact: async (compares, writes, manner) => {
       const wait = mishap();
       if (wait !== undefined) await wait;

@@ -13,11 +13,12 @@ import { createInterface } from 'node:readline';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { check } from '../../src/ipam/check.ts';
 import { readSnapshot } from '../../src/ipam/snapshot.ts';
-import { nodeKey, poolKey, tenantKey } from '../../src/model/keys.ts';
+import type { Address } from '../../src/model/ip.ts';
+import { addressKey, nodeKey, poolKey, tenantKey } from '../../src/model/keys.ts';
 import { poolSchema } from '../../src/model/records.ts';
 import type { Json, Store } from '../../src/store/store.ts';
 import { startEtcd } from './etcd-harness.ts';
-import { judge } from './ipam-chaos-ledger.ts';
+import { historyOf, judge } from './ipam-chaos-ledger.ts';
 
 const cooldownSeconds = 1;
 const quota = 25;
@@ -153,10 +154,36 @@ async function furnish(store: Store, names: readonly string[]): Promise<void> {
     });
 }
 
+/** What etcd has of the address, from the beginning, with the transactions of the nodes that made it so. */
+async function changesOf(address: Address, store: Store): Promise<string[]> {
+  const key = addressKey(address);
+  const history: string[] = [];
+  const { revision: last } = await store.list(key);
+  const end = Promise.withResolvers<void>();
+  const watch = store.watch('', 0, {
+    onChanges: ({ revision, changes }) => {
+      const change = changes.find((one) => one.key === key);
+      const fences = changes.filter((one) => one.key.startsWith('replication/'));
+      if (change !== undefined)
+        history.push(
+          `etcd ${revision} ${JSON.stringify(change.entry?.value)} ${JSON.stringify(fences.map((one) => [one.key, one.entry?.value]))}`,
+        );
+      if (revision >= last) end.resolve();
+    },
+    onEnd: end.reject,
+  });
+  await end.promise;
+  watch.close();
+  return history;
+}
+
 /** The ledgers among themselves, and against what is in etcd. */
 async function verify(store: Store, ledgers: ReadonlyMap<string, string>): Promise<number> {
   const told = judge(ledgers, cooldownSeconds);
-  assert.deepEqual(told.contradictions, []);
+  for (const { address, what } of told.contradictions) {
+    const history = [...historyOf(address, ledgers), ...(await changesOf(address, store))];
+    assert.fail([`${told.contradictions.length} contradictions: ${what}`, ...history].join('\n'));
+  }
   const { entries, revision } = await store.list('');
   const snapshot = readSnapshot(entries, revision);
   assert.deepEqual(check(snapshot, new Date()), []);

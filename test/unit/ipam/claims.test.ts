@@ -26,7 +26,7 @@ function slowly(decide: () => 'committed' | Error): { parts: CommitParts; asked:
     },
     get: async () => null,
   } as unknown as Store;
-  const picture = { apply: () => undefined };
+  const picture = { made: () => undefined, read: () => undefined };
   const parts = { store, picture, claims: new Claims(), onLostRace: () => assert.fail('a race was lost') };
   return { parts, asked, go: resolve };
 }

@@ -209,8 +209,7 @@ describe('ports of nodes', () => {
     const { store } = node;
     // Hears of nothing by itself.
     const blind = new TestNode('n1', store);
-    const tell = async (key: string): Promise<void> =>
-      blind.picture.apply([{ key, entry: await store.get(key) }]);
+    const tell = async (key: string): Promise<void> => blind.picture.read(key, await store.get(key));
     const reserve = (id: string, port: number) =>
       blind.ipam.reservePorts({ id, node: 'n1', owner: ownerOf(2), ports: [all(port)], ttlSeconds: 60 });
     await tell('nodes/n1');

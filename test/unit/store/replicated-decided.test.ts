@@ -2,7 +2,7 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { MemoryStore } from '../../../src/store/memory.ts';
-import type { TransactionResult } from '../../../src/store/store.ts';
+import type { ChangeSet, TransactionResult } from '../../../src/store/store.ts';
 import { ManualClock } from './manual-clock.ts';
 import { agrees, eventually, TestNode } from './replicated-fixture.ts';
 import { absent, aWhile, commit, modified, put, remove } from './support.ts';
@@ -112,6 +112,37 @@ for (const word of ['made anew', 'removed'] as const) {
     assert.deepEqual(
       (await node.records())['endpoints/n1/b'],
       word === 'removed' ? undefined : { again: true },
+    );
+  });
+}
+
+for (const removal of [false, true]) {
+  test(`${removal ? 'a removal' : 'a change'} that arrives with a new snapshot is answered with a revision that shows it`, async () => {
+    const { node, clock } = await attached();
+    const before = await node.store.get(address);
+    // What brings the decision down fails, so everything is read anew.
+    node.local.before = async () => {
+      node.local.before = null;
+      throw new Error('the disk is busy');
+    };
+    let changed = 0;
+    const onChanges = ({ revision }: ChangeSet): void => {
+      changed = revision;
+    };
+    node.store.watch(address, before!.modified, { onChanges, onEnd: assert.fail });
+    let result: TransactionResult | undefined;
+    const write = removal ? remove(address) : put(address, { node: null });
+    void node.store.transact([modified(address, before!.modified)], [write]).then((answer) => {
+      result = answer;
+    });
+    await eventually(clock, () => result !== undefined, 'the answer');
+    await agrees(node);
+    const entry = await node.store.get(address);
+    assert.ok(result?.committed && changed > before!.modified);
+    assert.equal(entry?.modified, removal ? undefined : changed);
+    assert.ok(
+      removal ? result.revision >= changed : result.revision === changed,
+      `${result.revision}, ${changed}`,
     );
   });
 }
