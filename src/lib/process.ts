@@ -5,6 +5,7 @@
  * that outlives its limit, output without bound in memory.
  */
 import { spawn } from 'node:child_process';
+import { setPriority } from 'node:os';
 import { NetctlError } from './errors.ts';
 
 const MAX_OUTPUT_BYTES = 256 * 1024 * 1024;
@@ -47,7 +48,10 @@ export function run(
 ): Promise<{ stdout: string; stderr: string }> {
   const { promise, resolve, reject } = Promise.withResolvers<{ stdout: string; stderr: string }>();
   const child = spawn(program, args, { stdio: ['pipe', 'pipe', 'pipe'], ...(env && { env }) });
-  if (child.pid !== undefined) onStart?.(child.pid);
+  if (child.pid !== undefined) {
+    leaveAtNormalPriority(child.pid);
+    onStart?.(child.pid);
+  }
   const output = { stdout: [] as Buffer[], stderr: [] as Buffer[] };
   let bytes = 0;
   let killedBecause: string | null = null;
@@ -85,4 +89,13 @@ export function run(
   child.stdin.on('error', () => {});
   child.stdin.end(stdin);
   return promise;
+}
+
+/** The agent's own is for its requests; a daemon that it starts may compute for seconds. */
+function leaveAtNormalPriority(pid: number): void {
+  try {
+    setPriority(pid, 0);
+  } catch {
+    // It has ended already, or whoever started us has wanted us to be last.
+  }
 }
