@@ -1,7 +1,7 @@
 /**
  * Connections of addresses that cool down, deleted a moment after the answer to DEL, of all addresses that came meanwhile together.
  *
- *     DEL ──► add ──► the record says that the address cools down ──► answer          30 ms after the first: one flush for all
+ *     DEL ──► add ──► the record says that the address cools down ──► answer          100 ms after the first: one flush for all
  *     an ADD that gets one of the addresses; the end of cooldowns; the end of the agent ──► wait for the flush, which goes at once
  *     the agent is killed ──► what cools down is flushed at the next start
  *
@@ -14,7 +14,7 @@ import type { Logger } from '../lib/logger.ts';
 import type { Conntrack } from '../linux/ports.ts';
 import type { Address } from '../model/ip.ts';
 
-const GATHER_MILLISECONDS = 30;
+const GATHER_MILLISECONDS = 100;
 
 export interface LateFlushParts {
   readonly conntrack: Pick<Conntrack, 'flushAddresses'>;

@@ -148,7 +148,7 @@ describe('order', () => {
     await attachments.detach(request('a'));
     assert.deepEqual(without(trace), ['delete link', 'store', 'sets']);
     assert.deepEqual(rig.linux.tracked.flushedAddresses, []);
-    rig.clock.advance(30);
+    rig.clock.advance(100);
     await new Promise((next) => setImmediate(next));
     assert.deepEqual(without(trace).at(-1), 'conntrack');
     assert.deepEqual(rig.linux.tracked.flushedAddresses, addresses);
