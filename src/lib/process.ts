@@ -5,7 +5,7 @@
  * that outlives its limit, output without bound in memory.
  */
 import { spawn } from 'node:child_process';
-import { setPriority } from 'node:os';
+import { getPriority, setPriority } from 'node:os';
 import { NetctlError } from './errors.ts';
 
 const MAX_OUTPUT_BYTES = 256 * 1024 * 1024;
@@ -47,11 +47,10 @@ export function run(
   { stdin = '', timeoutMs, env, onStart }: RunOptions,
 ): Promise<{ stdout: string; stderr: string }> {
   const { promise, resolve, reject } = Promise.withResolvers<{ stdout: string; stderr: string }>();
-  const child = spawn(program, args, { stdio: ['pipe', 'pipe', 'pipe'], ...(env && { env }) });
-  if (child.pid !== undefined) {
-    leaveAtNormalPriority(child.pid);
-    onStart?.(child.pid);
-  }
+  const child = atNormalPriority(() =>
+    spawn(program, args, { stdio: ['pipe', 'pipe', 'pipe'], ...(env && { env }) }),
+  );
+  if (child.pid !== undefined) onStart?.(child.pid);
   const output = { stdout: [] as Buffer[], stderr: [] as Buffer[] };
   let bytes = 0;
   let killedBecause: string | null = null;
@@ -92,10 +91,13 @@ export function run(
 }
 
 /** The agent's own is for its requests; a daemon that it starts may compute for seconds. */
-function leaveAtNormalPriority(pid: number): void {
+function atNormalPriority<T>(start: () => T): T {
+  const own = getPriority();
+  if (own >= 0) return start();
+  setPriority(0);
   try {
-    setPriority(pid, 0);
-  } catch {
-    // It has ended already, or whoever started us has wanted us to be last.
+    return start();
+  } finally {
+    setPriority(own);
   }
 }
