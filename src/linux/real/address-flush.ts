@@ -3,7 +3,7 @@
  *
  *     the namespace has none at all → nothing to do
  *     few addresses                 → deletions by filter, two walks through the kernel's table for each
- *     more, or a kernel without it  → one list of all connections, of which ours are picked and deleted one by one
+ *     more, or a kernel without it  → one list of all connections, of which those of the addresses are deleted one by one
  *
  * In: addresses. Out: promises. Never: the JavaScript thread waiting while the kernel walks its table; the end of a netfilter socket, which
  * the kernel lets wait for the grace period of the last change of nftables, 10 to 20 ms in which the thread stands.
@@ -14,6 +14,7 @@ import {
   type Connection,
   ConnectionPicker,
   connectionDump,
+  isListCheaper,
   readCount,
   writeCountRequest,
   writeDelete,
@@ -42,8 +43,6 @@ const ENOENT = 2;
 const EINVAL = 22;
 const EOPNOTSUPP = 95;
 const WHAT = 'flush connections';
-/** From so many addresses on, a list is cheaper than a filter, few connections or many: it costs as much as four to five walks. */
-const LIST_FROM = 3;
 const BATCH_BYTES = 64 * 1024;
 
 interface Flush {
@@ -93,8 +92,9 @@ export class AddressFlush {
   async #flushAll(addresses: ReadonlySet<Address>): Promise<void> {
     if (addresses.size === 0) return;
     this.#socket ??= native.openNetlink(OWN_NETNS, NETLINK_NETFILTER, RECEIVE_BYTES);
-    if (countConnections(this.#socket) === 0) return;
-    if (addresses.size < LIST_FROM && this.#knowsFilter) {
+    const connections = countConnections(this.#socket);
+    if (connections === 0) return;
+    if (this.#knowsFilter && !isListCheaper(addresses.size, connections)) {
       this.#knowsFilter = await deleteByFilter(this.#socket, addresses);
       if (this.#knowsFilter) return;
     }
@@ -115,7 +115,7 @@ function countConnections(socket: NetlinkSocket): number {
   native.send(socket, batch.finish());
   const counts = receiveAll(socket).map(readCount);
   // Where the kernel does not say, there may be many.
-  return counts.find((count) => count !== null) ?? Number.POSITIVE_INFINITY;
+  return counts.find((count) => count !== null) ?? Number.MAX_SAFE_INTEGER;
 }
 
 /** False where the kernel does not know such a filter. */

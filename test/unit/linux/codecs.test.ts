@@ -16,6 +16,7 @@ import {
 } from '../../../src/linux/netlink/attribute.ts';
 import {
   ConnectionPicker,
+  isListCheaper,
   readConnection,
   writeDelete,
   writeFilteredDeletes,
@@ -343,6 +344,22 @@ describe('messages and answers', () => {
     for (const write of wrong) assert.throws(write, { code: 'INVALID' });
     assert.equal(batch.count, 0);
   });
+});
+
+test('one list of all connections is taken for many addresses, for fewer the more connections there are', () => {
+  for (const [connections, first] of [
+    [1, 10],
+    [1000, 6],
+    [10_000, 4],
+    [150_000, 3],
+    [Number.MAX_SAFE_INTEGER, 3],
+  ] as const) {
+    const addresses = [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11].filter((count) =>
+      isListCheaper(count, connections),
+    );
+    assert.equal(addresses[0], first, `${connections} connections`);
+    assert.equal(addresses.length, 12 - first);
+  }
 });
 
 test('a connection is found by the address at either of its ends, and deleted by its own bytes', () => {
