@@ -1,14 +1,16 @@
 /*
- * Receiving from a netlink socket: what waits now, or by the event loop.
+ * Receiving from a netlink socket: what waits now, by the event loop, or on a thread of its own.
  *
  * In: a socket. Out: bytes and errors as they come. Never: a socket lost to a receive overflow, a crash when the JavaScript
  * thread ends with a watched socket.
  */
+#include "background.h"
 #include "netlink.h"
 
 #include <errno.h>
 #include <linux/netlink.h>
 #include <stdalign.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
 
@@ -27,10 +29,10 @@ static int netns_of_message(struct msghdr *message) {
 }
 
 /* Bytes received, 0 when nothing waits, or a negative errno; EMSGSIZE when the buffer was too small. */
-static ssize_t receive_bytes(const struct netlink_socket *sock, struct addon *addon, int *netns_id) {
+static ssize_t receive_bytes(const struct netlink_socket *sock, uint8_t buffer[RECEIVE_BYTES], int *netns_id) {
   for (;;) {
     struct sockaddr_nl from = {0};
-    struct iovec part = {addon->receive_buffer, RECEIVE_BYTES};
+    struct iovec part = {buffer, RECEIVE_BYTES};
     alignas(struct cmsghdr) char control[CONTROL_BYTES];
     struct msghdr message = {.msg_name = &from,
                              .msg_namelen = sizeof from,
@@ -55,11 +57,59 @@ napi_value receive_now(napi_env env, napi_callback_info info) {
   struct netlink_socket *sock = get_socket(env, argument);
   if (sock == NULL) return NULL;
   int ignored;
-  ssize_t length = receive_bytes(sock, addon, &ignored);
+  ssize_t length = receive_bytes(sock, addon->receive_buffer, &ignored);
   if (length < 0) return throw_system_error(env, "receive from netlink", (int)-length);
   napi_status status = length == 0 ? napi_get_null(env, &result)
                                    : napi_create_buffer_copy(env, (size_t)length, addon->receive_buffer, NULL, &result);
   return succeeded(env, status) ? result : NULL;
+}
+
+/* What waits, as much as comes until a quarter of a MiB is there: of a list, the kernel makes the next piece while one is received. */
+struct background_receive {
+  struct background background;
+  struct netlink_socket *sock;
+  size_t length;
+  uint8_t bytes[2 * RECEIVE_BYTES];
+};
+
+static int run_receive(struct background *background) {
+  struct background_receive *task = (struct background_receive *)background;
+  while (task->length <= RECEIVE_BYTES) {
+    int ignored;
+    ssize_t length = receive_bytes(task->sock, task->bytes + task->length, &ignored);
+    if (length <= 0) return (int)-length;
+    task->length += (size_t)length;
+  }
+  return 0;
+}
+
+static napi_value received(napi_env env, struct background *background) {
+  const struct background_receive *task = (const struct background_receive *)background;
+  napi_value value;
+  napi_status status = task->length == 0 ? napi_get_null(env, &value)
+                                         : napi_create_buffer_copy(env, task->length, task->bytes, NULL, &value);
+  return status == napi_ok ? value : NULL;
+}
+
+static void release_receive(struct background *background) {
+  drop_user(((struct background_receive *)background)->sock);
+  free(background);
+}
+
+/* receiveInBackground(socket) → Promise of a Buffer, or of null when nothing waits */
+napi_value receive_in_background(napi_env env, napi_callback_info info) {
+  napi_value argument;
+  if (!get_arguments(env, info, 1, &argument)) return NULL;
+  struct netlink_socket *sock = get_socket(env, argument);
+  if (sock == NULL) return NULL;
+  struct background_receive *task = malloc(sizeof *task);
+  if (task == NULL) return throw_system_error(env, "malloc", ENOMEM);
+  task->background =
+      (struct background){.run = run_receive, .result = received, .release = release_receive, .what = "receive from netlink"};
+  task->sock = sock;
+  task->length = 0;
+  sock->users++;
+  return start_in_background(env, &task->background, "netctl:receive");
 }
 
 /* Calls back with (Buffer, null, namespace) or (null, Error, namespace). What the callback throws is an uncaught exception of the thread. */
@@ -95,7 +145,7 @@ static void on_poll(uv_poll_t *poll, int status, int events) {
   if (napi_get_instance_data(sock->env, &addon) != napi_ok || addon == NULL) return;
   for (int i = 0; i < MESSAGES_PER_WAKE_UP && !sock->closed; i++) {
     int netns_id = OWN_NETNS;
-    ssize_t length = receive_bytes(sock, addon, &netns_id);
+    ssize_t length = receive_bytes(sock, ((struct addon *)addon)->receive_buffer, &netns_id);
     if (length == 0) break;
     call_back(sock, length, netns_id, addon);
     if (length < 0 && length != -ENOBUFS && length != -EMSGSIZE) break;

@@ -332,6 +332,7 @@ napi_status define_netlink(napi_env env, napi_value exports) {
       FUNCTION("finishSend", finish_send),
       FUNCTION("runChains", run_chains),
       FUNCTION("receive", receive_now),
+      FUNCTION("receiveInBackground", receive_in_background),
       FUNCTION("onReadable", on_readable),
       FUNCTION("ref", ref_socket),
       FUNCTION("unref", unref_socket),

@@ -1,7 +1,7 @@
 /*
  * A netlink or packet socket as the files that open it, send on it and receive from it see it.
  *
- * Life: `users` counts the open socket, its poll and each background send; the last one closes the descriptor. The memory goes
+ * Life: `users` counts the open socket, its poll and each background send or receive; the last one closes the descriptor. The memory goes
  * when, besides, JavaScript has no object for it any more. Never: a descriptor closed while a thread or the loop still uses it.
  */
 #ifndef NETCTL_NETLINK_H
@@ -44,6 +44,7 @@ napi_value begin_send(napi_env env, napi_callback_info info);
 napi_value finish_send(napi_env env, napi_callback_info info);
 napi_value run_chains(napi_env env, napi_callback_info info);
 napi_value receive_now(napi_env env, napi_callback_info info);
+napi_value receive_in_background(napi_env env, napi_callback_info info);
 napi_value on_readable(napi_env env, napi_callback_info info);
 napi_value ref_socket(napi_env env, napi_callback_info info);
 napi_value unref_socket(napi_env env, napi_callback_info info);

@@ -10,6 +10,7 @@
 import { isDeepStrictEqual } from 'node:util';
 import { inspectLoopback } from '../dataplane/published-host.ts';
 import { reopen } from '../dataplane/reopen.ts';
+import { willCool } from '../ipam/release.ts';
 import { asNetctlError, NetctlError } from '../lib/errors.ts';
 import { KeyedQueue } from '../lib/keyed-queue.ts';
 import { UndoStack } from '../lib/undo.ts';
@@ -30,21 +31,26 @@ import type { MacvlanAttachment } from '../model/macvlan.ts';
 import type { Endpoint } from '../model/records.ts';
 import { type BuilderParts, EndpointBuilder } from './endpoint-builder.ts';
 import { attachmentOf } from './endpoint-record.ts';
+import { LateFlush, type LateFlushParts } from './late-flush.ts';
 import { Registrations } from './registrations.ts';
 
-export type AttachParts = BuilderParts;
+export interface AttachParts extends BuilderParts {
+  readonly clock: LateFlushParts['clock'];
+}
 
 export class Attachments implements Attacher {
   readonly #parts: AttachParts;
   readonly #registrations: Registrations;
   readonly #builder: EndpointBuilder;
   readonly #queue = new KeyedQueue();
+  readonly #lateFlush: LateFlush;
   #limited: Promise<unknown> = Promise.resolve();
 
   constructor(parts: AttachParts) {
     this.#parts = parts;
     this.#registrations = new Registrations(parts);
     this.#builder = new EndpointBuilder(parts, this.#registrations);
+    this.#lateFlush = new LateFlush({ ...parts, conntrack: parts.linux.conntrack });
   }
 
   attach(request: AttachRequest): Promise<Attachment> {
@@ -177,7 +183,7 @@ export class Attachments implements Attacher {
     return this.#queue.run(id, async () => {
       if (this.#parts.endpoints.get(id) !== undefined) return;
       await this.#builder.unmake(endpoint);
-      for (const address of endpoint.addresses) await this.#parts.linux.conntrack.flushAddress(address);
+      await this.#parts.linux.conntrack.flushAddresses(endpoint.addresses);
     });
   }
 
@@ -200,19 +206,21 @@ export class Attachments implements Attacher {
   }
 
   /** Frees what is over (cooldowns, reservations, retentions), then blocks of this node that have none left. */
-  expire(): Promise<void> {
-    return this.#parts.ipam.expire();
+  async expire(): Promise<void> {
+    // No address is free before its connections are gone.
+    if (await this.#lateFlush.settle()) await this.#parts.ipam.expire();
   }
 
-  /** Connections of released addresses, once more: the agent may have died between the link's end and the flush. */
-  async flushCooling(): Promise<void> {
-    const { ipam, node } = this.#parts;
-    for (const address of ipam.book.cooling(node)) await this.#parts.linux.conntrack.flushAddress(address);
+  /** Connections of released addresses: the agent before this one may have died between its answer to DEL and their flush. */
+  flushCooling(): Promise<void> {
+    const { ipam, node, linux } = this.#parts;
+    return linux.conntrack.flushAddresses(ipam.book.cooling(node));
   }
 
-  /** Resolves when no request runs. */
-  idle(): Promise<void> {
-    return this.#queue.idle();
+  /** Resolves when no request runs and no connection is left to be deleted: those that could not be, the next start has to. */
+  async idle(): Promise<void> {
+    await this.#queue.idle();
+    await this.#lateFlush.settle();
   }
 
   async #attach(id: string, request: AttachRequest): Promise<Attachment> {
@@ -263,6 +271,7 @@ export class Attachments implements Attacher {
     const undo = new UndoStack();
     try {
       const endpoint = await this.#builder.enter(id, request, netns, skip, undo);
+      await this.#lateFlush.before(endpoint.addresses);
       await this.#builder.wire(endpoint, netns);
       if (endpoint.kind === 'macvlan') await this.#parts.wirings.macvlan.checkGateway(endpoint, netns);
       // The disk was at work meanwhile.
@@ -295,9 +304,16 @@ export class Attachments implements Attacher {
     }
     await this.#builder.takeDown(endpoint);
     this.#tidy(id, endpoint);
-    for (const address of endpoint.addresses) await linux.conntrack.flushAddress(address);
+    if (this.#canFlushLater(id, endpoint)) this.#lateFlush.add(endpoint.addresses);
+    else await linux.conntrack.flushAddresses(endpoint.addresses);
     await this.#registrations.leave(id, endpoint, true);
     this.#log(id, endpoint, 'detached');
+  }
+
+  /** Where nobody gets the addresses for a while; and the next start knows them, should the agent be killed. */
+  #canFlushLater(id: string, { addresses, portMappings }: Endpoint): boolean {
+    const { book } = this.#parts.ipam;
+    return portMappings.length === 0 && addresses.every((address) => willCool(book, id, address));
   }
 
   /** Where the container lives on, nothing of the endpoint stays in it. */

@@ -177,6 +177,13 @@ function leave(
   return 'retained';
 }
 
+/** Whether the address cools down when the endpoint, which has used it, leaves it: not where it is kept for its owner, or free at once. */
+export function willCool(book: AddressBook, endpoint: string, address: Address): boolean {
+  const record = book.address(address)?.value;
+  if (record?.endpoint !== endpoint || record.onRelease !== 'delete') return false;
+  return (record.state === 'bound' || record.state === 'active') && cooldownOf(book, record) > 0;
+}
+
 /** Of the policy ttl, for a record that does not say. */
 export const defaultRetainSeconds = 86400;
 
@@ -190,7 +197,7 @@ export function cool(
   used: boolean,
   node = known.value.node,
 ): 'free' | 'cooldown' {
-  const seconds = used ? (book.pool(known.value.pool)?.cooldownSeconds ?? 0) : 0;
+  const seconds = used ? cooldownOf(book, known.value) : 0;
   if (seconds === 0) {
     draft.deleteAddress(address, known);
     return 'free';
@@ -209,6 +216,9 @@ export function cool(
   });
   return 'cooldown';
 }
+
+const cooldownOf = (book: AddressBook, { pool }: AddressRecord): number =>
+  book.pool(pool)?.cooldownSeconds ?? 0;
 
 export const later = (now: Date, seconds: number): string =>
   new Date(now.getTime() + seconds * 1000).toISOString();

@@ -5,6 +5,7 @@
  * that outlives its limit, output without bound in memory.
  */
 import { spawn } from 'node:child_process';
+import { getPriority, setPriority } from 'node:os';
 import { NetctlError } from './errors.ts';
 
 const MAX_OUTPUT_BYTES = 256 * 1024 * 1024;
@@ -46,7 +47,9 @@ export function run(
   { stdin = '', timeoutMs, env, onStart }: RunOptions,
 ): Promise<{ stdout: string; stderr: string }> {
   const { promise, resolve, reject } = Promise.withResolvers<{ stdout: string; stderr: string }>();
-  const child = spawn(program, args, { stdio: ['pipe', 'pipe', 'pipe'], ...(env && { env }) });
+  const child = atNormalPriority(() =>
+    spawn(program, args, { stdio: ['pipe', 'pipe', 'pipe'], ...(env && { env }) }),
+  );
   if (child.pid !== undefined) onStart?.(child.pid);
   const output = { stdout: [] as Buffer[], stderr: [] as Buffer[] };
   let bytes = 0;
@@ -85,4 +88,16 @@ export function run(
   child.stdin.on('error', () => {});
   child.stdin.end(stdin);
   return promise;
+}
+
+/** The agent's own is for its requests; a daemon that it starts may compute for seconds. */
+function atNormalPriority<T>(start: () => T): T {
+  const own = getPriority();
+  if (own >= 0) return start();
+  setPriority(0);
+  try {
+    return start();
+  } finally {
+    setPriority(own);
+  }
 }

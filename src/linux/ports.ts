@@ -338,8 +338,8 @@ export interface Iptables {
 }
 
 export interface Conntrack {
-  /** Deletes every tracked connection that the address has an end of: it is the source of its packets, or of the answers to them. */
-  flushAddress(address: Address): Promise<void>;
+  /** Deletes every tracked connection that one of the addresses has an end of: it is the source of its packets, or of the answers to them. */
+  flushAddresses(addresses: Iterable<Address>): Promise<void>;
   /** Deletes the tracked connections of the family that are to go. Returns how many. The table is read in pieces. */
   flushWhere(family: Family, isToGo: (connection: TrackedConnection) => boolean): Promise<number>;
 }

@@ -36,6 +36,7 @@ import { listenMetrics, listenTls } from './listeners.ts';
 import { createLogger } from './logger.ts';
 import { openStore } from './open-store.ts';
 import { sayPresent } from './presence.ts';
+import { takePriority } from './priority.ts';
 
 const queuePollMilliseconds = 5000;
 const holdMilliseconds = 60_000;
@@ -52,6 +53,7 @@ async function main(argv: readonly string[]): Promise<void> {
   if (isBoot) return boot(config, logger);
   process.umask(0o077);
   await refuseSecondAgent(config);
+  takePriority(logger);
   await run(config, settings, logger);
 }
 

@@ -6,7 +6,7 @@
  */
 import assert from 'node:assert/strict';
 import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
-import { tmpdir } from 'node:os';
+import { getPriority, tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { test } from 'node:test';
 import { Host } from '../../lab/host.ts';
@@ -45,6 +45,11 @@ test('a configuration that BIRD refuses changes nothing, is named, and is left b
     await eventually('with the pool', 5000, async () => text().includes('10.65.0.0/16+'));
     const [before, stamp, pid] = [text(), await inForce(), host.birdPid];
     assert.ok(pid !== null);
+    assert.deepEqual(
+      [getPriority(host.agentPid!), getPriority(pid)],
+      [-10, 0],
+      'only the agent goes before others',
+    );
 
     await host.mustNetctl(['pool', 'add', '10.77.0.0/16', '--name', 'wrong']);
     const refused = () =>

@@ -119,8 +119,8 @@ export function filterContract(adapter: () => Linux): void {
   });
 
   test('flushing connections of an address that has none succeeds, both families', async () => {
-    await adapter().conntrack.flushAddress(address('10.65.0.2'));
-    await adapter().conntrack.flushAddress(address('fd00:65::2'));
+    await adapter().conntrack.flushAddresses([address('10.65.0.2'), address('fd00:65::2')]);
+    await adapter().conntrack.flushAddresses([]);
   });
 }
 

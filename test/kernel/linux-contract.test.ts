@@ -5,7 +5,7 @@
  */
 import assert from 'node:assert/strict';
 import { execFileSync } from 'node:child_process';
-import { readdirSync, readlinkSync } from 'node:fs';
+import { readdirSync, readlinkSync, writeFileSync } from 'node:fs';
 import { connect } from 'node:net';
 import { after, before, describe, test } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
@@ -170,22 +170,26 @@ describe('real kernel only', () => {
       track('10.67.0.2', '203.0.113.9', '10.67.0.3');
       track('10.67.0.4', '10.67.0.5', '10.67.0.5');
       track('10.67.0.6', '10.67.0.7', '10.67.0.7');
-      const gone = ['10.67.0.3', '10.67.0.4', '10.67.0.250', 'fd00:67::1'];
-      await Promise.all(gone.map((text) => conntrack.flushAddress(address(text))));
+      const others = Array.from({ length: 20 }, (_, i) => `10.67.1.${i}`);
+      const gone = ['10.67.0.3', '10.67.0.4', 'fd00:67::1'].map(address);
+      // Few, which a filter deletes; then so many that a list of all is cheaper.
+      await conntrack.flushAddresses(gone);
+      track('10.67.0.4', '10.67.0.5', '10.67.0.5');
+      await conntrack.flushAddresses([...gone, ...others.map(address)]);
       const left = execFileSync('conntrack', ['-L', '-p', 'udp'], {
         encoding: 'utf8',
         stdio: ['ignore', 'pipe', 'ignore'],
       });
       assert.match(left, /10\.67\.0\.6/);
       assert.doesNotMatch(left, /203\.0\.113\.9|10\.67\.0\.4/);
-      await conntrack.flushAddress(address('10.67.0.7'));
+      await conntrack.flushAddresses([address('10.67.0.7')]);
     });
   }
 
   test('connections of many addresses are flushed at once, on one socket that stays', async () => {
     for (const host of [1, 2, 3]) track(`10.69.0.${host}`, '10.69.0.9', '10.69.0.9');
     const conntrack = createConntrack();
-    await conntrack.flushAddress(address('10.69.0.1'));
+    await conntrack.flushAddresses([address('10.69.0.1')]);
     const { length: left } = execFileSync('conntrack', ['-L', '-s', '10.69.0.1'], {
       stdio: ['ignore', 'pipe', 'ignore'],
     });
@@ -200,11 +204,31 @@ describe('real kernel only', () => {
       }).length;
     const before = sockets();
     await Promise.all(
-      ['10.69.0.2', 'fd00:69::1', '10.69.0.250'].map((text) => conntrack.flushAddress(address(text))),
+      ['10.69.0.2', 'fd00:69::1', '10.69.0.250'].map((text) => conntrack.flushAddresses([address(text)])),
     );
     // Those of lists are closed a moment later.
     assert.ok(sockets() <= before);
     assert.equal(await conntrack.flushWhere(4, ({ source }) => source.startsWith('10.69.')), 1);
+  });
+
+  test('of thousands of connections, which come in several pieces, those of many addresses go, of both families', async () => {
+    const four = Array.from({ length: 4000 }, (_, i) => `10.66.${i >> 8}.${i & 255}`);
+    const six = Array.from({ length: 1000 }, (_, i) => `fd00:66::${i + 1}`);
+    const other = (source: string): string => (source.includes(':') ? 'fd00:99::1' : '10.99.0.1');
+    const lines = [...four, ...six].map((each) => tracking(each, other(each), other(each)).join(' '));
+    writeFileSync('/run/nct-connections', `${lines.join('\n')}\n`);
+    execFileSync('conntrack', ['--load-file', '/run/nct-connections'], {
+      stdio: ['ignore', 'ignore', 'pipe'],
+    });
+    const conntrack = createConntrack();
+    const gone = [...four, ...six].filter((_, i) => i % 2 === 0);
+    await conntrack.flushAddresses(gone.map(address));
+    const left: string[] = [];
+    const note = ({ source }: TrackedConnection): boolean =>
+      /^(10\.66\.|fd00:66:)/.test(source) && left.push(source) > 0;
+    assert.equal(await conntrack.flushWhere(4, note), four.length / 2);
+    assert.equal(await conntrack.flushWhere(6, note), six.length / 2);
+    assert.deepEqual(new Set(left), new Set([...four, ...six].filter((_, i) => i % 2 === 1)));
   });
 
   test('connections that are picked go, and are shown as a filter has seen their first packet', async () => {
@@ -360,9 +384,13 @@ function median(values: readonly number[]): number {
 
 /** A connection in the kernel's table: UDP from port 1000 to 2000, its destination translated where the answers come from elsewhere. */
 function track(source: string, destination: string, replySource: string): void {
+  execFileSync('conntrack', tracking(source, destination, replySource));
+}
+
+function tracking(source: string, destination: string, replySource: string): string[] {
   const first = ['-s', source, '-d', destination, '--sport', '1000', '--dport', '2000'];
   const answer = ['-r', replySource, '-q', source, '--reply-port-src', '2000', '--reply-port-dst', '1000'];
-  execFileSync('conntrack', ['-I', '-p', 'udp', '-t', '120', ...first, ...answer]);
+  return ['-I', '-p', 'udp', '-t', '120', ...first, ...answer];
 }
 
 /** A change by a program of ours. */

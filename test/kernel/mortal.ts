@@ -44,7 +44,7 @@ const changing = new Set([
   'send',
   'writeSysctl',
   'deleteLink',
-  'flushAddress',
+  'flushAddresses',
   'restore',
 ]);
 

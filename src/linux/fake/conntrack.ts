@@ -12,15 +12,15 @@ export class FakeConntrack {
   connections: readonly TrackedConnection[] = [];
   /** In other namespaces, by their inodes. */
   readonly connectionsIn = new Map<number, readonly TrackedConnection[]>();
-  /** Addresses given to flushAddress, in order. */
+  /** Addresses given to flushAddresses, in order. */
   readonly flushedAddresses: Address[] = [];
   readonly host: Conntrack;
 
   constructor(failures: Failures) {
     this.host = {
-      flushAddress: async (address) => {
-        failures.check('flushAddress', `flush connections of ${address}`);
-        this.flushedAddresses.push(address);
+      flushAddresses: async (addresses) => {
+        failures.check('flushAddresses', 'flush connections');
+        this.flushedAddresses.push(...addresses);
       },
       flushWhere: async (family, isToGo) => {
         failures.check('flushWhere', 'flush connections');

@@ -28,7 +28,7 @@ export type FakeOperation =
   | 'nftables.read'
   | 'save'
   | 'restore'
-  | 'flushAddress'
+  | 'flushAddresses'
   | 'flushWhere'
   | 'deleteLink'
   | 'readSysctl'

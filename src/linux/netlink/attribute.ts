@@ -173,6 +173,25 @@ export function readAttributes(bytes: Buffer): Attributes {
   return attributes;
 }
 
+/**
+ * Where the value of the first attribute of the type begins in the bytes from `start` to `end`, or -1; for long lists, of which nothing else
+ * is read. It ends where `attributeEnd` says.
+ */
+export function findAttribute(bytes: Buffer, start: number, end: number, type: number): number {
+  for (let at = start; at + HEADER_BYTES <= end; ) {
+    const length = bytes.readUInt16LE(at);
+    if (length < HEADER_BYTES || at + length > end) return -1;
+    if ((bytes.readUInt16LE(at + 2) & NLA_TYPE_MASK) === type) return at + HEADER_BYTES;
+    at += (length + 3) & ~3;
+  }
+  return -1;
+}
+
+/** @param start of a value, as findAttribute has found it */
+export function attributeEnd(bytes: Buffer, start: number): number {
+  return start - HEADER_BYTES + bytes.readUInt16LE(start - HEADER_BYTES);
+}
+
 /** All attributes in order, for lists in which a type repeats. */
 export function* eachAttribute(bytes: Buffer): Generator<{ type: number; value: Buffer }> {
   for (let at = 0; at + HEADER_BYTES <= bytes.length; ) {

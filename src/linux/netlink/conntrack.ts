@@ -1,14 +1,20 @@
 /**
  * Connection tracking over nfnetlink (linux/netfilter/nfnetlink_conntrack.h): delete what has an address.
  *
- * In: an address, or what picks connections. Out: deletions by filter, one for each of the four places that it can stand in; for kernels before 6.8, which
- * know no such filter, a list of connections and deletions one by one. Never: a deletion without a tuple, which would flush
- * the whole table.
+ * In: an address, or what picks connections. Out: deletions by filter, one for each of the two places that it can stand in; a list of
+ * connections and deletions one by one. Never: a deletion without a tuple, which would flush the whole table.
  */
 import { type Address, addressBytes, addressFromBytes, type Family, familyOf } from '../../model/ip.ts';
 import type { TrackedConnection } from '../ports.ts';
 import { AF } from './address.ts';
-import { type ByteWriter, NLA_F_NESTED, NLA_F_NET_BYTEORDER, readAttributes } from './attribute.ts';
+import {
+  attributeEnd,
+  type ByteWriter,
+  findAttribute,
+  NLA_F_NESTED,
+  NLA_F_NET_BYTEORDER,
+  readAttributes,
+} from './attribute.ts';
 import { dumpRequest, type Message, type MessageBatch } from './message.ts';
 
 const NFNL_SUBSYS_CTNETLINK = 1;
@@ -34,6 +40,10 @@ const CTA_FILTER_ORIG_FLAGS = 1;
 const CTA_FILTER_REPLY_FLAGS = 2;
 /** Bits of a filter's flags (the kernel's net/netfilter/nf_internals.h): which field of the tuple counts. */
 const FILTER_IP = { source: 1, destination: 2 } as const;
+
+const TUPLE = { original: CTA_TUPLE_ORIG, reply: CTA_TUPLE_REPLY } as const;
+const AF_UNSPEC = 0;
+const NFGENMSG_BYTES = 4;
 
 type Direction = 'original' | 'reply';
 type End = 'source' | 'destination';
@@ -62,6 +72,15 @@ export function writeFilteredDeletes(batch: MessageBatch, address: Address): voi
   }
 }
 
+/** Microseconds for the kernel's table as it is, and for each connection in it: docs/decisions/0028-what-add-and-del-wait-for.md. */
+const COST = { filter: { table: 440, each: 0.6 }, list: { table: 4000, each: 1.6 } } as const;
+
+/** Whether one list to choose from costs less than deletions by filter, two for each of the addresses. */
+export function isListCheaper(addresses: number, connections: number): boolean {
+  const { filter, list } = COST;
+  return addresses * (filter.table + filter.each * connections) > list.table + list.each * connections;
+}
+
 /** Asks how many connections the namespace has. */
 export function writeCountRequest(batch: MessageBatch): void {
   batch.add(messageType(GET_STATS), 0, (writer) => writeHeader(writer, 4));
@@ -70,10 +89,13 @@ export function writeCountRequest(batch: MessageBatch): void {
 /** The answer to writeCountRequest; null for another message. */
 export function readCount({ type, payload }: Message): number | null {
   if (type !== messageType(GET_STATS)) return null;
-  return readAttributes(payload.subarray(4)).get(CTA_STATS_GLOBAL_ENTRIES)?.readUInt32BE(0) ?? null;
+  return (
+    readAttributes(payload.subarray(NFGENMSG_BYTES)).get(CTA_STATS_GLOBAL_ENTRIES)?.readUInt32BE(0) ?? null
+  );
 }
 
-export function connectionDump(family: Family): Buffer {
+/** @param family null: both */
+export function connectionDump(family: Family | null): Buffer {
   return dumpRequest(messageType(GET), (writer) => writeHeader(writer, family));
 }
 
@@ -88,24 +110,37 @@ export interface Connection {
 
 /** Reads one message of a list; null for what is not a connection of IPv4 or IPv6. */
 export function readConnection({ payload }: Message): Connection | null {
-  const family = payload[0] === AF[4] ? 4 : payload[0] === AF[6] ? 6 : null;
+  const family = familyIn(payload);
   if (family === null) return null;
-  const attributes = readAttributes(payload.subarray(4));
+  const attributes = readAttributes(payload.subarray(NFGENMSG_BYTES));
   const original = attributes.get(CTA_TUPLE_ORIG);
   const reply = attributes.get(CTA_TUPLE_REPLY);
   if (original === undefined || reply === undefined) return null;
   return { family, original, reply, id: attributes.get(CTA_ID), zone: attributes.get(CTA_ZONE) };
 }
 
-export function hasAddress(connection: Connection, address: Address): boolean {
-  if (familyOf(address) !== connection.family) return false;
-  const wanted = addressBytes(address);
-  return PLACES.some(([direction, end]) => {
-    const ip = readAttributes(connection[direction]).get(CTA_TUPLE_IP);
-    return (
-      ip !== undefined && readAttributes(ip).get(CTA_IP[connection.family][end])?.equals(wanted) === true
+/** Picks out of a list the connections that one of the addresses has an end of. Of the others, no more is read than these ends. */
+export class ConnectionPicker {
+  readonly #wanted: ReadonlySet<string>;
+
+  constructor(addresses: Iterable<Address>) {
+    this.#wanted = new Set(
+      Array.from(addresses, (address) => Buffer.from(addressBytes(address)).toString('latin1')),
     );
-  });
+  }
+
+  pick(message: Message): Connection | null {
+    const { payload } = message;
+    const family = familyIn(payload);
+    if (family === null) return null;
+    const isWanted = PLACES.some(([direction, end]) => {
+      const tuple = findAttribute(payload, NFGENMSG_BYTES, payload.length, TUPLE[direction]);
+      const ip = tuple < 0 ? -1 : findAttribute(payload, tuple, attributeEnd(payload, tuple), CTA_TUPLE_IP);
+      const at = ip < 0 ? -1 : findAttribute(payload, ip, attributeEnd(payload, ip), CTA_IP[family][end]);
+      return at >= 0 && this.#wanted.has(payload.toString('latin1', at, attributeEnd(payload, at)));
+    });
+    return isWanted ? readConnection(message) : null;
+  }
 }
 
 /** The first packet as a filter has seen it: destination and its port are where the answers come from. */
@@ -152,16 +187,20 @@ export function writeDelete(batch: MessageBatch, connection: Connection): void {
 }
 
 function writeTuple(writer: ByteWriter, direction: Direction, end: End, address: Address): void {
-  writer.nested((direction === 'original' ? CTA_TUPLE_ORIG : CTA_TUPLE_REPLY) | NLA_F_NESTED, () => {
+  writer.nested(TUPLE[direction] | NLA_F_NESTED, () => {
     writer.nested(CTA_TUPLE_IP | NLA_F_NESTED, () => {
       writer.attribute(CTA_IP[familyOf(address)][end], addressBytes(address));
     });
   });
 }
 
+function familyIn(payload: Buffer): Family | null {
+  return payload[0] === AF[4] ? 4 : payload[0] === AF[6] ? 6 : null;
+}
+
 /** struct nfgenmsg */
-function writeHeader(writer: ByteWriter, family: Family): void {
-  writer.u8(AF[family]);
+function writeHeader(writer: ByteWriter, family: Family | null): void {
+  writer.u8(family === null ? AF_UNSPEC : AF[family]);
   writer.u8(0);
   writer.u16(0);
 }

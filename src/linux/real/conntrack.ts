@@ -1,15 +1,14 @@
 /**
  * The port Conntrack over nfnetlink, in the agent's namespace or another one.
  *
- * In: an address. Out: it has an end of no tracked connection any more. Never: the JavaScript thread waiting while the kernel walks its
+ * In: addresses. Out: they have an end of no tracked connection any more. Never: the JavaScript thread waiting while the kernel walks its
  * table, another address's connections.
  */
-import { type Family, familyOf } from '../../model/ip.ts';
+import type { Family } from '../../model/ip.ts';
 import {
   type Connection,
   connectionDump,
   connectionOnWire,
-  hasAddress,
   readConnection,
   trackedConnection,
   writeDelete,
@@ -24,16 +23,9 @@ const ENOENT = 2;
 
 /** @param useFilter false: as on a kernel before 6.8, which cannot delete by filter */
 export function createConntrack({ useFilter }: { useFilter: boolean } = { useFilter: true }): Conntrack {
-  const flush = new AddressFlush();
-  let filterWorks = useFilter;
+  const flush = new AddressFlush(useFilter);
   return {
-    async flushAddress(address) {
-      if (filterWorks) filterWorks = await flush.flush(address);
-      if (filterWorks) return;
-      await deleteChosen(`flush connections of ${address}`, familyOf(address), (connection) =>
-        hasAddress(connection, address),
-      );
-    },
+    flushAddresses: (addresses) => flush.flush([...addresses]),
     flushWhere: (family, isToGo) =>
       deleteChosen('flush connections', family, (connection) => {
         const tracked = trackedConnection(connection);

@@ -56,6 +56,8 @@ export interface Native {
   runChains(parts: Uint8Array, bytes: Uint8Array): Promise<Buffer>;
   /** What waits, or null. @throws SystemError ENOBUFS once after an overflow; the socket stays usable */
   receive(socket: NetlinkSocket): Buffer | null;
+  /** Like receive, on another thread, some 256 KiB at once: for lists, which the kernel makes while they are received. */
+  receiveInBackground(socket: NetlinkSocket): Promise<Buffer | null>;
   /**
    * From now on the event loop receives: (bytes, null), or (null, error), ENOBUFS being an overflow. `netnsId`: of the namespace that it is
    * about, OWN_NETNS for the socket's own.

@@ -15,7 +15,8 @@ import {
   readU32,
 } from '../../../src/linux/netlink/attribute.ts';
 import {
-  hasAddress,
+  ConnectionPicker,
+  isListCheaper,
   readConnection,
   writeDelete,
   writeFilteredDeletes,
@@ -208,6 +209,7 @@ describe('what is written is read back', () => {
   });
 
   test('no bytes make a reader throw anything but an error about netlink', () => {
+    const picker = new ConnectionPicker(['10.0.0.1', 'fd00::1'] as Address[]);
     fc.assert(
       fc.property(fc.uint8Array({ maxLength: 200 }), (noise) => {
         const payload = Buffer.from(noise);
@@ -220,6 +222,7 @@ describe('what is written is read back', () => {
           readNeighbour,
           readSetPart,
           readConnection,
+          (each: Message) => picker.pick(each),
           readAnswer,
           readFailedLine,
         ]) {
@@ -343,6 +346,22 @@ describe('messages and answers', () => {
   });
 });
 
+test('one list of all connections is taken for many addresses, for fewer the more connections there are', () => {
+  for (const [connections, first] of [
+    [1, 10],
+    [1000, 6],
+    [10_000, 4],
+    [150_000, 3],
+    [Number.MAX_SAFE_INTEGER, 3],
+  ] as const) {
+    const addresses = [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11].filter((count) =>
+      isListCheaper(count, connections),
+    );
+    assert.equal(addresses[0], first, `${connections} connections`);
+    assert.equal(addresses.length, 12 - first);
+  }
+});
+
 test('a connection is found by the address at either of its ends, and deleted by its own bytes', () => {
   const places = ['10.0.0.1', '10.0.0.2', '10.0.0.3', '10.0.0.4'] as Address[];
   const writer = new ByteWriter();
@@ -359,17 +378,21 @@ test('a connection is found by the address at either of its ends, and deleted by
     );
   }
   writer.attributeU32(12, 77);
-  const connection = readConnection({
-    type: 0x100,
-    flags: 2,
-    sequence: 1,
-    port: 0,
-    payload: writer.bytes(),
-  })!;
-  assert.deepEqual(
-    [...places, '10.0.0.5' as Address, 'fd00::1' as Address].map((place) => hasAddress(connection, place)),
-    [true, false, true, false, false, false],
-  );
+  const message = { type: 0x100, flags: 2, sequence: 1, port: 0, payload: writer.bytes() };
+  const connection = readConnection(message)!;
+  const others = ['10.0.0.5', 'fd00::1'] as Address[];
+  for (const [wanted, isPicked] of [
+    [[places[0]!], true],
+    [[places[1]!], false],
+    [[places[2]!], true],
+    [[places[3]!], false],
+    [others, false],
+    [[...others, places[2]!], true],
+    [[], false],
+  ] as const) {
+    const picked = new ConnectionPicker(wanted).pick(message);
+    assert.deepEqual(picked, isPicked ? connection : null, String(wanted));
+  }
   const attributes = readAttributes(written((batch) => writeDelete(batch, connection)).payload.subarray(4));
   assert.deepEqual([attributes.get(1), readU32(attributes.get(12))], [connection.original, 77]);
 

@@ -48,7 +48,7 @@ describe('fake Linux', () => {
       4,
       '*filter\n:FORWARD DROP [0:0]\n:web - [0:0]\n-A web -m set --match-set web src,src -j ACCEPT\n-A FORWARD -j web\nCOMMIT\n',
     );
-    await linux.conntrack.flushAddress('10.65.0.9' as Address);
+    await linux.conntrack.flushAddresses(['10.65.0.9' as Address]);
     assert.deepEqual(linux.toString().split('\n'), [
       'ip link add nctl1 index 101 address ee:ee:ee:ee:ee:ee mtu 1500 type veth peer eth0',
       'ip link set nctl1 up',
@@ -97,7 +97,7 @@ describe('fake Linux', () => {
       'ipsets.list': () => linux.ipsets.list(''),
       save: () => linux.iptables.save(4),
       restore: () => linux.iptables.restore(4, ''),
-      flushAddress: () => linux.conntrack.flushAddress('10.0.0.1' as Address),
+      flushAddresses: () => linux.conntrack.flushAddresses(['10.0.0.1' as Address]),
       deleteLink: () => linux.deleteLink(7),
       readSysctl: () => linux.readSysctl('net/ipv4/ip_forward', netns),
       writeSysctl: () => linux.writeSysctl('net/ipv4/ip_forward', '1', netns),
