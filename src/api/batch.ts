@@ -15,11 +15,13 @@ import type { Caller } from './caller.ts';
 import type { ApiDeps } from './deps.ts';
 import { errorAnswer } from './errors.ts';
 import { typed } from './http.ts';
+import { lookFirst, mayBePast } from './second-look.ts';
 import { steps } from './steps.ts';
 
 interface Prepared {
   readonly operation: Operation;
   answer(result: unknown): unknown;
+  isNothing?(result: unknown): boolean;
 }
 
 export function batchRoutes(instance: FastifyInstance, deps: ApiDeps): void {
@@ -28,24 +30,28 @@ export function batchRoutes(instance: FastifyInstance, deps: ApiDeps): void {
     { config: { audience: 'tenant-or-node' }, schema: { body: batchBody, response: { 200: batchAnswer } } },
     async (request, reply) => {
       const { atomic, operations } = request.body;
+      const unheard = await lookFirst(deps);
       const prepared = operations.map((call) => prepare(deps, request.caller, call));
       const refusal = prepared.findIndex((one) => one instanceof NetctlError);
       const refused = prepared[refusal];
-      if (atomic && refused instanceof NetctlError)
-        throw new NetctlError(refused.code, `operations[${refusal}]: ${refused.message}`, {
-          ...refused.details,
-          operation: refusal,
-        });
+      if (atomic && refused instanceof NetctlError) {
+        const { code, message, details } = trueError(deps, refused, unheard);
+        throw new NetctlError(code, `operations[${refusal}]: ${message}`, { ...details, operation: refusal });
+      }
       const allowed = prepared.filter((one): one is Prepared => !(one instanceof NetctlError));
       const isLate = lateness(request, reply);
-      const done = await deps.ipam.batch(
-        allowed.map(({ operation }) => operation),
-        { atomic, isLate },
-      );
+      const done = await deps.ipam
+        .batch(
+          allowed.map(({ operation }) => operation),
+          { atomic, isLate },
+        )
+        .catch((thrown: unknown) => {
+          throw trueError(deps, asNetctlError(thrown), unheard);
+        });
       let next = 0;
       const items = prepared.map((one) => {
-        if (one instanceof NetctlError) return shown({ ok: false, error: one });
-        return shown(done[next++]!, one);
+        if (one instanceof NetctlError) return shown({ ok: false, error: trueError(deps, one, unheard) });
+        return shown(trueItem(deps, done[next++]!, one, unheard), one);
       });
       return { items, failed: items.filter(({ status }) => status >= 400).length };
     },
@@ -61,6 +67,21 @@ function prepare(deps: ApiDeps, caller: Caller, call: BatchCall): Prepared | Net
   } catch (error) {
     return asNetctlError(error);
   }
+}
+
+/** @param unheard why the cluster could not be asked what has changed since */
+function trueError(deps: ApiDeps, error: NetctlError, unheard: NetctlError | null): NetctlError {
+  return unheard !== null && mayBePast(deps, error) ? unheard : error;
+}
+
+function trueItem(
+  deps: ApiDeps,
+  item: BatchItem,
+  { isNothing }: Prepared,
+  unheard: NetctlError | null,
+): BatchItem {
+  if (!item.ok) return { ok: false, error: trueError(deps, item.error, unheard) };
+  return unheard !== null && isNothing?.(item.result) ? { ok: false, error: unheard } : item;
 }
 
 function shown(item: BatchItem, prepared?: Prepared) {

@@ -11,6 +11,7 @@ import { bindingOn } from './caller.ts';
 import type { ApiDeps } from './deps.ts';
 import { typed } from './http.ts';
 import { type ConflictAnswer, conflictAnswer, conflictBody } from './ipam-schemas.ts';
+import { lookTwice } from './second-look.ts';
 import { refuseElsewhere, refuseOthersNode } from './steps.ts';
 
 const holdSeconds = 600;
@@ -23,10 +24,12 @@ export function conflictRoutes(instance: FastifyInstance, deps: ApiDeps): void {
     async ({ caller, body }): Promise<ConflictAnswer> => {
       const { address, mac, node = deps.node, at } = body;
       bindingOn(caller, node);
-      refuseOthersNode(deps, caller, address);
-      refuseElsewhere(deps, address, null);
       const seenAt = new Date(at ?? deps.clock.now());
-      const record = await deps.ipam.quarantine({ address, mac, node, seenAt });
+      const record = await lookTwice(deps, () => {
+        refuseOthersNode(deps, caller, address);
+        refuseElsewhere(deps, address, null);
+        return deps.ipam.quarantine({ address, mac, node, seenAt });
+      });
       return { address, ...record, ...(await alternateFor(deps, body, record)) };
     },
   );

@@ -25,6 +25,7 @@ import {
   portReserveBody,
   portsReleased,
 } from './port-schemas.ts';
+import { lookTwice } from './second-look.ts';
 
 export function portReservationRoutes(instance: FastifyInstance, deps: ApiDeps): void {
   const api = typed(instance);
@@ -39,7 +40,7 @@ export function portReservationRoutes(instance: FastifyInstance, deps: ApiDeps):
       actingFor(caller, tenant);
       const ports = body.ports.map(({ to, ...wish }) => ({ ...wish, to: to ?? wish.from }));
       const owner = { tenant, app, instance: name };
-      const reserved = await ipam.reservePorts({ id, node, owner, ports, ttlSeconds });
+      const reserved = await lookTwice(deps, () => ipam.reservePorts({ id, node, owner, ports, ttlSeconds }));
       reply.code(201);
       return { node, id, ...reserved };
     },
@@ -84,7 +85,9 @@ export function portReservationRoutes(instance: FastifyInstance, deps: ApiDeps):
       const { node, reservation: id } = request.params;
       const { generation, ttlSeconds } = request.body;
       const tenant = actingFor(request.caller, request.body.tenant);
-      const extended = await ipam.extendPorts({ node, id, tenant, generation, ttlSeconds });
+      const extended = await lookTwice(deps, () =>
+        ipam.extendPorts({ node, id, tenant, generation, ttlSeconds }),
+      );
       return { node, id, ...extended };
     },
   );
@@ -104,7 +107,12 @@ export function portReservationRoutes(instance: FastifyInstance, deps: ApiDeps):
           undefined,
           'the generation that is meant (GET /v1/port-reservations has it)',
         );
-      const freed = await ipam.releasePorts({ node, id, tenant, generation: force ? null : generation });
+      const call = { node, id, tenant, generation: force ? null : generation };
+      const freed = await lookTwice(
+        deps,
+        () => ipam.releasePorts(call),
+        (released) => released === null,
+      );
       return { freed: [...(freed ?? [])] };
     },
   );

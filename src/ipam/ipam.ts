@@ -116,6 +116,17 @@ export class Ipam {
     return learnKept(this.#parts, owner, reservation);
   }
 
+  /**
+   * Resolves when the book shows all that was decided anywhere before the call. False: it does at any time, as there is one agent only.
+   * @throws STORE_UNAVAILABLE where the cluster cannot be asked
+   */
+  async catchUp(): Promise<boolean> {
+    const { store, book } = this.#parts;
+    if (store.refresh === undefined) return false;
+    await book.reached(await store.refresh());
+    return true;
+  }
+
   /** Plans, commits and answers one operation. @throws what its plan throws; CONFLICT, STORE_UNAVAILABLE */
   perform<V extends Verb>(operation: OperationOf<V>): Promise<ResultOf<V>> {
     const tenant = chargedTenant(operation as Operation);

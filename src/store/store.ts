@@ -141,8 +141,9 @@ export interface Store {
   watch(prefix: string, after: Revision, watcher: Watcher): Watch;
   /**
    * Resolves when reads show all that was decided anywhere before the call. Only where reads may be behind is there something to do.
+   * @returns a revision at which they do
    * @throws STORE_UNAVAILABLE
    */
-  refresh?(): Promise<void>;
+  refresh?(): Promise<Revision>;
   close(): Promise<void>;
 }
