@@ -8,7 +8,7 @@ import { randomUUID } from 'node:crypto';
 import type { FastifyInstance } from 'fastify';
 import { invalid, NetctlError } from '../lib/errors.ts';
 import { parsePortName } from '../model/port-mapping.ts';
-import { actingFor, operatorOnly, sees, showingTo } from './caller.ts';
+import { actingFor, operatorOnly, sees, showingTo, takingFor } from './caller.ts';
 import type { ApiDeps } from './deps.ts';
 import { byName, setRevision, typed } from './http.ts';
 import {
@@ -36,8 +36,8 @@ export function portReservationRoutes(instance: FastifyInstance, deps: ApiDeps):
     '/v1/port-reservations',
     { config, schema: { body: portReserveBody, response: { 201: portReservationItem } } },
     async ({ body, caller }, reply) => {
-      const { id = randomUUID(), node, tenant, app, instance: name, ttlSeconds } = body;
-      actingFor(caller, tenant);
+      const { id = randomUUID(), node, app, instance: name, ttlSeconds } = body;
+      const tenant = takingFor(caller, body.tenant);
       const ports = body.ports.map(({ to, ...wish }) => ({ ...wish, to: to ?? wish.from }));
       const owner = { tenant, app, instance: name };
       const reserved = await lookTwice(deps, () => ipam.reservePorts({ id, node, owner, ports, ttlSeconds }));

@@ -12,7 +12,7 @@ import { invalid, NetctlError } from '../lib/errors.ts';
 import type { Address } from '../model/ip.ts';
 import type { Pool, Reservation } from '../model/records.ts';
 import type { Revision } from '../store/store.ts';
-import { actingFor, bindingOn, type Caller, operatorOnly } from './caller.ts';
+import { actingFor, bindingOn, type Caller, operatorOnly, takingFor } from './caller.ts';
 import type { ApiDeps } from './deps.ts';
 import type * as schemas from './ipam-schemas.ts';
 import { isDecidedHere, lookTwice } from './second-look.ts';
@@ -42,8 +42,8 @@ export async function performed<V extends Verb, A>(deps: ApiDeps, make: () => St
 }
 
 function reserve({ ipam }: ApiDeps, caller: Caller, call: Body<typeof schemas.reserveBody> & { id: string }) {
-  actingFor(caller, call.tenant);
-  const { kind, ...wanted } = call;
+  const { kind, ...asked } = call;
+  const wanted = { ...asked, tenant: takingFor(caller, call.tenant) };
   knownNode(ipam, wanted.node);
   const request = { ...wanted, kind: kind ?? kindOf(ipam, wanted) };
   return step({ verb: 'reserve', request }, (reserved) => ({
