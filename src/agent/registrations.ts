@@ -78,33 +78,39 @@ export class Registrations {
           attempt.given === null
             ? this.#propose(id, request, owner, attempt)
             : proposalOf(request, id, attempt.given);
-        const facts = {
-          id,
-          profiles,
-          mtuBytes,
-          netns,
-          bootId,
-          now: now(),
-          given: attempt.given,
-          book: ipam.book,
-        };
-        endpoint = endpointRecord(request, proposal, facts);
-        refuseUnpublishable(endpoint, endpoint.portMappings);
-        refuseSmallMtu(endpoint);
-        const published = planPublish(ipam.book.ports, { node, id, owner }, endpoint.portMappings);
-        attempt.onPlan?.(endpoint);
-        const compares: Compare[] = [...proposal.compares, ...published.compares, { kind: 'absent', key }];
-        const writes: Write[] = [
-          ...proposal.writes,
-          ...published.writes,
-          { kind: 'put', key, value: endpoint as unknown as Json },
-        ];
-        if (ownProfile !== null && !picture.hasProfile(ownProfile)) {
-          const value = profileRecord(newProfile(ownProfile)) as unknown as Json;
-          compares.push({ kind: 'absent', key: profileKey(ownProfile) });
-          writes.push({ kind: 'put', key: profileKey(ownProfile), value });
+        try {
+          const facts = {
+            id,
+            profiles,
+            mtuBytes,
+            netns,
+            bootId,
+            now: now(),
+            given: attempt.given,
+            book: ipam.book,
+          };
+          endpoint = endpointRecord(request, proposal, facts);
+          refuseUnpublishable(endpoint, endpoint.portMappings);
+          refuseSmallMtu(endpoint);
+          const published = planPublish(ipam.book.ports, { node, id, owner }, endpoint.portMappings);
+          attempt.onPlan?.(endpoint);
+          const compares: Compare[] = [...proposal.compares, ...published.compares, { kind: 'absent', key }];
+          const writes: Write[] = [
+            ...proposal.writes,
+            ...published.writes,
+            { kind: 'put', key, value: endpoint as unknown as Json },
+          ];
+          if (ownProfile !== null && !picture.hasProfile(ownProfile)) {
+            const value = profileRecord(newProfile(ownProfile)) as unknown as Json;
+            compares.push({ kind: 'absent', key: profileKey(ownProfile) });
+            writes.push({ kind: 'put', key: profileKey(ownProfile), value });
+          }
+          return { compares, writes, settle: () => proposal.settle() };
+        } catch (error) {
+          // Nobody else would get them for as long as this process runs.
+          proposal.settle();
+          throw error;
         }
-        return { compares, writes, settle: () => proposal.settle() };
       },
       owner.tenant,
       { flushed: 'soon' },

@@ -184,6 +184,29 @@ describe('with nftables', () => {
     assert.deepEqual([backend, inSync], ['nftables', true]);
   });
 
+  test('an ADD that is refused once its addresses are chosen keeps none of them from others', async () => {
+    const rig = new Rig(undefined, 'nftables');
+    rig.linux.addNetns('/ns/b');
+    const attachments = await rig.start();
+    const port = { protocol: 'tcp', hostPort: 80, containerPort: 80, hostIP: null } as const;
+    const owned = {
+      ...request('a', '/ns/b'),
+      owner: { tenant: 't', app: 'a', instance: '0' },
+      onRelease: 'immutable',
+    } as const;
+    await attachments.attach({ ...request('other'), portMappings: [port] });
+    const { addresses } = await attachments.attach(owned);
+    await attachments.detach(owned);
+    for (const [wrong, code] of [
+      [{ portMappings: [port] }, 'PORT_IN_USE'],
+      [{ mtuBytes: 1000 }, 'INVALID'],
+    ] as const) {
+      await assert.rejects(attachments.attach({ ...owned, ...wrong }), { code });
+      assert.deepEqual((await attachments.attach(owned)).addresses, addresses, 'those that are kept');
+      await attachments.detach(owned);
+    }
+  });
+
   test('what others flush is back a tenth of a second later', async () => {
     const rig = new Rig(undefined, 'nftables');
     await (await rig.start()).attach(request('a'));
