@@ -7,9 +7,11 @@
 import type { JointPolicy } from '../dataplane/joint-policy.ts';
 import type { Wirings } from '../dataplane/wirings.ts';
 import type { Proposal } from '../ipam/assign.ts';
+import type { Plan } from '../ipam/commit.ts';
 import type { Ipam } from '../ipam/ipam.ts';
 import { planPublish } from '../ipam/ports.ts';
 import { planRelease } from '../ipam/release.ts';
+import { lookTwice } from '../ipam/second-look.ts';
 import { asNetctlError, invalid, NetctlError } from '../lib/errors.ts';
 import type { Logger } from '../lib/logger.ts';
 import { leastMtu6 } from '../linux/own-addresses.ts';
@@ -72,49 +74,48 @@ export class Registrations {
     if (request.reservation !== null || request.onRelease !== 'delete')
       await ipam.learnKept(request.owner, request.reservation);
     let endpoint: Endpoint | undefined;
-    await ipam.commit(
-      () => {
-        const proposal =
-          attempt.given === null
-            ? this.#propose(id, request, owner, attempt)
-            : proposalOf(request, id, attempt.given);
-        try {
-          const facts = {
-            id,
-            profiles,
-            mtuBytes,
-            netns,
-            bootId,
-            now: now(),
-            given: attempt.given,
-            book: ipam.book,
-          };
-          endpoint = endpointRecord(request, proposal, facts);
-          refuseUnpublishable(endpoint, endpoint.portMappings);
-          refuseSmallMtu(endpoint);
-          const published = planPublish(ipam.book.ports, { node, id, owner }, endpoint.portMappings);
-          attempt.onPlan?.(endpoint);
-          const compares: Compare[] = [...proposal.compares, ...published.compares, { kind: 'absent', key }];
-          const writes: Write[] = [
-            ...proposal.writes,
-            ...published.writes,
-            { kind: 'put', key, value: endpoint as unknown as Json },
-          ];
-          if (ownProfile !== null && !picture.hasProfile(ownProfile)) {
-            const value = profileRecord(newProfile(ownProfile)) as unknown as Json;
-            compares.push({ kind: 'absent', key: profileKey(ownProfile) });
-            writes.push({ kind: 'put', key: profileKey(ownProfile), value });
-          }
-          return { compares, writes, settle: () => proposal.settle() };
-        } catch (error) {
-          // Nobody else would get them for as long as this process runs.
-          proposal.settle();
-          throw error;
+    const plan = (): Plan => {
+      const proposal =
+        attempt.given === null
+          ? this.#propose(id, request, owner, attempt)
+          : proposalOf(request, id, attempt.given);
+      try {
+        const facts = {
+          id,
+          profiles,
+          mtuBytes,
+          netns,
+          bootId,
+          now: now(),
+          given: attempt.given,
+          book: ipam.book,
+        };
+        endpoint = endpointRecord(request, proposal, facts);
+        refuseUnpublishable(endpoint, endpoint.portMappings);
+        refuseSmallMtu(endpoint);
+        const published = planPublish(ipam.book.ports, { node, id, owner }, endpoint.portMappings);
+        attempt.onPlan?.(endpoint);
+        const compares: Compare[] = [...proposal.compares, ...published.compares, { kind: 'absent', key }];
+        const writes: Write[] = [
+          ...proposal.writes,
+          ...published.writes,
+          { kind: 'put', key, value: endpoint as unknown as Json },
+        ];
+        if (ownProfile !== null && !picture.hasProfile(ownProfile)) {
+          const value = profileRecord(newProfile(ownProfile)) as unknown as Json;
+          compares.push({ kind: 'absent', key: profileKey(ownProfile) });
+          writes.push({ kind: 'put', key: profileKey(ownProfile), value });
         }
-      },
-      owner.tenant,
-      { flushed: 'soon' },
-    );
+        return { compares, writes, settle: () => proposal.settle() };
+      } catch (error) {
+        // Nobody else would get them for as long as this process runs.
+        proposal.settle();
+        throw error;
+      }
+    };
+    const commit = () => ipam.commit(plan, owner.tenant, { flushed: 'soon' });
+    // A runtime that ends a container here and starts another there does not wait for the watches; what is refused cut off stays refused.
+    await lookTwice(ipam, commit, undefined, () => ipam.catchUp().catch(() => false));
     if (endpoint === undefined) throw new NetctlError('BUG', `endpoint ${id} was committed but not planned`);
     if (endpoint.kind === 'routed' || endpoint.kind === 'handed')
       for (const address of endpoint.addresses) wirings.routed.ensureForwarding(familyOf(address));

@@ -7,6 +7,7 @@
 import type { FastifyInstance, FastifyRequest } from 'fastify';
 import { textOf } from '../ipam/address-book.ts';
 import { isReleasable } from '../ipam/release.ts';
+import { lookTwice } from '../ipam/second-look.ts';
 import type { Address } from '../model/ip.ts';
 import type { AddressRecord } from '../model/records.ts';
 import { actingFor, operatorOnly, showingTo } from './caller.ts';
@@ -31,7 +32,6 @@ import {
   unbound,
 } from './ipam-schemas.ts';
 import { addressParams } from './schemas.ts';
-import { lookTwice } from './second-look.ts';
 import { performed, steps } from './steps.ts';
 
 export function allocationRoutes(instance: FastifyInstance, deps: ApiDeps): void {
@@ -97,7 +97,7 @@ export function allocationRoutes(instance: FastifyInstance, deps: ApiDeps): void
     async (request) => {
       const { address } = request.params;
       const call = { ...request.body, address };
-      return lookTwice(deps, async () => {
+      return lookTwice(deps.ipam, async () => {
         const { operation, answer } = steps.release(deps, request.caller, call, ifMatch(request));
         const result = await deps.ipam.perform(operation);
         if (result.forced) report(deps, request, 'release', address, result.was);
@@ -114,7 +114,7 @@ export function allocationRoutes(instance: FastifyInstance, deps: ApiDeps): void
       actingFor(request.caller, owner.tenant);
       if (force) operatorOnly(request.caller);
       const { freed, later, kept } = await lookTwice(
-        deps,
+        deps.ipam,
         () => deps.ipam.releaseOwner({ owner, force }),
         (released) => released.freed.length + released.later.length === 0,
       );

@@ -8,6 +8,7 @@ import { randomUUID } from 'node:crypto';
 import type { FastifyInstance } from 'fastify';
 import type { BatchItem } from '../ipam/batch.ts';
 import type { Operation } from '../ipam/operations.ts';
+import { lookFirst, mayBePast } from '../ipam/second-look.ts';
 import { asNetctlError, NetctlError } from '../lib/errors.ts';
 import { type BatchCall, batchAnswer, batchBody } from './batch-schemas.ts';
 import { lateness } from './budget.ts';
@@ -15,7 +16,6 @@ import type { Caller } from './caller.ts';
 import type { ApiDeps } from './deps.ts';
 import { errorAnswer } from './errors.ts';
 import { typed } from './http.ts';
-import { lookFirst, mayBePast } from './second-look.ts';
 import { steps } from './steps.ts';
 
 interface Prepared {
@@ -30,7 +30,7 @@ export function batchRoutes(instance: FastifyInstance, deps: ApiDeps): void {
     { config: { audience: 'tenant-or-node' }, schema: { body: batchBody, response: { 200: batchAnswer } } },
     async (request, reply) => {
       const { atomic, operations } = request.body;
-      const unheard = await lookFirst(deps);
+      const unheard = await lookFirst(deps.ipam);
       const prepared = operations.map((call) => prepare(deps, request.caller, call));
       const refusal = prepared.findIndex((one) => one instanceof NetctlError);
       const refused = prepared[refusal];
@@ -71,7 +71,7 @@ function prepare(deps: ApiDeps, caller: Caller, call: BatchCall): Prepared | Net
 
 /** @param unheard why the cluster could not be asked what has changed since */
 function trueError(deps: ApiDeps, error: NetctlError, unheard: NetctlError | null): NetctlError {
-  return unheard !== null && mayBePast(deps, error) ? unheard : error;
+  return unheard !== null && mayBePast(deps.ipam, error) ? unheard : error;
 }
 
 function trueItem(

@@ -5,13 +5,13 @@
  * Never: a second alternate for a report that is repeated; a report by a node about an address that is not for it.
  */
 import type { FastifyInstance } from 'fastify';
+import { lookTwice } from '../ipam/second-look.ts';
 import { asNetctlError } from '../lib/errors.ts';
 import type { AddressRecord } from '../model/records.ts';
 import { bindingOn } from './caller.ts';
 import type { ApiDeps } from './deps.ts';
 import { typed } from './http.ts';
 import { type ConflictAnswer, conflictAnswer, conflictBody } from './ipam-schemas.ts';
-import { lookTwice } from './second-look.ts';
 import { refuseElsewhere, refuseOthersNode } from './steps.ts';
 
 const holdSeconds = 600;
@@ -25,7 +25,7 @@ export function conflictRoutes(instance: FastifyInstance, deps: ApiDeps): void {
       const { address, mac, node = deps.node, at } = body;
       bindingOn(caller, node);
       const seenAt = new Date(at ?? deps.clock.now());
-      const record = await lookTwice(deps, () => {
+      const record = await lookTwice(deps.ipam, () => {
         refuseOthersNode(deps, caller, address);
         refuseElsewhere(deps, address, null);
         return deps.ipam.quarantine({ address, mac, node, seenAt });

@@ -6,6 +6,7 @@
  */
 import { randomUUID } from 'node:crypto';
 import type { FastifyInstance } from 'fastify';
+import { lookTwice } from '../ipam/second-look.ts';
 import { invalid, NetctlError } from '../lib/errors.ts';
 import { parsePortName } from '../model/port-mapping.ts';
 import { actingFor, operatorOnly, sees, showingTo, takingFor } from './caller.ts';
@@ -25,7 +26,6 @@ import {
   portReserveBody,
   portsReleased,
 } from './port-schemas.ts';
-import { lookTwice } from './second-look.ts';
 
 export function portReservationRoutes(instance: FastifyInstance, deps: ApiDeps): void {
   const api = typed(instance);
@@ -40,7 +40,9 @@ export function portReservationRoutes(instance: FastifyInstance, deps: ApiDeps):
       const tenant = takingFor(caller, body.tenant);
       const ports = body.ports.map(({ to, ...wish }) => ({ ...wish, to: to ?? wish.from }));
       const owner = { tenant, app, instance: name };
-      const reserved = await lookTwice(deps, () => ipam.reservePorts({ id, node, owner, ports, ttlSeconds }));
+      const reserved = await lookTwice(deps.ipam, () =>
+        ipam.reservePorts({ id, node, owner, ports, ttlSeconds }),
+      );
       reply.code(201);
       return { node, id, ...reserved };
     },
@@ -85,7 +87,7 @@ export function portReservationRoutes(instance: FastifyInstance, deps: ApiDeps):
       const { node, reservation: id } = request.params;
       const { generation, ttlSeconds } = request.body;
       const tenant = actingFor(request.caller, request.body.tenant);
-      const extended = await lookTwice(deps, () =>
+      const extended = await lookTwice(deps.ipam, () =>
         ipam.extendPorts({ node, id, tenant, generation, ttlSeconds }),
       );
       return { node, id, ...extended };
@@ -109,7 +111,7 @@ export function portReservationRoutes(instance: FastifyInstance, deps: ApiDeps):
         );
       const call = { node, id, tenant, generation: force ? null : generation };
       const freed = await lookTwice(
-        deps,
+        deps.ipam,
         () => ipam.releasePorts(call),
         (released) => released === null,
       );

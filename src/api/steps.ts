@@ -8,6 +8,7 @@
 import type { z } from 'zod';
 import { fenced, owned } from '../ipam/fenced.ts';
 import type { OperationOf, ResultOf, Verb } from '../ipam/operations.ts';
+import { isDecidedHere, lookTwice } from '../ipam/second-look.ts';
 import { invalid, NetctlError } from '../lib/errors.ts';
 import type { Address } from '../model/ip.ts';
 import type { Pool, Reservation } from '../model/records.ts';
@@ -15,7 +16,6 @@ import type { Revision } from '../store/store.ts';
 import { actingFor, bindingOn, type Caller, operatorOnly, takingFor } from './caller.ts';
 import type { ApiDeps } from './deps.ts';
 import type * as schemas from './ipam-schemas.ts';
-import { isDecidedHere, lookTwice } from './second-look.ts';
 
 type Body<S extends z.ZodType> = z.output<S>;
 type At<S extends z.ZodType> = Body<S> & { readonly address: Address };
@@ -38,7 +38,7 @@ export async function performed<V extends Verb, A>(deps: ApiDeps, make: () => St
     const result = await deps.ipam.perform(operation);
     return { answer: answer(result), isNothing: isNothing?.(result) ?? false };
   };
-  return (await lookTwice(deps, perform, ({ isNothing }) => isNothing)).answer;
+  return (await lookTwice(deps.ipam, perform, ({ isNothing }) => isNothing)).answer;
 }
 
 function reserve({ ipam }: ApiDeps, caller: Caller, call: Body<typeof schemas.reserveBody> & { id: string }) {
@@ -103,7 +103,7 @@ function unbind(deps: ApiDeps, caller: Caller, call: At<typeof schemas.unbindBod
   const request = { address, tenant, container, generation, nodes, revision };
   return {
     ...step({ verb: 'unbind', request }, (outcome) => ({ address, outcome })),
-    isNothing: (outcome: string) => outcome === 'unknown' && !isDecidedHere(deps, address),
+    isNothing: (outcome: string) => outcome === 'unknown' && !isDecidedHere(deps.ipam, address),
   };
 }
 

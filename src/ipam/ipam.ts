@@ -72,6 +72,11 @@ export class Ipam {
     this.#deadlines = new Deadlines(clock);
   }
 
+  /** Of this process. */
+  get node(): string {
+    return this.#parts.node;
+  }
+
   get book(): AddressBook {
     return this.#parts.book;
   }

@@ -7,25 +7,27 @@
  */
 import { asNetctlError, type ErrorCode, type NetctlError } from '../lib/errors.ts';
 import type { Address } from '../model/ip.ts';
-import type { ApiDeps } from './deps.ts';
+import type { Ipam } from './ipam.ts';
 
 /** Refusals that are of kind invalid, and yet about the pools that there are. */
 const aboutPools: ReadonlySet<ErrorCode> = new Set(['OUT_OF_RANGE', 'FAMILY_UNSUPPORTED']);
 
 /**
  * @param isNothing whether the answer says that there was nothing to do
+ * @param catchUp how the cluster is asked; false: there is nothing to learn
  * @throws what `act` throws; STORE_UNAVAILABLE where that may not be so any more and the cluster cannot be asked
  */
 export async function lookTwice<A>(
-  deps: ApiDeps,
+  ipam: Ipam,
   act: () => Promise<A>,
   isNothing: (answer: A) => boolean = () => false,
+  catchUp = () => ipam.catchUp(),
 ): Promise<A> {
   try {
     const answer = await act();
-    if (!isNothing(answer) || !(await deps.ipam.catchUp())) return answer;
+    if (!isNothing(answer) || !(await catchUp())) return answer;
   } catch (thrown) {
-    if (!mayBePast(deps, asNetctlError(thrown)) || !(await deps.ipam.catchUp())) throw thrown;
+    if (!mayBePast(ipam, asNetctlError(thrown)) || !(await catchUp())) throw thrown;
   }
   return act();
 }
@@ -34,7 +36,7 @@ export async function lookTwice<A>(
  * For many requests at once: the one question before all of them.
  * @returns null; or why the cluster cannot be asked, which is the answer to what would be refused or left on account of what `mayBePast`
  */
-export async function lookFirst({ ipam }: ApiDeps): Promise<NetctlError | null> {
+export async function lookFirst(ipam: Ipam): Promise<NetctlError | null> {
   try {
     await ipam.catchUp();
     return null;
@@ -44,13 +46,13 @@ export async function lookFirst({ ipam }: ApiDeps): Promise<NetctlError | null> 
 }
 
 /** Whether what another agent has done since could have made the refusal wrong. */
-export function mayBePast(deps: ApiDeps, { kind, code, details }: NetctlError): boolean {
+export function mayBePast(ipam: Ipam, { kind, code, details }: NetctlError): boolean {
   if (kind !== 'conflict' && kind !== 'not-found' && kind !== 'exhausted') return aboutPools.has(code);
-  return !isDecidedHere(deps, details['address'] as Address | undefined);
+  return !isDecidedHere(ipam, details['address'] as Address | undefined);
 }
 
 /** Whether this node alone writes the address's record. */
-export function isDecidedHere({ ipam: { book }, node }: ApiDeps, address: Address | undefined): boolean {
+export function isDecidedHere({ book, node }: Ipam, address: Address | undefined): boolean {
   const block = address === undefined ? undefined : book.blockAround(address)?.value;
   return block !== undefined && !block.shared && block.node === node;
 }
