@@ -83,6 +83,7 @@ function bind(deps: ApiDeps, caller: Caller, call: At<typeof schemas.bindBody>, 
   const { address, tenant = null, node = deps.node, generation, container } = call;
   bindingOn(caller, node);
   if (!caller.operator && targetOf(deps, address) !== node) throw notForNode(address, node);
+  knownNode(deps.ipam, call.node);
   refuseElsewhere(deps, address, tenant);
   const request = { address, tenant, node, generation, container, endpoint: null, revision };
   return step({ verb: 'bind', request }, (bound) => ({ address, ...bound }));

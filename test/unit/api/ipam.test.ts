@@ -173,6 +173,9 @@ describe('reservations', () => {
 describe('the life of an address', () => {
   test('reserved, bound, active, unbound and kept, bound elsewhere, released', async () => {
     const fixture = await withPool();
+    const elsewhere = { address4: null, address6: null, version: '0', startedAt: '2026-01-01T00:00:00.000Z' };
+    await put(fixture.store, 'nodes/node2', elsewhere);
+    await fixture.node.settled();
     const address = await reserved(fixture, { onRelease: 'immutable' });
     const at = (verb: string) => `/v1/allocations/${address}/${verb}`;
     const bind = { generation: 1, container: 'c1' };
