@@ -8,7 +8,7 @@ import { randomUUID } from 'node:crypto';
 import type { FastifyInstance } from 'fastify';
 import type { BatchItem } from '../ipam/batch.ts';
 import type { Operation } from '../ipam/operations.ts';
-import { lookFirst, mayBePast } from '../ipam/second-look.ts';
+import { isDecidedHere, lookFirst, mayBePast } from '../ipam/second-look.ts';
 import { asNetctlError, NetctlError } from '../lib/errors.ts';
 import { type BatchCall, batchAnswer, batchBody } from './batch-schemas.ts';
 import { lateness } from './budget.ts';
@@ -30,7 +30,8 @@ export function batchRoutes(instance: FastifyInstance, deps: ApiDeps): void {
     { config: { audience: 'tenant-or-node' }, schema: { body: batchBody, response: { 200: batchAnswer } } },
     async (request, reply) => {
       const { atomic, operations } = request.body;
-      const unheard = await lookFirst(deps.ipam);
+      const isOwn = operations.every((call) => 'address' in call && isDecidedHere(deps.ipam, call.address));
+      const unheard = isOwn ? null : await lookFirst(deps.ipam);
       const prepared = operations.map((call) => prepare(deps, request.caller, call));
       const refusal = prepared.findIndex((one) => one instanceof NetctlError);
       const refused = prepared[refusal];

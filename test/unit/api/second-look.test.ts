@@ -23,11 +23,15 @@ interface Agent {
 const clock = new ManualClock();
 let one: Agent;
 let two: Agent;
+/** Of a block that `two` decides about alone. */
+let own: string | undefined;
 
 before(async () => {
   const cluster = new MemoryStore();
   const pool = poolSchema.parse({ cidr: '10.0.0.0/24', kind: 'macvlan', blockSize: 24, cooldownSeconds: 0 });
+  const routed = poolSchema.parse({ cidr: '10.2.0.0/24', blockSize: 28, cooldownSeconds: 0 });
   await commit(cluster, put(poolKey('p'), pool as unknown as Json));
+  await commit(cluster, put(poolKey('r'), routed as unknown as Json));
   const start = async (name: string): Promise<Agent> => {
     const replica = await new TestNode(name, cluster, clock).open();
     await agrees(replica);
@@ -41,6 +45,8 @@ before(async () => {
   };
   one = await start('n1');
   two = await start('n2');
+  [own] = await two.ipam.assign('own');
+  await agrees(two.replica);
   await agrees(one.replica);
 });
 
@@ -161,4 +167,16 @@ test('what is refused all the same is refused once; cut off, nobody is told what
   } finally {
     two.replica.wire.mend();
   }
+});
+
+test('about a block of its own an agent asks nobody, and answers cut off', async () => {
+  two.replica.wire.cut();
+  const at = (verb: string): string => `/v1/allocations/${own}/${verb}`;
+  const stale = await call(two.api, 'POST', at('release'), { generation: 9 });
+  assert.equal(stale.body.error.code, 'STALE_GENERATION');
+  const unknown = await call(two.api, 'POST', at('unbind'), { container: 'x' });
+  assert.equal(unknown.body.outcome, 'unknown');
+  const operations = [{ op: 'unbind', address: own!, container: 'x' }];
+  const { body } = await call(two.api, 'POST', '/v1/allocations/batch', { operations });
+  assert.equal(body.items[0].result.outcome, 'unknown');
 });
