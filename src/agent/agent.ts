@@ -47,7 +47,6 @@ import { Periodic } from './periodic.ts';
 import { Picture } from './picture.ts';
 import { PolicyGuard } from './policy-guard.ts';
 import { policyOptions } from './policy-options.ts';
-import { RevisionGate } from './revision-gate.ts';
 import { agentStatus, type Replication } from './status.ts';
 import { Upkeep } from './upkeep.ts';
 import { hasMoved, livesAway } from './whereabouts.ts';
@@ -90,7 +89,6 @@ export class Agent {
   readonly #syncer: Syncer;
   readonly #startedAt: Date;
   readonly #synced = Promise.withResolvers<void>();
-  readonly #gate = new RevisionGate();
   #attachments: Attachments | null = null;
   #stopWatchingLinks: () => void = () => undefined;
   readonly #periodic: Periodic;
@@ -251,7 +249,7 @@ export class Agent {
   /** Resolves when this host's kernel reflects the revision. @throws TRY_AGAIN after 5 s, POLICY when it could not be written */
   async applied(revision: Revision): Promise<void> {
     await inTime(this.#parts.clock, 5000, `revision ${revision} is not in force yet`, async () => {
-      await this.#gate.passed(revision);
+      await this.#book.reached(revision);
       await this.#allPolicy.everywhere();
       await this.#connections.done;
       await this.#attachments?.limited;
@@ -288,7 +286,7 @@ export class Agent {
       startedAt: this.#startedAt,
       storeType: config.datastore.type,
       sync: this.#syncer.status(),
-      revision: this.#gate.revision,
+      revision: this.#book.revision,
       replication,
       refusal,
       policy: {
@@ -318,7 +316,6 @@ export class Agent {
   #onUpdates(updates: Parameters<Picture['apply']>[0], revision: Revision): void {
     this.#connections.around(updates, () => this.#picture.apply(updates, revision));
     this.#book.onRevision(revision);
-    this.#gate.onRevision(revision);
     // What changed is in the kernel when flush resolves; those who must know wait for a flush of their own.
     if (this.#attachments !== null)
       this.#allPolicy.flush().catch((error: unknown) => this.#report('policy', error));

@@ -7,9 +7,11 @@
 import type { JointPolicy } from '../dataplane/joint-policy.ts';
 import type { Wirings } from '../dataplane/wirings.ts';
 import type { Proposal } from '../ipam/assign.ts';
+import type { Plan } from '../ipam/commit.ts';
 import type { Ipam } from '../ipam/ipam.ts';
 import { planPublish } from '../ipam/ports.ts';
 import { planRelease } from '../ipam/release.ts';
+import { lookTwice } from '../ipam/second-look.ts';
 import { asNetctlError, invalid, NetctlError } from '../lib/errors.ts';
 import type { Logger } from '../lib/logger.ts';
 import { leastMtu6 } from '../linux/own-addresses.ts';
@@ -72,12 +74,12 @@ export class Registrations {
     if (request.reservation !== null || request.onRelease !== 'delete')
       await ipam.learnKept(request.owner, request.reservation);
     let endpoint: Endpoint | undefined;
-    await ipam.commit(
-      () => {
-        const proposal =
-          attempt.given === null
-            ? this.#propose(id, request, owner, attempt)
-            : proposalOf(request, id, attempt.given);
+    const plan = (): Plan => {
+      const proposal =
+        attempt.given === null
+          ? this.#propose(id, request, owner, attempt)
+          : proposalOf(request, id, attempt.given);
+      try {
         const facts = {
           id,
           profiles,
@@ -105,10 +107,15 @@ export class Registrations {
           writes.push({ kind: 'put', key: profileKey(ownProfile), value });
         }
         return { compares, writes, settle: () => proposal.settle() };
-      },
-      owner.tenant,
-      { flushed: 'soon' },
-    );
+      } catch (error) {
+        // Nobody else would get them for as long as this process runs.
+        proposal.settle();
+        throw error;
+      }
+    };
+    const commit = () => ipam.commit(plan, owner.tenant, { flushed: 'soon' });
+    // A runtime that ends a container here and starts another there does not wait for the watches; what is refused cut off stays refused.
+    await lookTwice(ipam, commit, undefined, () => ipam.catchUp().catch(() => false));
     if (endpoint === undefined) throw new NetctlError('BUG', `endpoint ${id} was committed but not planned`);
     if (endpoint.kind === 'routed' || endpoint.kind === 'handed')
       for (const address of endpoint.addresses) wirings.routed.ensureForwarding(familyOf(address));

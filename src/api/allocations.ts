@@ -7,6 +7,7 @@
 import type { FastifyInstance, FastifyRequest } from 'fastify';
 import { textOf } from '../ipam/address-book.ts';
 import { isReleasable } from '../ipam/release.ts';
+import { lookTwice } from '../ipam/second-look.ts';
 import type { Address } from '../model/ip.ts';
 import type { AddressRecord } from '../model/records.ts';
 import { actingFor, operatorOnly, showingTo } from './caller.ts';
@@ -54,7 +55,7 @@ export function allocationRoutes(instance: FastifyInstance, deps: ApiDeps): void
     { config: ofNode, schema: { params, body: bindBody, response: { 200: bound } } },
     async (request) => {
       const call = { ...request.body, ...request.params };
-      return performed(deps, steps.bind(deps, request.caller, call, ifMatch(request)));
+      return performed(deps, () => steps.bind(deps, request.caller, call, ifMatch(request)));
     },
   );
 
@@ -63,7 +64,7 @@ export function allocationRoutes(instance: FastifyInstance, deps: ApiDeps): void
     { config: ofNode, schema: { params, body: activateBody, response: { 200: activated } } },
     async (request) => {
       const call = { ...request.body, ...request.params };
-      return performed(deps, steps.activate(deps, request.caller, call, ifMatch(request)));
+      return performed(deps, () => steps.activate(deps, request.caller, call, ifMatch(request)));
     },
   );
 
@@ -72,7 +73,7 @@ export function allocationRoutes(instance: FastifyInstance, deps: ApiDeps): void
     { config: ofNode, schema: { params, body: unbindBody, response: { 200: unbound } } },
     async (request) => {
       const call = { ...request.body, ...request.params };
-      return performed(deps, steps.unbind(deps, request.caller, call, ifMatch(request)));
+      return performed(deps, () => steps.unbind(deps, request.caller, call, ifMatch(request)));
     },
   );
 
@@ -82,7 +83,9 @@ export function allocationRoutes(instance: FastifyInstance, deps: ApiDeps): void
     async (request) => {
       const { address } = request.params;
       const call = { ...request.body, address };
-      const answer = await performed(deps, steps.transfer(deps, request.caller, call, ifMatch(request)));
+      const answer = await performed(deps, () =>
+        steps.transfer(deps, request.caller, call, ifMatch(request)),
+      );
       if (call.force === true) report(deps, request, 'transfer', address, answer.was);
       return answer;
     },
@@ -94,10 +97,12 @@ export function allocationRoutes(instance: FastifyInstance, deps: ApiDeps): void
     async (request) => {
       const { address } = request.params;
       const call = { ...request.body, address };
-      const { operation, answer } = steps.release(deps, request.caller, call, ifMatch(request));
-      const result = await deps.ipam.perform(operation);
-      if (result.forced) report(deps, request, 'release', address, result.was);
-      return answer(result);
+      return lookTwice(deps.ipam, async () => {
+        const { operation, answer } = steps.release(deps, request.caller, call, ifMatch(request));
+        const result = await deps.ipam.perform(operation);
+        if (result.forced) report(deps, request, 'release', address, result.was);
+        return answer(result);
+      });
     },
   );
 
@@ -108,7 +113,11 @@ export function allocationRoutes(instance: FastifyInstance, deps: ApiDeps): void
       const { owner, force = false } = request.body;
       actingFor(request.caller, owner.tenant);
       if (force) operatorOnly(request.caller);
-      const { freed, later, kept } = await deps.ipam.releaseOwner({ owner, force });
+      const { freed, later, kept } = await lookTwice(
+        deps.ipam,
+        () => deps.ipam.releaseOwner({ owner, force }),
+        (released) => released.freed.length + released.later.length === 0,
+      );
       if (force) report(deps, request, 'release-owner', textOf(owner), null);
       return { freed: [...freed], later: [...later], kept: [...kept] };
     },

@@ -97,6 +97,17 @@ export function actingFor(caller: Caller, tenant: string | undefined): string | 
   return own;
 }
 
+/** As actingFor, for what always has a tenant. @throws FORBIDDEN, INVALID */
+export function takingFor(caller: Caller, tenant: string | undefined): string {
+  return namedTenant(actingFor(caller, tenant));
+}
+
+/** The tenant that an operator has to name. @throws INVALID */
+export function namedTenant(tenant: string | null): string {
+  if (tenant === null) throw invalid('tenant', undefined, 'the name of a tenant, as you may act for any');
+  return tenant;
+}
+
 /** Whose addresses the caller is shown; null for an operator who asks for all. @throws FORBIDDEN, INVALID */
 export function showingTo(caller: Caller, tenant: string | undefined): string | null {
   if (caller.operator) return tenant ?? null;

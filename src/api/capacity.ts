@@ -6,7 +6,7 @@
 import type { FastifyInstance } from 'fastify';
 import { whereKept } from '../ipam/kept.ts';
 import { capacity, usageBy, usageByPool } from '../ipam/usage.ts';
-import { showingTo } from './caller.ts';
+import { namedTenant, showingTo } from './caller.ts';
 import type { ApiDeps } from './deps.ts';
 import { typed } from './http.ts';
 import { capacityAnswer, capacityBody, utilizationList, utilizationQuery } from './ipam-schemas.ts';
@@ -20,10 +20,11 @@ export function capacityRoutes(instance: FastifyInstance, { ipam: { book } }: Ap
     { config, schema: { body: capacityBody, response: { 200: capacityAnswer } } },
     async (request) => {
       const { app, stickyInstances, kind, ...wanted } = request.body;
-      const tenant = showingTo(request.caller, wanted.tenant) ?? wanted.tenant;
+      const tenant = namedTenant(showingTo(request.caller, wanted.tenant));
       const named = wanted.pools[0] === undefined ? undefined : book.pool(wanted.pools[0]);
       const { nodes, pools, quotaLeft } = capacity(book, {
         ...wanted,
+        tenant,
         kind: kind ?? named?.kind ?? 'routed',
       });
       const owners = stickyInstances.map((instance) => ({ tenant, app, instance }));

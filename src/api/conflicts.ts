@@ -5,6 +5,7 @@
  * Never: a second alternate for a report that is repeated; a report by a node about an address that is not for it.
  */
 import type { FastifyInstance } from 'fastify';
+import { lookTwice } from '../ipam/second-look.ts';
 import { asNetctlError } from '../lib/errors.ts';
 import type { AddressRecord } from '../model/records.ts';
 import { bindingOn } from './caller.ts';
@@ -23,10 +24,12 @@ export function conflictRoutes(instance: FastifyInstance, deps: ApiDeps): void {
     async ({ caller, body }): Promise<ConflictAnswer> => {
       const { address, mac, node = deps.node, at } = body;
       bindingOn(caller, node);
-      refuseOthersNode(deps, caller, address);
-      refuseElsewhere(deps, address, null);
       const seenAt = new Date(at ?? deps.clock.now());
-      const record = await deps.ipam.quarantine({ address, mac, node, seenAt });
+      const record = await lookTwice(deps.ipam, () => {
+        refuseOthersNode(deps, caller, address);
+        refuseElsewhere(deps, address, null);
+        return deps.ipam.quarantine({ address, mac, node, seenAt });
+      });
       return { address, ...record, ...(await alternateFor(deps, body, record)) };
     },
   );

@@ -24,7 +24,7 @@ import { type Pool, poolSchema } from '../model/records.ts';
 import type { Compare, Entry, Json, Revision, Store, Write } from '../store/store.ts';
 import type { ApiDeps } from './deps.ts';
 import { byName, ifMatch, isApplied, serialised, typed } from './http.ts';
-import { checkNewPool, checkPoolChange, removePool } from './pools.ts';
+import { checkNewPool, checkPoolChange, noOtherPool, removePool } from './pools.ts';
 import { removeProfile } from './profiles.ts';
 import { applied, documentApply, documentList, documentName, documentQuery, removed } from './schemas.ts';
 import { flushRequest, raced, readReadable, reasonOf } from './store-access.ts';
@@ -153,7 +153,7 @@ async function apply(
   const writes: Write[] = [];
   const items: { kind: DocumentKind; name: string; action: Action }[] = [];
   let revision = 0;
-  await checkPools(store, documents);
+  compares.push(...(await checkPools(store, documents)));
   for (const { kind, name, key, record: given } of documents) {
     const entry = await store.get(key);
     refuseChanged(`${kind} ${name}`, wanted, entry?.modified ?? 0);
@@ -174,11 +174,11 @@ async function apply(
   return { revision: result.revision, items };
 }
 
-/** Pools must not overlap, neither with those of the store nor with each other; what is fixed stays. */
-async function checkPools(store: Store, documents: readonly Document[]): Promise<void> {
+/** Pools must not overlap, neither with those of the store nor with each other; what is fixed stays. @returns what must hold still */
+async function checkPools(store: Store, documents: readonly Document[]): Promise<Compare[]> {
   const applied = documents.filter(({ kind }) => kind === 'pool');
-  if (applied.length === 0) return;
-  const { found } = await readReadable(store, 'pool', (json) => poolSchema.parse(json));
+  if (applied.length === 0) return [];
+  const { revision, found } = await readReadable(store, 'pool', (json) => poolSchema.parse(json));
   const pools = new Map<string, Pool>(found.map(({ key, value }) => [key.pool, value]));
   for (const { name, record } of applied) {
     const pool = record as unknown as Pool;
@@ -187,6 +187,7 @@ async function checkPools(store: Store, documents: readonly Document[]): Promise
     else checkPoolChange(name, current, pool);
     pools.set(name, pool);
   }
+  return pools.size > found.length ? [noOtherPool(revision)] : [];
 }
 
 /** A sentence for each that is neither among the documents nor in the store. */

@@ -67,7 +67,7 @@ function orderOf(text: Address | Cidr): bigint {
   return addressValue(text.includes('/') ? cidrBase(text as Cidr) : (text as Address));
 }
 
-/** Runs what it is given one after the other: the store cannot compare "no pool overlaps", so this process must not race itself. */
+/** Runs what it is given one after the other. */
 export function serialised(): <T>(work: () => Promise<T>) => Promise<T> {
   let last: Promise<unknown> = Promise.resolve();
   return (work) => {

@@ -13,12 +13,19 @@ import { type KeyKind, parseKey } from '../model/keys.ts';
 import { parseMac } from '../model/mac.ts';
 import { policyFromJson } from '../model/policy.ts';
 import { parseProfileRecord } from '../model/profile.ts';
-import { addressSchema, type Owner, ownerPart, poolSchema, tenantSchema } from '../model/records.ts';
+import {
+  addressSchema,
+  type Owner,
+  ownerPart,
+  type Pool,
+  poolSchema,
+  tenantSchema,
+} from '../model/records.ts';
 import type { Json } from '../store/store.ts';
 import type { ApiDeps } from './deps.ts';
 import { isApplied, serialised, typed } from './http.ts';
 import { exportAnswer, importAnswer, importBody, importQuery } from './import-schemas.ts';
-import { checkNewPool } from './pools.ts';
+import { createPool } from './pools.ts';
 
 const ndjson = 'application/x-ndjson';
 const mostBytes = 64 << 20;
@@ -112,10 +119,8 @@ async function importLine(deps: ApiDeps, line: string, tenant: string): Promise<
     if (state === 'cooldown' || state === 'reserved') return 'skipped';
     return ipam.import({ address: parsed.address, owner, mac, onRelease, ttlSeconds });
   }
-  if (parsed.kind === 'pool') {
-    const others = new Map(ipam.book.pools().filter(([name]) => name !== parsed.pool));
-    checkNewPool(checkJson(poolSchema, value, 'value'), others);
-  } else if (parsed.kind === 'tenant') checkJson(tenantSchema, value, 'value');
+  if (parsed.kind === 'pool') return importPool(deps, parsed.pool, checkJson(poolSchema, value, 'value'));
+  if (parsed.kind === 'tenant') checkJson(tenantSchema, value, 'value');
   else if (parsed.kind === 'profile') parseProfileRecord(value);
   else if (parsed.kind === 'policy') policyFromJson(value);
   else if (parsed.kind === 'address-set') addressSetFromJson(value);
@@ -125,9 +130,25 @@ async function importLine(deps: ApiDeps, line: string, tenant: string): Promise<
     [{ kind: 'put', key: key as string, value: value as Json }],
   );
   if (!result.committed) return 'unchanged';
-  // What follows may lie in this pool.
   await isApplied(deps, result.revision);
   return 'imported';
+}
+
+async function importPool(deps: ApiDeps, name: string, pool: Pool): Promise<Outcome> {
+  let isThere = false;
+  try {
+    const { revision } = await createPool(deps.store, pool, (taken) => {
+      isThere = taken(name);
+      if (isThere) throw new NetctlError('ALREADY_EXISTS', `pool ${name} exists already`);
+      return name;
+    });
+    // What follows may lie in this pool.
+    await isApplied(deps, revision);
+    return 'imported';
+  } catch (error) {
+    if (isThere) return 'unchanged';
+    throw error;
+  }
 }
 
 /** `10.0.0.7 OWNER [MAC]`, with white space, commas or semicolons between: what `calicoctl` or a query to Eru's etcd leaves after cut. */

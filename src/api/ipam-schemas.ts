@@ -21,6 +21,7 @@ import {
   addressText,
   count,
   listOf,
+  namedTenant,
   nameText,
   nodeText,
   ownerText,
@@ -70,7 +71,7 @@ export const reserveBody = exactObject({
   id: reservationId
     .optional()
     .meta({ description: 'Chosen by the caller, so that a repetition is recognised; made up when absent' }),
-  tenant: ownerText,
+  tenant: namedTenant,
   app: ownerText,
   instances: z
     .array(ownerText, 'a list of names')
@@ -238,7 +239,7 @@ const poolUsage = {
   blocks: count,
 };
 export const capacityBody = exactObject({
-  tenant: ownerText,
+  tenant: namedTenant,
   app: ownerText.default('default').meta({ description: 'Of the sticky instances' }),
   stickyInstances: list(ownerText, 'instances').meta({
     description: 'Where could these run with the addresses kept for them?',

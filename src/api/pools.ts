@@ -9,13 +9,13 @@ import type { z } from 'zod';
 import { refuseChanged } from '../ipam/fenced.ts';
 import { invalid, NetctlError } from '../lib/errors.ts';
 import { type Cidr, cidrBase, cidrContains, cidrsOverlap, prefixLength } from '../model/ip.ts';
-import { poolKey } from '../model/keys.ts';
+import { keyPrefix, poolKey } from '../model/keys.ts';
 import { parseName, poolNameOf } from '../model/names.ts';
 import { addressSchema, blockSchema, defaultBlockSize, type Pool, poolSchema } from '../model/records.ts';
-import type { Revision, Store, Write } from '../store/store.ts';
+import type { Compare, Revision, Store, Write } from '../store/store.ts';
 import { type Caller, sees } from './caller.ts';
 import type { ApiDeps } from './deps.ts';
-import { byName, changedAnswer, ifMatch, isApplied, serialised, setRevision, typed } from './http.ts';
+import { byName, changedAnswer, ifMatch, isApplied, setRevision, typed } from './http.ts';
 import {
   type PoolItem,
   poolAdd,
@@ -26,14 +26,13 @@ import {
   poolSet,
   removed,
 } from './schemas.ts';
-import { create, parserOf, raced, readAll, readOne, readReadable, rewrite } from './store-access.ts';
+import { MAX_ATTEMPTS, parserOf, raced, readAll, readOne, readReadable, rewrite } from './store-access.ts';
 
 const parsePool = parserOf(poolSchema);
 
 export function poolRoutes(instance: FastifyInstance, deps: ApiDeps): void {
   const api = typed(instance);
   const { store } = deps;
-  const oneAtATime = serialised();
 
   const config = { audience: 'tenant' } as const;
   api.get('/v1/pools', { config, schema: { response: { 200: poolList } } }, async ({ caller }) => {
@@ -65,7 +64,7 @@ export function poolRoutes(instance: FastifyInstance, deps: ApiDeps): void {
     '/v1/pools',
     { schema: { body: poolAdd, response: { 201: poolChanged } } },
     async (request, reply) => {
-      const item = await oneAtATime(() => addPool(store, request.body));
+      const item = await addPool(store, request.body);
       reply.code(201);
       return changedAnswer(deps, reply, item);
     },
@@ -96,18 +95,44 @@ function shownTo(caller: Caller, item: PoolItem): PoolItem | null {
 
 async function addPool(store: Store, { name: wanted, ...body }: z.output<typeof poolAdd>): Promise<PoolItem> {
   const pool = checkedPool({ ...body, blockSize: body.blockSize ?? defaultBlockSize(body.cidr) });
-  const { found } = await readAll(store, 'pool', parsePool);
-  const names = new Set(found.map(({ key }) => key.pool));
-  const name = wanted ?? (names.has('default') ? parseName(poolNameOf(body.cidr), 'name') : 'default');
-  const exists = (): NetctlError =>
-    new NetctlError(
+  const { name, revision } = await createPool(store, pool, (taken) => {
+    const name = wanted ?? (taken('default') ? parseName(poolNameOf(body.cidr), 'name') : 'default');
+    if (!taken(name)) return name;
+    throw new NetctlError(
       'ALREADY_EXISTS',
       `pool ${name} exists already: choose another name, or change it with \`netctl pool set ${name}\``,
     );
-  if (names.has(name)) throw exists();
-  checkNewPool(pool, new Map(found.map(({ key, value }) => [key.pool, value])));
-  const revision = await create(store, poolKey(name), pool, exists);
+  });
   return { name, ...pool, revision };
+}
+
+/**
+ * Makes a pool that shares no address with any other, also with one that is added at the same moment by another agent.
+ * @param nameOf told which names are taken @throws INVALID, CIDR_OVERLAP, CONFLICT, what `nameOf` throws
+ */
+export async function createPool(
+  store: Store,
+  pool: Pool,
+  nameOf: (taken: (name: string) => boolean) => string,
+): Promise<{ name: string; revision: Revision }> {
+  for (let attempt = 1; attempt <= MAX_ATTEMPTS; attempt++) {
+    const { revision, found } = await readAll(store, 'pool', parsePool);
+    const pools = new Map(found.map(({ key, value }) => [key.pool, value]));
+    const name = nameOf((name) => pools.has(name));
+    checkNewPool(pool, pools);
+    const key = poolKey(name);
+    const result = await store.transact(
+      [{ kind: 'absent', key }, noOtherPool(revision)],
+      [{ kind: 'put', key, value: pool }],
+    );
+    if (result.committed) return { name, revision: result.revision };
+  }
+  throw raced('the pools');
+}
+
+/** No pool was added or changed since. */
+export function noOtherPool(revision: Revision): Compare {
+  return { kind: 'unwritten', key: keyPrefix.pool, revision };
 }
 
 /** What no container can have as its address. */

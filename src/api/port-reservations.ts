@@ -6,9 +6,10 @@
  */
 import { randomUUID } from 'node:crypto';
 import type { FastifyInstance } from 'fastify';
+import { lookTwice } from '../ipam/second-look.ts';
 import { invalid, NetctlError } from '../lib/errors.ts';
 import { parsePortName } from '../model/port-mapping.ts';
-import { actingFor, operatorOnly, sees, showingTo } from './caller.ts';
+import { actingFor, operatorOnly, sees, showingTo, takingFor } from './caller.ts';
 import type { ApiDeps } from './deps.ts';
 import { byName, setRevision, typed } from './http.ts';
 import {
@@ -35,11 +36,13 @@ export function portReservationRoutes(instance: FastifyInstance, deps: ApiDeps):
     '/v1/port-reservations',
     { config, schema: { body: portReserveBody, response: { 201: portReservationItem } } },
     async ({ body, caller }, reply) => {
-      const { id = randomUUID(), node, tenant, app, instance: name, ttlSeconds } = body;
-      actingFor(caller, tenant);
+      const { id = randomUUID(), node, app, instance: name, ttlSeconds } = body;
+      const tenant = takingFor(caller, body.tenant);
       const ports = body.ports.map(({ to, ...wish }) => ({ ...wish, to: to ?? wish.from }));
       const owner = { tenant, app, instance: name };
-      const reserved = await ipam.reservePorts({ id, node, owner, ports, ttlSeconds });
+      const reserved = await lookTwice(deps.ipam, () =>
+        ipam.reservePorts({ id, node, owner, ports, ttlSeconds }),
+      );
       reply.code(201);
       return { node, id, ...reserved };
     },
@@ -84,7 +87,9 @@ export function portReservationRoutes(instance: FastifyInstance, deps: ApiDeps):
       const { node, reservation: id } = request.params;
       const { generation, ttlSeconds } = request.body;
       const tenant = actingFor(request.caller, request.body.tenant);
-      const extended = await ipam.extendPorts({ node, id, tenant, generation, ttlSeconds });
+      const extended = await lookTwice(deps.ipam, () =>
+        ipam.extendPorts({ node, id, tenant, generation, ttlSeconds }),
+      );
       return { node, id, ...extended };
     },
   );
@@ -104,7 +109,12 @@ export function portReservationRoutes(instance: FastifyInstance, deps: ApiDeps):
           undefined,
           'the generation that is meant (GET /v1/port-reservations has it)',
         );
-      const freed = await ipam.releasePorts({ node, id, tenant, generation: force ? null : generation });
+      const call = { node, id, tenant, generation: force ? null : generation };
+      const freed = await lookTwice(
+        deps.ipam,
+        () => ipam.releasePorts(call),
+        (released) => released === null,
+      );
       return { freed: [...(freed ?? [])] };
     },
   );

@@ -8,7 +8,7 @@ import { exactObject } from '../model/check.ts';
 import { portNumber, portProtocols } from '../model/port-mapping.ts';
 import { portRangeSchema, portReservationSchema } from '../model/port-records.ts';
 import { address, nodeName } from '../model/records.ts';
-import { listOf, nodeText, ownerText, revision, SWITCH } from './schemas.ts';
+import { listOf, namedTenant, nodeText, ownerText, revision, SWITCH } from './schemas.ts';
 
 /** One transaction takes no more. */
 const MOST = 100;
@@ -41,7 +41,7 @@ export const portReserveBody = exactObject({
     .optional()
     .meta({ description: 'Chosen by the caller, so that a repetition is recognised; made up when absent' }),
   node: nodeText,
-  tenant: ownerText,
+  tenant: namedTenant,
   app: ownerText,
   instance: ownerText,
   ports: z

@@ -34,7 +34,7 @@ export function reservationRoutes(instance: FastifyInstance, deps: ApiDeps): voi
     { config, schema: { body: reserveBody, response: { 201: reservedItem, 202: reservedItem } } },
     async (request, reply) => {
       const { id = randomUUID(), ...wanted } = request.body;
-      const reserved = await performed(deps, steps.reserve(deps, request.caller, { ...wanted, id }));
+      const reserved = await performed(deps, () => steps.reserve(deps, request.caller, { ...wanted, id }));
       reply.code(reserved.addresses.length < reserved.requested ? 202 : 201);
       return reserved;
     },
@@ -76,7 +76,7 @@ export function reservationRoutes(instance: FastifyInstance, deps: ApiDeps): voi
     { config, schema: { params, body: extendBody, response: { 200: reservationItem } } },
     async (request) => {
       const call = { ...request.body, ...request.params };
-      return performed(deps, steps.extend(deps, request.caller, call, ifMatch(request)));
+      return performed(deps, () => steps.extend(deps, request.caller, call, ifMatch(request)));
     },
   );
 
@@ -85,7 +85,7 @@ export function reservationRoutes(instance: FastifyInstance, deps: ApiDeps): voi
     { config, schema: { params, body: commitBody, response: { 200: reservationItem } } },
     async (request) => {
       const call = { ...request.body, ...request.params };
-      return performed(deps, steps.commit(deps, request.caller, call, ifMatch(request)));
+      return performed(deps, () => steps.commit(deps, request.caller, call, ifMatch(request)));
     },
   );
 
@@ -94,7 +94,7 @@ export function reservationRoutes(instance: FastifyInstance, deps: ApiDeps): voi
     { config, schema: { params, body: cancelBody, response: { 200: cancelled } } },
     async (request) => {
       const call = { ...request.body, ...request.params };
-      return performed(deps, steps.cancel(deps, request.caller, call, ifMatch(request)));
+      return performed(deps, () => steps.cancel(deps, request.caller, call, ifMatch(request)));
     },
   );
 }

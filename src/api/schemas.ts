@@ -84,6 +84,9 @@ export const ownerText = z
   .string(OWNER_PART)
   .refine((text) => ownerPart.safeParse(text).success, OWNER_PART)
   .meta({ example: 'web' });
+export const namedTenant = ownerText
+  .optional()
+  .meta({ description: 'May be left out by a certificate for one tenant only' });
 const selectorText = textOf<string>((text, field) => {
   parseSelector(text, field);
   return text as string;

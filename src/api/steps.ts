@@ -8,11 +8,12 @@
 import type { z } from 'zod';
 import { fenced, owned } from '../ipam/fenced.ts';
 import type { OperationOf, ResultOf, Verb } from '../ipam/operations.ts';
+import { isDecidedHere, lookTwice } from '../ipam/second-look.ts';
 import { invalid, NetctlError } from '../lib/errors.ts';
 import type { Address } from '../model/ip.ts';
 import type { Pool, Reservation } from '../model/records.ts';
 import type { Revision } from '../store/store.ts';
-import { actingFor, bindingOn, type Caller, operatorOnly } from './caller.ts';
+import { actingFor, bindingOn, type Caller, operatorOnly, takingFor } from './caller.ts';
 import type { ApiDeps } from './deps.ts';
 import type * as schemas from './ipam-schemas.ts';
 
@@ -23,21 +24,26 @@ type For<S extends z.ZodType> = Body<S> & { readonly reservation: string };
 export interface Step<V extends Verb, A> {
   readonly operation: OperationOf<V>;
   answer(result: ResultOf<V>): A;
+  /** There is nothing to do, as far as this agent knows, and another may know better. */
+  isNothing?(result: ResultOf<V>): boolean;
 }
 
 /** One per verb: (deps, caller, call, revision that If-Match names). */
 export const steps = { reserve, extend, commit, cancel, bind, activate, unbind, transfer, release };
 
-export async function performed<V extends Verb, A>(
-  { ipam }: ApiDeps,
-  { operation, answer }: Step<V, A>,
-): Promise<A> {
-  return answer(await ipam.perform(operation));
+/** @param make called for each look at the records */
+export async function performed<V extends Verb, A>(deps: ApiDeps, make: () => Step<V, A>): Promise<A> {
+  const perform = async () => {
+    const { operation, answer, isNothing } = make();
+    const result = await deps.ipam.perform(operation);
+    return { answer: answer(result), isNothing: isNothing?.(result) ?? false };
+  };
+  return (await lookTwice(deps.ipam, perform, ({ isNothing }) => isNothing)).answer;
 }
 
 function reserve({ ipam }: ApiDeps, caller: Caller, call: Body<typeof schemas.reserveBody> & { id: string }) {
-  actingFor(caller, call.tenant);
-  const { kind, ...wanted } = call;
+  const { kind, ...asked } = call;
+  const wanted = { ...asked, tenant: takingFor(caller, call.tenant) };
   knownNode(ipam, wanted.node);
   const request = { ...wanted, kind: kind ?? kindOf(ipam, wanted) };
   return step({ verb: 'reserve', request }, (reserved) => ({
@@ -67,13 +73,17 @@ function commit(
 
 function cancel(_: ApiDeps, caller: Caller, call: For<typeof schemas.cancelBody>, revision?: Revision) {
   const request = { id: call.reservation, tenant: actingFor(caller, call.tenant), revision };
-  return step({ verb: 'cancel', request }, (freed) => ({ freed: [...freed] }));
+  return {
+    ...step({ verb: 'cancel', request }, (freed) => ({ freed: [...freed] })),
+    isNothing: (freed: readonly Address[]) => freed.length === 0,
+  };
 }
 
 function bind(deps: ApiDeps, caller: Caller, call: At<typeof schemas.bindBody>, revision?: Revision) {
   const { address, tenant = null, node = deps.node, generation, container } = call;
   bindingOn(caller, node);
   if (!caller.operator && targetOf(deps, address) !== node) throw notForNode(address, node);
+  knownNode(deps.ipam, call.node);
   refuseElsewhere(deps, address, tenant);
   const request = { address, tenant, node, generation, container, endpoint: null, revision };
   return step({ verb: 'bind', request }, (bound) => ({ address, ...bound }));
@@ -92,7 +102,10 @@ function unbind(deps: ApiDeps, caller: Caller, call: At<typeof schemas.unbindBod
   const nodes = caller.operator ? undefined : caller.bind;
   if (nodes === undefined || nodes.has(targetOf(deps, address) ?? '')) refuseElsewhere(deps, address, tenant);
   const request = { address, tenant, container, generation, nodes, revision };
-  return step({ verb: 'unbind', request }, (outcome) => ({ address, outcome }));
+  return {
+    ...step({ verb: 'unbind', request }, (outcome) => ({ address, outcome })),
+    isNothing: (outcome: string) => outcome === 'unknown' && !isDecidedHere(deps.ipam, address),
+  };
 }
 
 function transfer(deps: ApiDeps, caller: Caller, call: At<typeof schemas.transferBody>, revision?: Revision) {
@@ -176,8 +189,7 @@ export function refuseElsewhere(
   tenant: string | null,
 ): void {
   owned(book, { address, tenant });
-  const view = book.viewOf(address);
-  const block = view?.pool.kind === 'routed' ? book.blockAt(view.pool, address)?.value : undefined;
+  const block = book.blockAround(address)?.value;
   if (block === undefined || block.shared || block.node === node) return;
   throw new NetctlError(
     'AFFINITY_MISMATCH',

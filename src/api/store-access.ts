@@ -15,7 +15,7 @@ import { connectionFlushKey, type Key, type KeyKind, keyPrefix, parseKey } from 
 import type { Compare, Entry, Json, Revision, Store, Write } from '../store/store.ts';
 
 /** How often a change looks again when other writers keep being quicker. */
-const MAX_ATTEMPTS = 8;
+export const MAX_ATTEMPTS = 8;
 
 export interface Found<T, K extends KeyKind = KeyKind> {
   readonly key: Extract<Key, { kind: K }>;

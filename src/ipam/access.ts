@@ -79,6 +79,12 @@ export function chargeTenant(book: AddressBook, draft: Draft, tenant: string, co
   draft.compareTo(key, use).put(key, { used: used + count, charges: (use?.value.charges ?? 0) + 1 });
 }
 
+/** How many more addresses the tenant may have; Infinity without a quota. */
+export function tenantRoom(book: AddressBook, tenant: string): number {
+  const limit = book.tenant(tenant)?.maxAddresses ?? Number.POSITIVE_INFINITY;
+  return Math.max(0, limit - tenantUsed(book, tenant));
+}
+
 /**
  * Addresses of the tenant, those in cooldown excepted. What the last writer counted is the more exact number until everything that
  * was written before it has arrived here.

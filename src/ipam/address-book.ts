@@ -27,6 +27,7 @@ import { IndexBy } from './index-by.ts';
 import type { Known } from './known.ts';
 import { PoolView } from './pool-view.ts';
 import { PortBook } from './port-book.ts';
+import { RevisionGate } from './revision-gate.ts';
 
 export type { Known };
 
@@ -55,7 +56,7 @@ export class AddressBook {
   /** How many transactions in flight want the address or block, and how many addresses they want for a node. */
   readonly #held = new Map<string, number>();
   #settings = defaults;
-  #revision: Revision = 0;
+  readonly #gate = new RevisionGate();
 
   /** Pools change seldom: their addresses are looked for then, and not kept by pool. */
   onPool(name: string, pool: Known<Pool> | null): void {
@@ -126,11 +127,16 @@ export class AddressBook {
 
   /** Everything up to the revision has arrived, in order. */
   onRevision(revision: Revision): void {
-    this.#revision = revision;
+    this.#gate.onRevision(revision);
   }
 
   get revision(): Revision {
-    return this.#revision;
+    return this.#gate.revision;
+  }
+
+  /** Resolves when everything up to the revision has arrived; whoever waits has a limit of time. */
+  reached(revision: Revision): Promise<void> {
+    return this.#gate.passed(revision);
   }
 
   get settings(): Settings {
@@ -178,6 +184,12 @@ export class AddressBook {
   /** The claimed block that the address of the pool lies in. */
   blockAt(pool: Pool, address: Address): Known<Block> | undefined {
     return this.#blocks.get(blockOf(pool, address));
+  }
+
+  /** The claim of the block in which the address of a routed pool lies. */
+  blockAround(address: Address): Known<Block> | undefined {
+    const pool = this.viewOf(address)?.pool;
+    return pool?.kind === 'routed' ? this.blockAt(pool, address) : undefined;
   }
 
   address(address: Address): Known<AddressRecord> | undefined {

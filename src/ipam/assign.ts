@@ -7,6 +7,7 @@
  */
 import { NetctlError } from '../lib/errors.ts';
 import { type Address, families, familyOf } from '../model/ip.ts';
+import { ownerPrefix } from '../model/keys.ts';
 import { type Mac, macOf } from '../model/mac.ts';
 import type { AddressRecord, Owner, Pool, ReleasePolicy } from '../model/records.ts';
 import type { Compare, Write } from '../store/store.ts';
@@ -185,6 +186,16 @@ export class Assigner {
     return { place: this.#places.existing(view, address, request.node, request.now), before };
   }
 
+  /** The owner has no other addresses than the book shows. */
+  #nothingElseOf(owner: Owner): Compare {
+    const known = [...this.#book.addressesOf(owner)].map((address) => this.#book.address(address)!.modified);
+    return {
+      kind: 'unwritten',
+      key: ownerPrefix(owner),
+      revision: Math.max(this.#book.revision, ...known),
+    };
+  }
+
   #transaction(request: AssignRequest, choices: readonly Choice[]): Omit<Proposal, 'settle'> {
     const [primary] = choices;
     if (primary === undefined)
@@ -200,6 +211,8 @@ export class Assigner {
     }
     const fresh = choices.filter(({ before }) => before === undefined).length;
     chargeTenant(this.#book, draft, request.owner.tenant, fresh);
+    // Of two that begin at the same moment one is first: the other finds its address in use, instead of getting another that is kept, too.
+    if (fresh > 0 && wishOf(request).shared) draft.compare(this.#nothingElseOf(request.owner));
     return { addresses: choices.map(({ place }) => place.address), mac, generations, ...draft.step() };
   }
 }

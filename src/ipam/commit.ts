@@ -6,6 +6,7 @@
  */
 import { setTimeout as pause } from 'node:timers/promises';
 import { NetctlError } from '../lib/errors.ts';
+import { addressKey, parseKey } from '../model/keys.ts';
 import type { Compare, Json, Manner, Revision, Store, Write } from '../store/store.ts';
 import type { Claims } from './claims.ts';
 
@@ -75,9 +76,15 @@ async function attemptOnce(
       else picture.made(writes, result.revision);
       return result.revision;
     }
-    picture.read(result.failed, await store.get(result.failed));
+    for (const key of [result.failed, ...indexedBy(result.failed)]) picture.read(key, await store.get(key));
     return null;
   } finally {
     settle?.();
   }
+}
+
+/** The owners' index is no part of the picture: what it leads to is. */
+function indexedBy(path: string): string[] {
+  const key = parseKey(path);
+  return key?.kind === 'owner' ? [addressKey(key.address)] : [];
 }

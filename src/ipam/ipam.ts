@@ -72,6 +72,11 @@ export class Ipam {
     this.#deadlines = new Deadlines(clock);
   }
 
+  /** Of this process. */
+  get node(): string {
+    return this.#parts.node;
+  }
+
   get book(): AddressBook {
     return this.#parts.book;
   }
@@ -114,6 +119,17 @@ export class Ipam {
    */
   learnKept(owner: Owner | null, reservation: string | null): Promise<void> {
     return learnKept(this.#parts, owner, reservation);
+  }
+
+  /**
+   * Resolves when the book shows all that was decided anywhere before the call. False: it does at any time, as there is one agent only.
+   * @throws STORE_UNAVAILABLE where the cluster cannot be asked
+   */
+  async catchUp(): Promise<boolean> {
+    const { store, book } = this.#parts;
+    if (store.refresh === undefined) return false;
+    await book.reached(await store.refresh());
+    return true;
   }
 
   /** Plans, commits and answers one operation. @throws what its plan throws; CONFLICT, STORE_UNAVAILABLE */

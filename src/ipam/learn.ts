@@ -5,10 +5,10 @@
  * the book shows already that something waits (the transaction's compares tell whether that is still so).
  */
 import type { Address } from '../model/ip.ts';
-import { addressKey, keyPrefix, reservationKey } from '../model/keys.ts';
+import { addressKey, ownerPrefix, reservationKey } from '../model/keys.ts';
 import { type Owner, reservationSchema } from '../model/records.ts';
 import type { Store } from '../store/store.ts';
-import { type AddressBook, textOf } from './address-book.ts';
+import type { AddressBook } from './address-book.ts';
 import type { Sink } from './commit.ts';
 import { takeable } from './kept.ts';
 
@@ -28,7 +28,7 @@ export async function learnKept(
   await store.refresh();
   const keys: string[] = [];
   if (owner !== null) {
-    const { entries } = await store.list(`${keyPrefix.owner}${textOf(owner)}/`);
+    const { entries } = await store.list(ownerPrefix(owner));
     keys.push(...entries.map(({ key }) => addressKey(key.slice(key.lastIndexOf('/') + 1) as Address)));
   }
   if (reservation !== null) {

@@ -171,9 +171,7 @@ function leave(
     return 'reserved';
   }
   if (record.onRelease === 'delete') return cool(book, draft, address, known, now, used, node);
-  const seconds = record.onRelease === 'ttl' ? (record.ttlSeconds ?? defaultRetainSeconds) : null;
-  const expiresAt = seconds === null ? null : later(now, seconds);
-  draft.setAddress(address, known, { ...left, state: 'retained', expiresAt });
+  draft.setAddress(address, known, retained(left, now));
   return 'retained';
 }
 
@@ -182,6 +180,12 @@ export function willCool(book: AddressBook, endpoint: string, address: Address):
   const record = book.address(address)?.value;
   if (record?.endpoint !== endpoint || record.onRelease !== 'delete') return false;
   return (record.state === 'bound' || record.state === 'active') && cooldownOf(book, record) > 0;
+}
+
+/** What nobody uses and its policy keeps for its owner. */
+export function retained(left: AddressRecord, now: Date): AddressRecord {
+  const seconds = left.onRelease === 'ttl' ? (left.ttlSeconds ?? defaultRetainSeconds) : null;
+  return { ...left, state: 'retained', expiresAt: seconds === null ? null : later(now, seconds) };
 }
 
 /** Of the policy ttl, for a record that does not say. */

@@ -11,7 +11,7 @@ import { textOf } from './address-book.ts';
 import { blockOf } from './blocks.ts';
 import { type Finding, usersOf } from './check.ts';
 import { Draft, type Step } from './draft.ts';
-import { later } from './release.ts';
+import { later, retained } from './release.ts';
 import type { IpamSnapshot, KnownEndpoint } from './snapshot.ts';
 
 export interface Repair {
@@ -56,21 +56,24 @@ function remedy(snapshot: IpamSnapshot, finding: Finding, now: Date): Remedy {
   }
 }
 
-/** The transaction that frees a leaked address, as a release would: also what collecting leaks does. */
+/** The transaction that frees a leaked address, or keeps it for its owner, as the end of its container would: also what collecting leaks does. */
 export function freeLeaked(snapshot: IpamSnapshot, address: Address, now: Date): Remedy {
   const known = snapshot.addresses.get(address)!;
-  const { endpoint, node, pool, state, generation } = known.value;
+  const { endpoint, node, pool, state, generation, onRelease } = known.value;
   const draft = new Draft();
   if (endpoint !== null) draft.compare({ kind: 'absent', key: `endpoints/${node}/${endpoint}` });
+  const left = { ...known.value, endpoint: null, container: null, generation: generation + 1 };
+  if ((state === 'bound' || state === 'active') && onRelease !== 'delete')
+    return {
+      action: 'keep the address for its owner',
+      step: draft.setAddress(address, known, retained(left, now)).step(),
+    };
   const seconds = snapshot.pools.get(pool)?.cooldownSeconds ?? 0;
   if (state === 'cooldown' || seconds === 0)
     return { action: 'free the address', step: draft.deleteAddress(address, known).step() };
   draft.setAddress(address, known, {
-    ...known.value,
+    ...left,
     state: 'cooldown',
-    endpoint: null,
-    container: null,
-    generation: generation + 1,
     cooldownUntil: later(now, seconds),
     reservation: null,
     expiresAt: null,

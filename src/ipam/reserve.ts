@@ -11,7 +11,7 @@ import { reservationKey } from '../model/keys.ts';
 import { type Mac, macOf } from '../model/mac.ts';
 import type { AddressRecord, Owner, Pool, ReleasePolicy, Reservation } from '../model/records.ts';
 import type { Revision } from '../store/store.ts';
-import { admitsNode, chargeTenant, poolsFor, wrongNode } from './access.ts';
+import { admitsNode, chargeTenant, poolsFor, tenantRoom, wrongNode } from './access.ts';
 import type { AddressBook, Known } from './address-book.ts';
 import type { Planned } from './commit.ts';
 import { Draft } from './draft.ts';
@@ -79,8 +79,11 @@ export function planReserve(book: AddressBook, places: Places, request: ReserveR
   const held: string[] = [];
   const settle = (): void => book.unhold(held);
   const chosen: { place: Place; owner: Owner }[] = [];
+  // Where the quota leaves none, one is asked for all the same, so that the refusal says so.
+  const most = request.mode === 'all' ? asked.length : Math.max(1, tenantRoom(book, request.tenant));
   try {
     for (const demand of asked) {
+      if (chosen.length >= most) break;
       try {
         const place = choose(book, places, request, demand);
         chosen.push({ place, owner: demand.owner });

@@ -69,10 +69,13 @@ export const poolKey = (pool: string): string => `pools/${pool}`;
 /** A prefix in a key has `-` for its slash: `blocks/10.0.0.0-26`. */
 export const blockKey = (cidr: Cidr): string => `blocks/${cidr.replace('/', '-')}`;
 export const addressKey = (address: Address): string => `addresses/${address}`;
+/** What all entries of the owner in the index begin with. */
+export const ownerPrefix = (owner: { tenant: string; app: string; instance: string }): string =>
+  `owners/${owner.tenant}/${owner.app}/${owner.instance}/`;
 export const ownerKey = (
   owner: { tenant: string; app: string; instance: string },
   address: Address,
-): string => `owners/${owner.tenant}/${owner.app}/${owner.instance}/${address}`;
+): string => `${ownerPrefix(owner)}${address}`;
 export const endpointKey = (node: string, endpoint: string): string => `endpoints/${node}/${endpoint}`;
 export const bgpPeerKey = (peer: string): string => `bgp/peers/${peer}`;
 export const bgpFilterKey = (filter: string): string => `bgp/filters/${filter}`;

@@ -16,7 +16,7 @@ import {
 import type { Given } from './etcd-protobuf.ts';
 import { compareKeys } from './key-order.ts';
 import type { ChangeSet, Compare, Entry, Json } from './store.ts';
-import type { Transaction, Versions } from './transaction.ts';
+import { holds, type Transaction, type Versions } from './transaction.ts';
 
 export interface Range {
   readonly key: Buffer;
@@ -81,11 +81,33 @@ export class EtcdKeyspace {
           ? { deleteRange: { key: this.bytes(key) } }
           : { put: { key: this.bytes(key), value: Buffer.from(text) } },
       ),
-      failure: compares.map(({ key }) => ({ range: { key: this.bytes(key), keysOnly: true } })),
+      failure: compares.map((compare) => ({ range: { ...this.#compared(compare), keysOnly: true } })),
     };
   }
 
+  /** The key that contradicts the compare, by what etcd has read of what was compared; or null. */
+  contradiction(compare: Compare, kvs: readonly KeyValue[] = []): string | null {
+    if (compare.kind !== 'unwritten') return holds(compare, versionsOf(kvs)) ? null : compare.key;
+    return kvs[0] === undefined ? null : this.#name(kvs[0].key);
+  }
+
+  #compared(
+    compare: Compare,
+  ): Partial<Range> & { readonly minModRevision?: number; readonly limit?: number } {
+    if (compare.kind !== 'unwritten') return { key: this.bytes(compare.key) };
+    return { ...this.range(compare.key), minModRevision: compare.revision + 1, limit: 1 };
+  }
+
   #compare(compare: Compare): NonNullable<Given<(typeof txnMethod)['request']>['compare']>[number] {
+    if (compare.kind === 'unwritten') {
+      const modRevision = compare.revision + 1;
+      return {
+        ...this.range(compare.key),
+        result: compareResult.less,
+        target: compareTarget.modified,
+        modRevision,
+      };
+    }
     const key = this.bytes(compare.key);
     if (compare.kind === 'modified') {
       const modRevision = compare.revision > 0 ? compare.revision : noRevision;

@@ -31,6 +31,7 @@ const rangeRequest = {
   limit: { number: 3, type: 'number' },
   revision: { number: 4, type: 'number' },
   keysOnly: { number: 8, type: 'bool' },
+  minModRevision: { number: 10, type: 'number' },
 } as const satisfies Schema;
 
 const rangeResponse = {
@@ -61,6 +62,7 @@ const compare = {
   key: { number: 3, type: 'bytes' },
   createRevision: { number: 5, type: 'number' },
   modRevision: { number: 6, type: 'number' },
+  rangeEnd: { number: 64, type: 'bytes' },
 } as const satisfies Schema;
 
 const txnRequest = {
@@ -131,7 +133,7 @@ const leaseResponse = {
 } as const satisfies Schema;
 
 export const eventType = { put: 0, delete: 1 } as const;
-export const compareResult = { equal: 0, notEqual: 3 } as const;
+export const compareResult = { equal: 0, less: 2, notEqual: 3 } as const;
 export const compareTarget = { create: 1, modified: 2 } as const;
 
 export interface Method<Q extends Schema = Schema, R extends Schema = Schema> {

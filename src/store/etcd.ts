@@ -14,7 +14,7 @@
 import { invalid, NetctlError } from '../lib/errors.ts';
 import { EtcdCluster, type EtcdClusterOptions, type EtcdStatus } from './etcd-cluster.ts';
 import { isTooLargeToReceive } from './etcd-errors.ts';
-import { EtcdKeyspace, versionsOf } from './etcd-keyspace.ts';
+import { EtcdKeyspace } from './etcd-keyspace.ts';
 import { type Header, rangeMethod, txnMethod } from './etcd-messages.ts';
 import { EtcdPresence } from './etcd-presence.ts';
 import type { Given, Message } from './etcd-protobuf.ts';
@@ -31,7 +31,7 @@ import type {
   Watcher,
   Write,
 } from './store.ts';
-import { checkKey, checkPrefix, checkTransaction, holds, refusalOf } from './transaction.ts';
+import { checkKey, checkPrefix, checkTransaction, refusalOf } from './transaction.ts';
 
 export interface EtcdOptions extends EtcdClusterOptions {
   /** In front of every key, for example `/netctl/v1/`; nothing outside it is read or written. */
@@ -109,7 +109,9 @@ export class EtcdStore implements Store {
       const { header, succeeded, responses } = await call;
       if (succeeded) return { committed: true, revision: this.#note(header).revision };
       const refusal = refusalOf(
-        compares.filter((compare, index) => !holds(compare, versionsOf(responses[index]?.range?.kvs))),
+        compares.flatMap(
+          (compare, index) => this.#keyspace.contradiction(compare, responses[index]?.range?.kvs) ?? [],
+        ),
       );
       if (!refusal) throw new NetctlError('BUG', 'etcd says that a compare failed, and shows that all hold');
       return refusal;

@@ -25,6 +25,7 @@ import {
   checkPrefix,
   checkTransaction,
   type LoggedChange,
+  type Newest,
   planTransaction,
   type Versions,
 } from './transaction.ts';
@@ -77,7 +78,10 @@ export class MemoryStore implements Store {
     const failure = this.#mayFail('transact');
     await nextTurn();
     const next = this.#latest() + 1;
-    const plan = planTransaction(transaction, next, (key) => this.#records.get(key));
+    const plan = planTransaction(transaction, next, {
+      versions: (key) => this.#records.get(key),
+      newest: (prefix) => this.#newest(prefix),
+    });
     if (plan.committed && plan.changes.length > 0) this.#write(next, plan.changes);
     if (failure === 'ambiguous') throw unavailable('the answer to a transaction got lost');
     return plan.committed ? { committed: true, revision: this.#latest() } : plan;
@@ -125,6 +129,13 @@ export class MemoryStore implements Store {
   /** Ends all watches, as a store does that restarts. */
   endWatches(error: Error = unavailable('the connection to the store was lost')): void {
     this.#watches.endAll(error);
+  }
+
+  #newest(prefix: string): Newest | undefined {
+    let newest: Newest | undefined;
+    for (const [key, { modified }] of this.#records)
+      if (key.startsWith(prefix) && modified > (newest?.modified ?? 0)) newest = { key, modified };
+    return newest;
   }
 
   #latest(): Revision {

@@ -5,6 +5,7 @@
  * writes or compares (each is decided as if it were alone); more than one transaction of etcd takes, unless it is a single one.
  */
 import type { Compare, Write } from './store.ts';
+import { isAbout } from './transaction.ts';
 
 interface Member<T> {
   readonly tag: T;
@@ -18,6 +19,8 @@ const mostOfEach = 120;
 export class Group<T> {
   #members: Member<T>[] = [];
   readonly #compared = new Map<string, Compare>();
+  /** Those of the compares that are about more than one key. */
+  readonly #ranges = new Map<string, Compare>();
   readonly #written = new Map<string, Write>();
 
   get tags(): T[] {
@@ -46,40 +49,56 @@ export class Group<T> {
     const members = this.#members;
     this.#members = [];
     this.#compared.clear();
+    this.#ranges.clear();
     this.#written.clear();
     const lost: T[] = [];
     for (const member of members) {
-      if (member.compares.some((compare) => compare.key === key)) lost.push(member.tag);
+      if (member.compares.some((compare) => isAbout(compare, key))) lost.push(member.tag);
       else this.#enter(member);
     }
     return lost;
   }
 
-  /** The first of the compares that does not hold any more when the group is committed. */
-  refuted(compares: readonly Compare[]): Compare | undefined {
-    return compares.find(({ key, kind }) => {
-      const write = this.#written.get(key);
-      if (write === undefined) return false;
-      return kind === 'modified' || (kind === 'absent') === (write.kind === 'put');
-    });
+  /** The first of the compares that does not hold any more when the group is committed, and the key that contradicts it. */
+  refuted(compares: readonly Compare[]): { compare: Compare; key: string } | undefined {
+    for (const compare of compares) {
+      const { key, kind } = compare;
+      const write = kind === 'unwritten' ? this.#writtenUnder(compare) : this.#written.get(key);
+      if (write === undefined) continue;
+      if (kind !== 'absent' && kind !== 'present') return { compare, key: write.key };
+      if ((kind === 'absent') === (write.kind === 'put')) return { compare, key };
+    }
+    return undefined;
   }
 
   #meets(compares: readonly Compare[], writes: readonly Write[]): boolean {
     if (writes.some(({ key }) => this.#written.has(key) || this.#compared.has(key))) return true;
+    for (const compare of this.#ranges.values())
+      if (writes.some(({ key }) => isAbout(compare, key))) return true;
     return compares.some((compare) => {
+      if (compare.kind === 'unwritten' && this.#writtenUnder(compare) !== undefined) return true;
       const other = this.#compared.get(compare.key);
       return this.#written.has(compare.key) || (other !== undefined && !isSame(compare, other));
     });
   }
 
+  #writtenUnder(compare: Compare): Write | undefined {
+    for (const write of this.#written.values())
+      if (write.kind === 'put' && isAbout(compare, write.key)) return write;
+    return undefined;
+  }
+
   #enter(member: Member<T>): void {
     this.#members.push(member);
-    for (const compare of member.compares) this.#compared.set(compare.key, compare);
+    for (const compare of member.compares) {
+      this.#compared.set(compare.key, compare);
+      if (compare.kind === 'unwritten') this.#ranges.set(compare.key, compare);
+    }
     for (const write of member.writes) this.#written.set(write.key, write);
   }
 }
 
 function isSame(a: Compare, b: Compare): boolean {
-  if (a.kind !== b.kind) return false;
-  return a.kind !== 'modified' || (b.kind === 'modified' && a.revision === b.revision);
+  const revision = (compare: Compare) => ('revision' in compare ? compare.revision : null);
+  return a.kind === b.kind && revision(a) === revision(b);
 }

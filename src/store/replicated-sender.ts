@@ -17,6 +17,7 @@ import type { Progress } from './replicated-outbox.ts';
 import type { Session, SessionParts } from './replicated-session.ts';
 import { Deadline } from './replicated-wait.ts';
 import type { Compare, Revision, Write } from './store.ts';
+import { isAbout } from './transaction.ts';
 
 /** What the cluster has to decide, and who waits for it. */
 export interface DecisionRequest {
@@ -125,9 +126,10 @@ export class Sender {
     while (group.tags.length > 0) {
       const outcome = await this.#decideTogether(group);
       if (outcome.kind === 'failed') {
-        const refused = group.compares.filter(({ key }) => outcome.keys.includes(key));
-        for (const compare of refused)
-          for (const request of group.lose(compare.key)) answers.set(request, this.#lost(compare));
+        for (const key of outcome.keys) {
+          const compare = group.compares.find((one) => isAbout(one, key));
+          for (const request of group.lose(key)) answers.set(request, this.#lost(compare!, key));
+        }
         continue;
       }
       const answer = this.#answer(group, outcome);
@@ -172,13 +174,14 @@ export class Sender {
     answers: Map<DecisionRequest, Decision | Error>,
   ): void {
     for (const [request, compares] of others) {
-      const compare = group.refuted(compares);
-      if (compare !== undefined) answers.set(request, this.#lost(compare));
+      const refuted = group.refuted(compares);
+      if (refuted !== undefined) answers.set(request, this.#lost(refuted.compare, refuted.key));
     }
   }
 
-  #lost(compare: Compare): Decision {
-    return { committed: false, failed: compare.key, isVisible: () => !this.#holds(compare) };
+  /** @param key that contradicts the compare */
+  #lost(compare: Compare, key: string): Decision {
+    return { committed: false, failed: key, isVisible: () => !this.#holds(compare, key) };
   }
 
   /** In the cluster's revisions; what does not hold here is lost at once. */
@@ -186,6 +189,13 @@ export class Sender {
     const translated: Compare[] = [];
     for (const compare of compares) {
       const { key } = compare;
+      if (compare.kind === 'unwritten') {
+        const revision = this.#session.mirrored;
+        const result = await this.#parts.local.transact([compare], [], { flushed: false });
+        if (!result.committed) return { ...result, isVisible: () => true };
+        translated.push({ kind: 'unwritten', key, revision });
+        continue;
+      }
       if (compare.kind !== 'modified') {
         translated.push(compare);
         continue;
@@ -199,8 +209,10 @@ export class Sender {
     return translated;
   }
 
-  #holds(compare: Compare): boolean {
-    const revision = this.#parts.mirror.known(compare.key);
+  /** As far as this key goes, and the local store shows. */
+  #holds(compare: Compare, key: string): boolean {
+    const revision = this.#parts.mirror.known(key);
+    if (compare.kind === 'unwritten') return revision === undefined || revision > this.#session.mirrored;
     if (compare.kind === 'modified') return revision === compare.revision;
     return (revision !== undefined) === (compare.kind === 'present');
   }

@@ -209,10 +209,11 @@ export class ReplicatedStore implements Store {
   }
 
   /** @throws STORE_UNAVAILABLE within 3 s where the cluster cannot be asked */
-  async refresh(): Promise<void> {
+  async refresh(): Promise<Revision> {
     if (this.#closed) throw closed();
     // A transaction of nothing but our fence: its arrival here is after all that was decided before it.
     await this.#decisions.decide([], [], []);
+    return (await this.#local.list(noteKey)).revision;
   }
 
   status(): ReplicationStatus {

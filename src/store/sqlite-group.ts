@@ -6,10 +6,16 @@
  * that failed is written again with the next.
  */
 import type { DatabaseSync } from 'node:sqlite';
-import { readBounds, type Statements } from './sqlite-rows.ts';
+import { rangeEnd, readBounds, type Statements } from './sqlite-rows.ts';
 import type { Revision, TransactionResult } from './store.ts';
 import type { RecordRow } from './text-rows.ts';
-import { type LoggedChange, planTransaction, type Transaction, type Versions } from './transaction.ts';
+import {
+  type LoggedChange,
+  type Newest,
+  planTransaction,
+  type Transaction,
+  type Versions,
+} from './transaction.ts';
 
 /** Pools and blocks, which every decision of the cluster compares; not so many that anybody notices. */
 const mostRows = 100;
@@ -56,10 +62,13 @@ export class SqliteGroup {
   decide(transaction: Transaction): TransactionResult {
     const versions = this.#begin();
     const next = this.revision + 1;
-    const plan = planTransaction(transaction, next, (key) => {
-      if (!versions.has(key))
-        versions.set(key, this.#statements.getVersions.get(key) as Versions | undefined);
-      return versions.get(key);
+    const plan = planTransaction(transaction, next, {
+      versions: (key) => {
+        if (!versions.has(key))
+          versions.set(key, this.#statements.getVersions.get(key) as Versions | undefined);
+        return versions.get(key);
+      },
+      newest: (prefix) => this.#statements.getNewest.get(prefix, rangeEnd(prefix)) as Newest | undefined,
     });
     if (!plan.committed) return plan;
     for (const change of plan.changes) {

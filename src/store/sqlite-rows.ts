@@ -17,6 +17,9 @@ export function prepareStatements(database: DatabaseSync) {
     commit: prepare('COMMIT'),
     getRecord: prepare('SELECT key, value, created, modified FROM records WHERE key = ?'),
     getVersions: prepare('SELECT created, modified FROM records WHERE key = ?'),
+    getNewest: prepare(
+      'SELECT key, modified FROM records WHERE key >= ? AND key < ? ORDER BY modified DESC LIMIT 1',
+    ),
     listRecords: prepare(
       'SELECT key, value, created, modified FROM records WHERE key >= ? AND key < ? ORDER BY key LIMIT ?',
     ),

@@ -27,7 +27,9 @@ export type Compare =
   | { readonly kind: 'absent'; readonly key: string }
   | { readonly kind: 'present'; readonly key: string }
   /** The key was last written by exactly this revision. */
-  | { readonly kind: 'modified'; readonly key: string; readonly revision: Revision };
+  | { readonly kind: 'modified'; readonly key: string; readonly revision: Revision }
+  /** No key that begins with this one was written after the revision (whether some were deleted is not asked). */
+  | { readonly kind: 'unwritten'; readonly key: string; readonly revision: Revision };
 
 export type Write =
   /** `text`: the value as JSON, from who has made it already. */
@@ -41,7 +43,7 @@ export type TransactionResult =
    */
   { readonly committed: true; readonly revision: Revision; readonly overtaken?: true } | Refusal;
 
-/** Nothing was written: keys of the compares that did not hold, in their order. */
+/** Nothing was written: keys of the compares that did not hold, in their order; of `unwritten` one that was written. */
 export interface Refusal {
   readonly committed: false;
   readonly failed: string;
@@ -141,8 +143,9 @@ export interface Store {
   watch(prefix: string, after: Revision, watcher: Watcher): Watch;
   /**
    * Resolves when reads show all that was decided anywhere before the call. Only where reads may be behind is there something to do.
+   * @returns a revision at which they do
    * @throws STORE_UNAVAILABLE
    */
-  refresh?(): Promise<void>;
+  refresh?(): Promise<Revision>;
   close(): Promise<void>;
 }

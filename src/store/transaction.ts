@@ -12,6 +12,18 @@ export interface Versions {
   readonly modified: Revision;
 }
 
+/** What compares are held against. */
+export interface Records {
+  versions(key: string): Versions | undefined;
+  /** The key that was written last of those that begin with the prefix. */
+  newest(prefix: string): Newest | undefined;
+}
+
+export interface Newest {
+  readonly key: string;
+  readonly modified: Revision;
+}
+
 export interface Transaction {
   readonly compares: readonly Compare[];
   readonly writes: readonly { readonly key: string; readonly text: string | null }[];
@@ -49,27 +61,34 @@ export function encodeWrites(writes: readonly Write[]): Write[] {
 }
 
 /** What to write as revision `next`, or the compares that do not hold. Only deletions of absent keys: no changes. */
-export function planTransaction(
-  transaction: Transaction,
-  next: Revision,
-  read: (key: string) => Versions | undefined,
-): Plan {
-  const refusal = refusalOf(transaction.compares.filter((compare) => !holds(compare, read(compare.key))));
+export function planTransaction(transaction: Transaction, next: Revision, records: Records): Plan {
+  const refusal = refusalOf(transaction.compares.flatMap((compare) => contradiction(compare, records) ?? []));
   if (refusal !== null) return refusal;
   const changes: LoggedChange[] = [];
   for (const { key, text } of transaction.writes) {
-    const before = read(key);
+    const before = records.versions(key);
     if (text === null && before === undefined) continue;
     changes.push({ key, text, created: before?.created ?? next });
   }
   return { committed: true, changes };
 }
 
-/** The answer to a transaction of which these compares failed; null for none. */
-export function refusalOf([first, ...others]: readonly Compare[]): Refusal | null {
-  if (first === undefined) return null;
-  const more = others.length === 0 ? {} : { others: others.map(({ key }) => key) };
-  return { committed: false, failed: first.key, ...more };
+/** The answer to a transaction that these keys contradict; null for none. */
+export function refusalOf([failed, ...others]: readonly string[]): Refusal | null {
+  if (failed === undefined) return null;
+  return { committed: false, failed, ...(others.length === 0 ? {} : { others }) };
+}
+
+/** The key that is not as the compare has it, or null. */
+function contradiction(compare: Compare, records: Records): string | null {
+  if (compare.kind !== 'unwritten') return holds(compare, records.versions(compare.key)) ? null : compare.key;
+  const newest = records.newest(compare.key);
+  return newest !== undefined && newest.modified > compare.revision ? newest.key : null;
+}
+
+/** Whether a write of the key can make the compare fail. */
+export function isAbout(compare: Compare, key: string): boolean {
+  return compare.kind === 'unwritten' ? key.startsWith(compare.key) : key === compare.key;
 }
 
 /** @throws BUG: keys are built by src/model/keys.ts from checked parts */
@@ -87,8 +106,11 @@ export function checkPrefix(prefix: string): void {
   if (prefix !== '') checkKey(prefix);
 }
 
-/** Whether a compare holds for a key with these versions; undefined: it is absent. */
-export function holds(compare: Compare, versions: Versions | undefined): boolean {
+/** Whether a compare of one key holds for one with these versions; undefined: it is absent. */
+export function holds(
+  compare: Exclude<Compare, { kind: 'unwritten' }>,
+  versions: Versions | undefined,
+): boolean {
   switch (compare.kind) {
     case 'absent':
       return versions === undefined;

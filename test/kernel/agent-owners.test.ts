@@ -62,6 +62,34 @@ describe('addresses that stay their owner’s', () => {
     assert.equal((await allocation(one, first.address))?.state, 'active');
   });
 
+  test('a new instance starts on both hosts at the same moment: one has an address, which alone is kept', async () => {
+    for (let round = 0; round < 3; round++) {
+      const call = { args: `NETCTL_OWNER=shop/first/${round}` };
+      const starts = await Promise.allSettled([
+        lab.join(one, `f${round}`, call),
+        lab.join(two, `g${round}`, call),
+      ]);
+      const started = starts.flatMap((start) => (start.status === 'fulfilled' ? [start.value] : []));
+      const refused = starts.flatMap((start) => (start.status === 'rejected' ? [String(start.reason)] : []));
+      assert.equal(started.length, 1, refused.join('; '));
+      assert.match(
+        refused[0]!,
+        new RegExp(`${started[0]!.address} of shop/first/${round} is still in use on node`),
+      );
+      for (const host of [one, two]) {
+        const { body } = await lab.api(
+          host,
+          'GET',
+          `/v1/allocations?tenant=shop&app=first&instance=${round}`,
+        );
+        assert.deepEqual(
+          body.items.map(({ address }: { address: string }) => address),
+          [started[0]!.address],
+        );
+      }
+    }
+  });
+
   test('policies: ttl and never keep, delete does not', async () => {
     const after = async (args: string): Promise<string | null> => {
       const { container, address } = await lab.join(one, 'p', { args });

@@ -40,7 +40,7 @@ function countingFrom(base: number, store: Store): Store {
     modified: entry.modified - base,
   });
   const compareOf = (compare: Compare): Compare =>
-    compare.kind === 'modified' && compare.revision > 0
+    (compare.kind === 'modified' && compare.revision > 0) || compare.kind === 'unwritten'
       ? { ...compare, revision: compare.revision + base }
       : compare;
   const changeSetOf = ({ revision, changes }: ChangeSet): ChangeSet => ({

@@ -3,6 +3,7 @@ import assert from 'node:assert/strict';
 import { describe, test } from 'node:test';
 import { Agent } from '../../../src/agent/agent.ts';
 import { PolicyQuestions } from '../../../src/agent/policy-questions.ts';
+import { NetctlError } from '../../../src/lib/errors.ts';
 import { FakeBird } from '../../../src/linux/fake/bird.ts';
 import { FakeLinux } from '../../../src/linux/fake/linux.ts';
 import type { Linux } from '../../../src/linux/ports.ts';
@@ -186,6 +187,62 @@ describe('with nftables', () => {
     assert.equal((await attachments.attach(request('a'))).addresses.length, 2);
     const { backend, inSync } = rig.agent.status().policy;
     assert.deepEqual([backend, inSync], ['nftables', true]);
+  });
+
+  test('an ADD is refused only on account of what the cluster has, if the cluster can be asked', async () => {
+    let heard = async (): Promise<void> => assert.fail('the cluster was asked without need');
+    const rig: Rig = new Rig(
+      (linux, store) => ({
+        linux,
+        store: override<Store>(store, {
+          refresh: async () => {
+            await heard();
+            return (await store.list('')).revision;
+          },
+        }),
+      }),
+      'nftables',
+    );
+    rig.linux.addNetns('/ns/b');
+    const attachments = await rig.start();
+    const { addresses } = await attachments.attach(request('a'));
+    const taken = { ...request('b', '/ns/b'), addresses };
+    await assert.rejects(attachments.attach(taken), { code: 'ADDRESS_IN_USE' }, 'it decides there itself');
+    const wanted = { ...request('b', '/ns/b'), pools: ['late'] };
+    heard = async () => {
+      throw new NetctlError('STORE_UNAVAILABLE', 'cut off');
+    };
+    await assert.rejects(attachments.attach(wanted), { code: 'POOL_NOT_FOUND' });
+    heard = async () => undefined;
+    await assert.rejects(attachments.attach(wanted), { code: 'POOL_NOT_FOUND' });
+    heard = async () => {
+      const late = poolSchema.parse({ cidr: '10.9.0.0/24', blockSize: 28 }) as unknown as Json;
+      await rig.store.transact([], [{ kind: 'put', key: 'pools/late', value: late }]);
+    };
+    assert.match((await attachments.attach(wanted)).addresses[0]!, /^10\.9\.0\./);
+  });
+
+  test('an ADD that is refused once its addresses are chosen keeps none of them from others', async () => {
+    const rig = new Rig(undefined, 'nftables');
+    rig.linux.addNetns('/ns/b');
+    const attachments = await rig.start();
+    const port = { protocol: 'tcp', hostPort: 80, containerPort: 80, hostIP: null } as const;
+    const owned = {
+      ...request('a', '/ns/b'),
+      owner: { tenant: 't', app: 'a', instance: '0' },
+      onRelease: 'immutable',
+    } as const;
+    await attachments.attach({ ...request('other'), portMappings: [port] });
+    const { addresses } = await attachments.attach(owned);
+    await attachments.detach(owned);
+    for (const [wrong, code] of [
+      [{ portMappings: [port] }, 'PORT_IN_USE'],
+      [{ mtuBytes: 1000 }, 'INVALID'],
+    ] as const) {
+      await assert.rejects(attachments.attach({ ...owned, ...wrong }), { code });
+      assert.deepEqual((await attachments.attach(owned)).addresses, addresses, 'those that are kept');
+      await attachments.detach(owned);
+    }
   });
 
   test('what others flush is back a tenth of a second later', async () => {

@@ -3,6 +3,7 @@
  */
 import assert from 'node:assert/strict';
 import { describe, test } from 'node:test';
+import { type Caller, certificateCaller, localCaller } from '../../../src/api/caller.ts';
 import type { Json } from '../../../src/store/store.ts';
 import { addressRecord, block, call, endpoint, type Fixture, type Method, makeApi, put } from './fixture.ts';
 
@@ -100,6 +101,40 @@ describe('reservations', () => {
     ]);
   });
 
+  test('a certificate for one tenant need not name it; one for several, and an operator, must', async () => {
+    let caller: Caller = localCaller('root');
+    const fixture = await withPool({ callerOf: () => caller });
+    const asks = async (tenants: string) => {
+      if (tenants !== '') {
+        const subjectAltName = tenants.split(' ').map((tenant) => `URI:netctl:scope:reserve:${tenant}`);
+        caller = certificateCaller({ subject: 'CN=s', subjectAltName: subjectAltName.join(', ') });
+      } else caller = localCaller('root');
+      const body = { app: 'a', instances: ['0'], ipv4: 1 };
+      const ports = { app: 'a', instance: '0', node: 'node1', ttlSeconds: 60, ports: [{ from: 80 }] };
+      const operations = [{ op: 'reserve', ...body }];
+      const batch = await call(fixture, 'POST', '/v1/allocations/batch', { operations });
+      return [
+        await call(fixture, 'POST', '/v1/reservations', body),
+        await call(fixture, 'POST', '/v1/capacity', {}),
+        { status: batch.body.items[0].status, body: batch.body.items[0] },
+        await call(fixture, 'POST', '/v1/port-reservations', ports),
+      ];
+    };
+    const sole = await asks('u');
+    assert.deepEqual(
+      sole.map(({ status }) => status),
+      [201, 200, 200, 201],
+      JSON.stringify(sole),
+    );
+    assert.deepEqual([sole[0]!.body.addresses[0].owner.tenant, sole[3]!.body.tenant], ['u', 'u']);
+    for (const [tenants, accepted] of [
+      ['u v', /^tenant: nothing given: expected one of u, v$/],
+      ['', /^tenant: nothing given: expected the name of a tenant/],
+    ] as const)
+      for (const { status, body } of await asks(tenants))
+        assert.deepEqual([status, accepted.test(body.error.message)], [400, true], body.error.message);
+  });
+
   test('best-effort answers 202 with fewer; all answers nothing', async () => {
     const fixture = await withPool();
     await call(fixture, 'PATCH', '/v1/pools/default', { ranges: ['10.1.0.10-10.1.0.11'] });
@@ -138,6 +173,9 @@ describe('reservations', () => {
 describe('the life of an address', () => {
   test('reserved, bound, active, unbound and kept, bound elsewhere, released', async () => {
     const fixture = await withPool();
+    const elsewhere = { address4: null, address6: null, version: '0', startedAt: '2026-01-01T00:00:00.000Z' };
+    await put(fixture.store, 'nodes/node2', elsewhere);
+    await fixture.node.settled();
     const address = await reserved(fixture, { onRelease: 'immutable' });
     const at = (verb: string) => `/v1/allocations/${address}/${verb}`;
     const bind = { generation: 1, container: 'c1' };

@@ -77,6 +77,7 @@ describe('what is refused, with status, code and words', () => {
     ['cancel without a body', 'POST', '/v1/reservations/r9/cancel', undefined, 400, 'INVALID', /an object with the keys tenant/],
     ['a node that is not', 'POST', '/v1/reservations', { tenant: 't', app: 'a', instances: ['0'], ipv4: 1, node: 'none' }, 404, 'NOT_FOUND', /no node none/],
     ['a commit for a node that is not', 'POST', '/v1/reservations/r9/commit', { node: 'none' }, 404, 'NOT_FOUND', /no node none/],
+    ['a bind on a node that is not', 'POST', '/v1/allocations/10.1.0.9/bind', { generation: 1, container: 'c', node: 'none' }, 404, 'NOT_FOUND', /no node none/],
     ['a transfer to a node that is not', 'POST', '/v1/allocations/10.1.0.9/transfer', { generation: 1, toNode: 'none' }, 404, 'NOT_FOUND', /no node none/],
     ['generation 0', 'POST', '/v1/allocations/10.1.0.9/bind', { generation: 0, container: 'c' }, 400, 'INVALID', /^generation: 0 /],
     ['to bind a free address', 'POST', '/v1/allocations/10.1.0.9/bind', { generation: 1, container: 'c' }, 412, 'STALE_GENERATION', /not allocated any more/],

@@ -201,6 +201,26 @@ describe('check', () => {
     });
   }
 
+  for (const onRelease of ['immutable', 'never', 'ttl'] as const)
+    test(`leaked with the policy ${onRelease}: kept for its owner, as the end of its container would`, async () => {
+      const { node, write } = await oneEndpoint();
+      const fixed = { ...owner, instance: 'fixed' };
+      const request = { owner: fixed, onRelease, ttlSeconds: onRelease === 'ttl' ? 600 : null };
+      const { addresses, mac } = await node.attach('f', request);
+      await write({ kind: 'delete', key: endpointKey('n1', 'f') });
+      const findings = await node.check();
+      const [repair] = planRepair(await node.snapshot(), findings, node.now());
+      assert.match(repair!.action, /keep the address for its owner/);
+      await write(...repair!.step!.writes);
+      assert.deepEqual(await node.check(), []);
+      const { state, expiresAt, container, generation } = node.record(addresses[0]!)!;
+      assert.deepEqual([state, container, generation], ['retained', null, 2]);
+      const end = new Date(node.clock.now() + 600_000).toISOString();
+      assert.equal(expiresAt, onRelease === 'ttl' ? end : null);
+      const again = await node.attach('g', request);
+      assert.deepEqual([again.addresses, again.mac], [addresses, mac]);
+    });
+
   test('a binding of a container that is no endpoint of ours is no leak', async () => {
     const { node } = await oneEndpoint();
     const { addresses } = await node.reserve('r', { node: 'n1' });

@@ -166,6 +166,17 @@ describe('reservation', () => {
     assert.deepEqual(await one.check(), []);
   });
 
+  test('best-effort up to the quota, which is said where it leaves nothing', async () => {
+    const [one] = (await cluster(
+      { p: { cidr: parseCidr('10.0.0.0/24'), blockSize: 26 } },
+      { names: ['n1'], quotas: { t: 3 } },
+    )) as [TestNode];
+    await assert.rejects(one.reserve('a', { ipv4: 4 }), { code: 'QUOTA_EXCEEDED' });
+    const granted = await one.reserve('b', { ipv4: 4, mode: 'best-effort' });
+    assert.deepEqual([granted.addresses.length, granted.requested], [3, 4]);
+    await assert.rejects(one.reserve('c', { ipv4: 4, mode: 'best-effort' }), { code: 'QUOTA_EXCEEDED' });
+  });
+
   test('all or nothing; best-effort says how many of how many', async () => {
     const [one] = await two({ p: { cidr: parseCidr('10.0.0.0/29'), blockSize: 29 } });
     const before = await one.store.list('');

@@ -56,6 +56,46 @@ export function describeTransactions(open: () => Promise<Subject>): void {
       assert.equal((await store.list('')).revision, revision);
     });
 
+    test('compares: unwritten, of all keys that begin with a prefix', async () => {
+      const unwritten = (key: string, revision: number): Compare => ({ kind: 'unwritten', key, revision });
+      const nothing = await commit(store, put('k'));
+      const first = await commit(store, put('k/a'));
+      const second = await commit(store, put('k/b'), put('k0'));
+      const last = await commit(store, put('other'), remove('k0'));
+      for (const held of [
+        unwritten('k/', second),
+        unwritten('k/b', second),
+        unwritten('k/', last + 1000),
+        unwritten('none/', 0),
+        unwritten('k0', nothing),
+      ])
+        assert.ok((await store.transact([held], [])).committed, JSON.stringify(held));
+      for (const [compare, failed] of [
+        [unwritten('k/', first), 'k/b'],
+        [unwritten('k/a', nothing), 'k/a'],
+        [unwritten('o', 0), 'other'],
+      ] as const)
+        assert.deepEqual(await store.transact([compare], [put('z')]), { committed: false, failed });
+      const written = await commit(store, put('k/a'));
+      const both = [absent('none'), unwritten('k/', second), present('none')];
+      const refusal = { committed: false, failed: 'k/a', others: ['none'] };
+      assert.deepEqual(await store.transact(both, [put('z')]), refusal);
+      assert.ok((await store.transact([unwritten('k/', written)], [put('k/c')])).committed);
+      await commit(store, remove('k/c'));
+      assert.ok((await store.transact([unwritten('k/', written)], [])).committed, 'deletions are not seen');
+      assert.equal(await store.get('z'), null);
+    });
+
+    test('of two that both make the first key under a prefix one is refused', async () => {
+      const results = await Promise.all(
+        ['k/a', 'k/b', 'k/c'].map((key) =>
+          store.transact([{ kind: 'unwritten', key: 'k/', revision: 0 }], [put(key)]),
+        ),
+      );
+      assert.equal(results.filter(({ committed }) => committed).length, 1);
+      assert.equal((await store.list('k/')).entries.length, 1);
+    });
+
     test('a key written twice is refused, and nothing is written', async () => {
       await assert.rejects(store.transact([], [put('b'), put('a'), remove('a')]), hasCode('BUG'));
       assert.deepEqual(await store.list(''), { revision: 0, entries: [] });
