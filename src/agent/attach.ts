@@ -33,6 +33,7 @@ import { attachmentOf } from './endpoint-record.ts';
 import { Registrations } from './registrations.ts';
 
 export type AttachParts = BuilderParts;
+type Accept = (attachment: Attachment) => void;
 
 export class Attachments implements Attacher {
   readonly #parts: AttachParts;
@@ -47,18 +48,19 @@ export class Attachments implements Attacher {
     this.#builder = new EndpointBuilder(parts, this.#registrations);
   }
 
-  attach(request: AttachRequest): Promise<Attachment> {
+  attach(request: AttachRequest, accept: Accept = () => undefined): Promise<Attachment> {
     const id = endpointId(request);
-    return this.#queue.run(id, () => this.#attach(id, request));
+    return this.#queue.run(id, () => this.#attach(id, request, accept));
   }
 
-  detach(request: AttachmentId, before?: Date): Promise<void> {
+  detach(request: AttachmentId, before?: Date, tell?: () => Promise<void>): Promise<void> {
     const id = endpointId(request);
     return this.#queue.run(id, async () => {
       const endpoint = this.#parts.endpoints.get(id)?.value;
       if (before !== undefined && endpoint !== undefined && Date.parse(endpoint.createdAt) > before.getTime())
         return;
       await this.#detach(id, endpoint);
+      if (!endpoint?.delegate) await tell?.();
     });
   }
 
@@ -215,16 +217,20 @@ export class Attachments implements Attacher {
     return this.#queue.idle();
   }
 
-  async #attach(id: string, request: AttachRequest): Promise<Attachment> {
+  async #attach(id: string, request: AttachRequest, accept: Accept): Promise<Attachment> {
+    const { book } = this.#parts.ipam;
     const netns = this.#parts.linux.openNetns(request.netns.open);
     try {
       const known = this.#parts.endpoints.get(id)?.value;
-      if (known !== undefined && (await this.#works(known, netns)))
-        return attachmentOf(known, this.#parts.ipam.book);
+      if (known !== undefined && (await this.#works(known, netns))) {
+        const attachment = attachmentOf(known, book);
+        accept(attachment);
+        return attachment;
+      }
       if (known !== undefined) await this.#detach(id, known);
-      const endpoint = await this.#attachTo(id, request, netns);
+      const endpoint = await this.#attachTo(id, request, netns, accept);
       this.#log(id, endpoint, 'attached');
-      return attachmentOf(endpoint, this.#parts.ipam.book);
+      return attachmentOf(endpoint, book);
     } finally {
       netns.close();
     }
@@ -238,11 +244,11 @@ export class Attachments implements Attacher {
   }
 
   /** An address that somebody else on the wire has is put into quarantine, and another one tried, unless it was asked for. */
-  async #attachTo(id: string, request: AttachRequest, netns: Netns): Promise<Endpoint> {
+  async #attachTo(id: string, request: AttachRequest, netns: Netns, accept: Accept): Promise<Endpoint> {
     const skip: Address[] = [];
     for (;;) {
       try {
-        return await this.#tryAttach(id, request, netns, skip);
+        return await this.#tryAttach(id, request, netns, skip, accept);
       } catch (error) {
         if (!(error instanceof NetctlError) || error.code !== 'DUPLICATE_ADDRESS') throw error;
         const { address, mac } = error.details as { address: Address; mac: Mac };
@@ -259,6 +265,7 @@ export class Attachments implements Attacher {
     request: AttachRequest,
     netns: Netns,
     skip: readonly Address[],
+    accept: Accept,
   ): Promise<Endpoint> {
     const undo = new UndoStack();
     try {
@@ -267,6 +274,7 @@ export class Attachments implements Attacher {
       if (endpoint.kind === 'macvlan') await this.#parts.wirings.macvlan.checkGateway(endpoint, netns);
       // The disk was at work meanwhile.
       await this.#parts.ipam.flushed();
+      accept(attachmentOf(endpoint, this.#parts.ipam.book));
       undo.forget();
       return endpoint;
     } catch (error) {
