@@ -8,6 +8,7 @@
  */
 
 import { isDeepStrictEqual } from 'node:util';
+import { ContainerNetns } from '../dataplane/container-netns.ts';
 import { inspectLoopback } from '../dataplane/published-host.ts';
 import { reopen } from '../dataplane/reopen.ts';
 import { asNetctlError, NetctlError } from '../lib/errors.ts';
@@ -39,12 +40,14 @@ export class Attachments implements Attacher {
   readonly #parts: AttachParts;
   readonly #registrations: Registrations;
   readonly #builder: EndpointBuilder;
+  readonly #netns: ContainerNetns;
   readonly #queue = new KeyedQueue();
   #limited: Promise<unknown> = Promise.resolve();
 
   constructor(parts: AttachParts) {
     this.#parts = parts;
     this.#registrations = new Registrations(parts);
+    this.#netns = new ContainerNetns(parts.linux);
     this.#builder = new EndpointBuilder(parts, this.#registrations);
   }
 
@@ -219,7 +222,7 @@ export class Attachments implements Attacher {
 
   async #attach(id: string, request: AttachRequest, accept: Accept): Promise<Attachment> {
     const { book } = this.#parts.ipam;
-    const netns = this.#parts.linux.openNetns(request.netns.open);
+    const netns = this.#netns.open(request);
     try {
       const known = this.#parts.endpoints.get(id)?.value;
       if (known !== undefined && (await this.#works(known, netns))) {

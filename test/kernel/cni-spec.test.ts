@@ -80,6 +80,8 @@ describe('the CNI specification', () => {
     await host.start(['--dataplane', 'iptables']);
     await host.mustNetctl(['pool', 'add', '10.65.0.0/16', '--cooldown', '0']);
     await host.mustNetctl(['pool', 'add', 'fd00:65::/64', '--name', 'six', '--cooldown', '0']);
+    const wire = ['10.66.0.0/24', '--name', 'wire', '--kind', 'macvlan', '--gateway', '10.66.0.1'];
+    await host.mustNetctl(['pool', 'add', ...wire, '--cooldown', '0']);
   });
   afterEach(async () => {
     for (const container of containers.splice(0)) {
@@ -292,6 +294,45 @@ describe('the CNI specification', () => {
     const a = await create('a');
     await fails(envOf('ADD', a, { CNI_NETNS: '/proc/self/ns/net' }), edge(), 8, /should not be the same/);
   });
+
+  rule([17], 'never the host, wherever the plugin is, and whatever it is told to override', async () => {
+    const a = await create('a');
+    const own = { CNI_NETNS: `/run/netns/nct-${host.name}`, CNI_IFNAME: 'new0' };
+    const wires = [{}, { mode: 'macvlan', parent: 'eth0', pools: ['wire'] }];
+    for (const more of wires) {
+      const override = { ...own, CNI_NETNS_OVERRIDE: '1' };
+      await fails(envOf('ADD', a, override), edge('1.0.0', more), 8, /namespace of the host itself$/);
+      const env = Object.entries(envOf('ADD', a, own)).map(([key, value]) => `${key}=${value}`);
+      const stdin = JSON.stringify({ socket: host.cniSocket, ...edge('1.0.0', more) });
+      const { code, stdout } = await a.exec(['env', '-i', ...env, host.plugin('netctl')], { stdin });
+      assert.deepEqual([code, JSON.parse(stdout).code], [1, 8], stdout);
+    }
+    assert.doesNotMatch(await host.mustExec(['ip', '-o', 'link']), /new0|nctl/);
+  });
+
+  rule(
+    [5],
+    'a path of the plugin’s own: routed it works; what only the namespace tells of is refused',
+    async () => {
+      const a = await create('a');
+      const by = ['sh', '-c', `exec 9</run/netns/${a.netns}; exec "$@"`, 'sh', host.plugin('netctl')];
+      const add = async (config: Config): Promise<Answer> => {
+        const env = Object.entries(envOf('ADD', a, { CNI_NETNS: '/proc/self/fd/9' }));
+        const stdin = JSON.stringify({ socket: host.cniSocket, ...config });
+        const clean = env.map(([key, value]) => `${key}=${value}`);
+        const result = await host.exec(['env', '-i', ...clean, ...by], { stdin });
+        return { ...result, json: JSON.parse(result.stdout) };
+      };
+      const { code, json } = await add(edge());
+      assert.equal(code, 0, JSON.stringify(json));
+      await ok(envOf('CHECK', a), edge('1.0.0', { prevResult: json }));
+      await ok(envOf('DEL', a), edge());
+      const refused = await add(edge('1.0.0', { mode: 'macvlan', parent: 'eth0', pools: ['wire'] }));
+      assert.deepEqual([refused.code, refused.json.code], [1, 8], refused.stdout);
+      assert.match(refused.json.msg, /^CNI_NETNS \/proc\/self\/fd\/9 is not .* where netctld looks/);
+      assert.equal((await a.exec(['ip', 'link', 'show', 'eth0'])).code, 1);
+    },
+  );
 
   rule([18], 'keys that nobody knows, `capabilities` among them', async () => {
     const a = await create('a');
@@ -603,7 +644,8 @@ describe('the CNI specification', () => {
     };
     await status({}, null);
     await status({ pools: ['nope'] }, 50, /no pool nope/);
-    await status({ mode: 'macvlan', parent: 'eth0' }, 50, /pool/);
+    await status({ mode: 'macvlan', parent: 'eth0' }, null);
+    await status({ mode: 'macvlan', parent: 'eth0', pools: ['default'] }, 50, /pool/);
     await status({ mode: 'macvlan', parent: 'eth9' }, 50, /parent eth9 does not exist on this host/);
     await status({ mode: 'macvlan' }, 7, /parent: mode macvlan needs/);
     await host.mustNetctl([
