@@ -315,9 +315,10 @@ export class Attachments implements Attacher {
   #tidy(id: string, endpoint: Endpoint): void {
     const { endpoints, wirings, logger } = this.#parts;
     const livesOn = endpoint.attachedBy === 'operator' || endpoints.inNetns(endpoint.netns).length > 1;
-    const netns = endpoint.kind === 'routed' && livesOn ? this.#reopen(endpoint) : null;
+    const { kind } = endpoint;
+    const netns = (kind === 'routed' || kind === 'macvlan') && livesOn ? this.#reopen(endpoint) : null;
     try {
-      if (netns !== null) wirings.routed.endBeside(endpoint, netns);
+      if (netns !== null) wirings[kind === 'macvlan' ? kind : 'routed'].endBeside(endpoint, netns);
     } catch (error) {
       logger.warn(
         { endpoint: id, error: String(error) },

@@ -17,13 +17,14 @@ import {
   type Routing,
   type RoutingRequest,
 } from '../linux/ports.ts';
-import { type MacvlanSpec, planContainer, planLink, planUp } from '../macvlan/plan.ts';
+import { type MacvlanSpec, planContainer, planLink, planUp, tableBeside } from '../macvlan/plan.ts';
 import { hostInterfaceIndex } from '../model/attachment.ts';
 import { needsLink } from '../model/delegate.ts';
 import { type Address, familyOf } from '../model/ip.ts';
 import { type MacvlanRecord, routesOf } from '../model/macvlan.ts';
 import type { Endpoint } from '../model/records.ts';
 import { announceOnWire } from './announce.ts';
+import { endBeside, leadOut, missingRoutes } from './container-routes.ts';
 import { HostPair } from './host-pair.ts';
 import { HostShim, type ShimHost } from './host-shim.ts';
 import { twoIndexes } from './indexes.ts';
@@ -171,6 +172,7 @@ export class MacvlanWiring implements Wiring {
         );
       }
       await this.#onceMacIsFree(container, planContainer(spec));
+      leadOut(container, spec, tableBeside(endpoint.hostInterface));
     } catch (error) {
       if (error instanceof KernelError && error.errno === 'EADDRINUSE')
         throw new NetctlError('LINK', `another interface on ${parent} has MAC ${spec.mac} already`, {
@@ -229,6 +231,11 @@ export class MacvlanWiring implements Wiring {
       netns?.close();
     }
     await this.#policy.remove(endpoint);
+  }
+
+  /** Takes what led beside another default route out of a namespace that lives on. */
+  endBeside({ hostInterface, addresses }: Endpoint, netns: Netns): void {
+    endBeside(this.#linux, netns, addresses as Address[], tableBeside(hostInterface));
   }
 
   /** Whether the endpoint's link stands in the given namespace, on its parent. */
@@ -295,7 +302,7 @@ export class MacvlanWiring implements Wiring {
     const container = this.#linux.openRouting(netns);
     try {
       const present = (await container.addresses(link.index)).map(({ address }) => address);
-      const routes = await container.routes();
+      const routes = await container.routes({ everyTable: true });
       return [
         ...(hasPair(endpoint) ? await this.#pair.inspect(endpoint, container) : []),
         ...(hasShim(endpoint) ? await this.#shim.inspect(endpoint, parent, container) : []),
@@ -307,15 +314,7 @@ export class MacvlanWiring implements Wiring {
         ...endpoint.addresses
           .filter((address) => !present.includes(address))
           .map((address) => `address ${address} is missing in the container`),
-        ...routesOf(endpoint.addresses as Address[], record)
-          .filter(
-            ({ destination, gateway }) =>
-              !routes.some((route) => route.destination === destination && route.gateway === gateway),
-          )
-          .map(
-            ({ destination, gateway }) =>
-              `the ${/\/0$/.test(destination) ? 'default route' : `route to ${destination}`}${gateway === null ? '' : ` by way of ${gateway}`} is missing in the container`,
-          ),
+        ...missingRoutes(routesOf(endpoint.addresses as Address[], record), routes, link.index),
       ];
     } finally {
       container.close();

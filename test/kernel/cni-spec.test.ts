@@ -453,6 +453,49 @@ describe('the CNI specification', () => {
       );
   });
 
+  test('macvlan beside other networks: the first keeps the default route, each answers by its own interface, each can leave', async () => {
+    const wire = { cniVersion: '1.0.0', name: 'other', mode: 'macvlan', parent: 'eth0', pools: ['wire'] };
+    const wired = { ...wire, profiles: ['edge'] };
+    const [a, b, c] = [await create('a'), await create('b'), await create('c')];
+    await ok(envOf('ADD', b), edge());
+    await ok(envOf('ADD', c), wired);
+    await a.serve([80]);
+    for (const [first, second] of [
+      [edge(), wired],
+      [wired, edge()],
+      [{ ...wired, name: 'edge' }, wired],
+    ] as const) {
+      const calls = [
+        [envOf('ADD', a), first],
+        [envOf('ADD', a, { CNI_IFNAME: 'eth1' }), second],
+      ] as const;
+      const json: Answer['json'][] = [];
+      for (const [env, config] of calls) json.push((await ok(env, config)).json);
+      const way = await a.mustExec(['ip', 'route', 'show', 'default']);
+      assert.match(way, /^default via \S+ dev eth0 [^\n]*\n$/, 'the first has it, alone');
+      const check = (at: 0 | 1): Promise<Answer> =>
+        ok({ ...calls[at][0], CNI_COMMAND: 'CHECK' }, { ...calls[at][1], prevResult: json[at] });
+      const reached = async (at: 0 | 1): Promise<void> => {
+        const address = (json[at].ips[0].address as string).split('/')[0]!;
+        const from = address.startsWith('10.66.') ? c : b;
+        assert.deepEqual(await from.connect([{ address, port: 80 }], 5000), [true], address);
+      };
+      for (const at of [0, 1] as const) await check(at).then(() => reached(at));
+      await a.mustExec(['sh', '-c', 'ip route flush table all dev eth1 default 2>&1']);
+      const remedy = await call(
+        { ...calls[1][0], CNI_COMMAND: 'CHECK' },
+        { ...calls[1][1], prevResult: json[1] },
+      );
+      assert.match(remedy.json?.msg ?? '', /the default route by way of \S+ is missing/);
+      await ok({ ...calls[1][0], CNI_COMMAND: 'DEL' }, second);
+      await check(0).then(() => reached(0));
+      json[1] = (await ok(...calls[1])).json;
+      await ok({ ...calls[0][0], CNI_COMMAND: 'DEL' }, first);
+      await check(1).then(() => reached(1));
+      await ok({ ...calls[1][0], CNI_COMMAND: 'DEL' }, second);
+    }
+  });
+
   rule([24], 'what fails leaves nothing, at the very last step too', async () => {
     const a = await create('a');
     await fails(
