@@ -96,7 +96,8 @@ export class Attachments implements Attacher {
     const keep = new Set(valid.map((attachment) => endpointId({ ...attachment, network })));
     const stale = this.#parts.endpoints
       .ofNetwork(network)
-      .filter(([id, { attachedBy }]) => attachedBy === 'runtime' && !keep.has(id));
+      // What an operator has attached, and what Docker has, is on no list of a runtime's.
+      .filter(([id, { attachedBy, kind }]) => attachedBy === 'runtime' && kind !== 'handed' && !keep.has(id));
     const results = await Promise.allSettled(stale.map(([, endpoint]) => this.detach(endpoint)));
     const failed = results
       .filter((result) => result.status === 'rejected')

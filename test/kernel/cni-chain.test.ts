@@ -172,6 +172,25 @@ describe('CNI with other plugins', () => {
     assert.equal(check.code, 0, check.stdout);
   });
 
+  test('rate limits on an interface of another plugin stand over a restart, untouched', async () => {
+    const ipam = { type: 'host-local', subnet: '10.80.0.0/24', dataDir: `${host.stateDirectory}/limited` };
+    const conflist = list(
+      'limited',
+      { type: 'ptp', ipam },
+      { type: 'netctl', capabilities: { bandwidth: true } },
+    );
+    const bandwidth = { ingressRate: 8e6, egressRate: 8e6 };
+    const { container } = await add('one', conflist, { runtime: { bandwidth } });
+    const queues = (): Promise<string> => host.mustExec(['ip', '-o', 'link', 'show', 'type', 'ifb']);
+    const before = await queues();
+    assert.match(before, /nctl-/);
+    await host.restart();
+    assert.equal(await queues(), before);
+    assert.equal((await container.cni('CHECK', conflist)).code, 0);
+    await container.cniDel(conflist);
+    assert.equal(await queues(), '');
+  });
+
   test('after a bridge, where nothing could be enforced: refused', async () => {
     const dataDir = `${host.stateDirectory}/host-local-bridge`;
     const conflist = list(

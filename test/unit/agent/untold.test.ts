@@ -1,4 +1,7 @@
-/** Who asked is gone before the answer, or cannot be answered: what was made for them goes, what others were told of stays. */
+/**
+ * What one call may take away of what another was told: who asked is gone before the answer, a DEL is older than the container, GC's list
+ * is another engine's.
+ */
 import assert from 'node:assert/strict';
 import { describe, test } from 'node:test';
 import type { Delegate } from '../../../src/model/delegate.ts';
@@ -65,4 +68,20 @@ describe('who gave the addresses is told of a DEL', () => {
       return entries[0]!.value as { createdAt: string };
     }
   });
+});
+
+test('GC of a network leaves what Docker has on it', async () => {
+  const rig = new Rig();
+  rig.linux.addNetns('/ns/b');
+  const attachments = await rig.start();
+  await attachments.attach({ ...request('docker'), isHanded: true });
+  await attachments.attach(request('cni', '/ns/b'));
+  await attachments.collect('edge', []);
+  const left = (await rig.store.list('endpoints/')).entries.map(
+    ({ value }) => value as { containerId: string },
+  );
+  assert.deepEqual(
+    left.map(({ containerId }) => containerId),
+    ['docker'],
+  );
 });
