@@ -116,15 +116,17 @@ export class Attachments implements Attacher {
         reason: `policy is not in the kernel: ${policy.lastError ?? 'starting'}`,
         existingAffected: true,
       };
+    const refusal = this.#parts.diskRefusal();
     const reason =
-      (wanted.macvlan && this.#noWire(wanted.macvlan)) ??
+      (refusal === null ? null : `the last change was not taken: ${refusal}`) ??
+      (wanted.macvlan && this.#noWire(wanted.macvlan, wanted.mtuBytes)) ??
       (wanted.addresses && this.#registrations.noAddressFor(wanted.addresses));
     return reason === null ? null : { reason, existingAffected: false };
   }
 
-  #noWire(macvlan: MacvlanAttachment): string | null {
+  #noWire(macvlan: MacvlanAttachment, mtuBytes: number): string | null {
     try {
-      this.#parts.wirings.macvlan.mtuOf(macvlan);
+      this.#parts.wirings.macvlan.mtuOf(macvlan, mtuBytes);
       return null;
     } catch (error) {
       return asNetctlError(error).message;

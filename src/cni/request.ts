@@ -7,7 +7,13 @@
  */
 import { z } from 'zod';
 import { invalid } from '../lib/errors.ts';
-import type { AttachmentId, AttachRequest, AttachWish, ForeignIpam } from '../model/attachment.ts';
+import {
+  type AttachmentId,
+  type AttachRequest,
+  type AttachWish,
+  type ForeignIpam,
+  ownProfile,
+} from '../model/attachment.ts';
 import { checkJson } from '../model/check.ts';
 import { type Delegate, needsLink } from '../model/delegate.ts';
 import { labelsSchema } from '../model/host-endpoint.ts';
@@ -106,7 +112,7 @@ export function parseCall(request: Request): CniCall {
     case 'GC':
       return { command, cniVersion, network: config.name, valid: validAttachments(config), delegate };
     case 'STATUS':
-      return { command, cniVersion, wanted: wish(config, delegate), delegate };
+      return { command, cniVersion, wanted: wish(request, config, delegate), delegate };
     default:
       throw new CniError(4, `unknown CNI_COMMAND: ${command}`);
   }
@@ -131,10 +137,19 @@ function deletion(request: Request): CniCall {
   };
 }
 
-function wish(config: Config, delegate: Delegate | null): AttachWish {
+/** @throws as attachRequest, for what the configuration alone says */
+function wish(request: Request, config: Config, delegate: Delegate | null): AttachWish {
+  const profiles = config.profiles ?? [];
+  for (const profile of profiles) parseName(profile, 'profile');
+  if (profiles.length === 0 && !isIpamOnly(request)) parseName(config.name, ownProfile);
   const macvlan = macvlanOf(config);
   const pools = first(config.pools, config.ipam?.pools).map((pool) => parseName(pool, 'pool'));
-  return { macvlan, addresses: delegate === null ? { kind: macvlan ? 'macvlan' : 'routed', pools } : null };
+  const mtuBytes = checkedMtu(config.mtu ?? 0);
+  return {
+    macvlan,
+    mtuBytes,
+    addresses: delegate === null ? { kind: macvlan ? 'macvlan' : 'routed', pools } : null,
+  };
 }
 
 /** @param hearDns of what a plugin that gives the addresses says of it */

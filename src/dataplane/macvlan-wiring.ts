@@ -28,7 +28,7 @@ import { endBeside, leadOut, missingRoutes } from './container-routes.ts';
 import { HostPair } from './host-pair.ts';
 import { HostShim, type ShimHost } from './host-shim.ts';
 import { twoIndexes } from './indexes.ts';
-import { MacvlanParents, parentName, type Wire } from './macvlan-parents.ts';
+import { MacvlanParents, parentName, refuseLargeMtu, type Wire } from './macvlan-parents.ts';
 import { reopen } from './reopen.ts';
 import { WireQuestions } from './wire-questions.ts';
 import type { Wiring } from './wiring.ts';
@@ -123,12 +123,7 @@ export class MacvlanWiring implements Wiring {
    */
   async #begin(endpoint: Endpoint, netns: Netns): Promise<MacvlanSpec> {
     const parent = this.#parents.ready(macvlanOf(endpoint));
-    if (endpoint.mtuBytes > parent.mtuBytes)
-      throw new NetctlError(
-        'LINK',
-        `MTU ${endpoint.mtuBytes} is more than the ${parent.mtuBytes} of parent ${parent.name}`,
-        { parent: parent.name, mtuBytes: parent.mtuBytes },
-      );
+    refuseLargeMtu(endpoint.mtuBytes, parent);
     for (let attempt = 1; ; attempt++) {
       const chosen = specOf(endpoint, parent.index, netns);
       // A DHCP client knows the link by its index, which is the same when the link is made anew.
@@ -213,9 +208,9 @@ export class MacvlanWiring implements Wiring {
     );
   }
 
-  /** MTU of the parent, which an endpoint gets that asks for none. @throws LINK */
-  mtuOf(wire: Wire): number {
-    return this.#parents.mtuOf(wire);
+  /** As of MacvlanParents. */
+  mtuOf(wire: Wire, askedBytes: number): number {
+    return this.#parents.mtuOf(wire, askedBytes);
   }
 
   /** Resolves when the link is gone, or was not there; so is it when its namespace is gone. */

@@ -108,7 +108,12 @@ export interface AttachWish {
   /** null: none of our addresses, since another plugin gives them. */
   readonly addresses: AddressWish | null;
   readonly macvlan: MacvlanAttachment | null;
+  /** 0: as it comes. */
+  readonly mtuBytes: number;
 }
+
+/** Of a network whose configuration names none. */
+export const ownProfile = 'profile (named like the network)';
 
 /** What the fronts call. */
 export interface Attacher {

@@ -689,6 +689,14 @@ describe('the CNI specification', () => {
     await status({ pools: ['nope'] }, 50, /no pool nope/);
     await status({ mode: 'macvlan', parent: 'eth0' }, null);
     await status({ mode: 'macvlan', parent: 'eth0', pools: ['default'] }, 50, /pool/);
+    await status(
+      { mode: 'macvlan', parent: 'eth0', mtu: 9000 },
+      50,
+      /MTU 9000 is more than the 1500 of parent/,
+    );
+    await status({ mtu: 3 }, 7, /^mtu: 3 is not valid/);
+    await status({ profiles: ['a b'] }, 7, /^profile: "a b" is not valid/);
+    await status({ name: 'n'.repeat(41) }, 7, /^profile \(named like the network\): /);
     await status({ mode: 'macvlan', parent: 'eth9' }, 50, /parent eth9 does not exist on this host/);
     await status({ mode: 'macvlan' }, 7, /parent: mode macvlan needs/);
     await host.mustNetctl([
