@@ -43,6 +43,7 @@ export class Attachments implements Attacher {
   readonly #netns: ContainerNetns;
   readonly #queue = new KeyedQueue();
   #limited: Promise<unknown> = Promise.resolve();
+  #expiryTrouble = '';
 
   constructor(parts: AttachParts) {
     this.#parts = parts;
@@ -207,9 +208,18 @@ export class Attachments implements Attacher {
     return [...this.#queue.keys()].some((id) => queueInterfaceName(hostInterfaceName(id)) === name);
   }
 
-  /** Frees what is over (cooldowns, reservations, retentions), then blocks of this node that have none left. */
-  expire(): Promise<void> {
-    return this.#parts.ipam.expire();
+  /** Frees what is over (cooldowns, reservations, retentions), then blocks of this node that have none left; what cannot be freed now waits. */
+  async expire(): Promise<void> {
+    let trouble = '';
+    await this.#parts.ipam
+      .expire(() => this.#parts.clusterTrouble() !== null)
+      .catch((error: unknown) => {
+        trouble = asNetctlError(error).message;
+      });
+    // Said once: it is tried again every second.
+    if (trouble !== '' && trouble !== this.#expiryTrouble)
+      this.#parts.logger.warn({ error: trouble }, 'some of what is over cannot be freed yet');
+    this.#expiryTrouble = trouble;
   }
 
   /** Connections of released addresses, once more: the agent may have died between the link's end and the flush. */
