@@ -89,6 +89,7 @@ async function measure(name: string, open: () => Promise<Source>): Promise<strin
     bird: new FakeBird(),
     releaseDelegate: async () => undefined,
     clusterTrouble: () => null,
+    diskRefusal: () => null,
     flushMark: { read: () => null, write: () => undefined },
   });
   const writer = source.writer ?? store;

@@ -28,6 +28,7 @@ export interface CniResult {
     readonly interface?: number;
   }[];
   readonly routes?: readonly { readonly dst: string; readonly gw?: string }[];
+  readonly dns?: { readonly nameservers?: readonly string[]; readonly search?: readonly string[] };
 }
 
 export interface CniCall {

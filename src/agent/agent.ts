@@ -65,6 +65,7 @@ export interface AgentParts {
   readonly flushMark: FlushMark;
   /** Why the hosts' common store cannot be asked, or null (also where there is none). */
   readonly clusterTrouble: AttachParts['clusterTrouble'];
+  readonly diskRefusal: AttachParts['diskRefusal'];
 }
 
 export class Agent {
@@ -374,7 +375,8 @@ export class Agent {
 
   async #housekeep(attachments: Attachments): Promise<void> {
     // An operator may have removed the node: what it had is gone, and it goes on as a new one.
-    await this.#nodeRecord.keep(this.#book.nodes().has(this.#parts.config.node.name));
+    const { config, diskRefusal } = this.#parts;
+    await this.#nodeRecord.keep(this.#book.nodes().has(config.node.name) && diskRefusal() === null);
     await attachments.expire();
     this.#upkeep?.watchWires();
     const { retryInMs } = this.#policy.status;

@@ -8,6 +8,7 @@
  */
 
 import { isDeepStrictEqual } from 'node:util';
+import { ContainerNetns } from '../dataplane/container-netns.ts';
 import { inspectLoopback } from '../dataplane/published-host.ts';
 import { reopen } from '../dataplane/reopen.ts';
 import { willCool } from '../ipam/release.ts';
@@ -31,40 +32,47 @@ import type { MacvlanAttachment } from '../model/macvlan.ts';
 import type { Endpoint } from '../model/records.ts';
 import { type BuilderParts, EndpointBuilder } from './endpoint-builder.ts';
 import { attachmentOf } from './endpoint-record.ts';
+import { Expiry } from './expiry.ts';
 import { LateFlush, type LateFlushParts } from './late-flush.ts';
 import { Registrations } from './registrations.ts';
 
 export interface AttachParts extends BuilderParts {
   readonly clock: LateFlushParts['clock'];
 }
+type Accept = (attachment: Attachment) => void;
 
 export class Attachments implements Attacher {
   readonly #parts: AttachParts;
   readonly #registrations: Registrations;
   readonly #builder: EndpointBuilder;
+  readonly #netns: ContainerNetns;
   readonly #queue = new KeyedQueue();
   readonly #lateFlush: LateFlush;
+  readonly #expiry: Expiry;
   #limited: Promise<unknown> = Promise.resolve();
 
   constructor(parts: AttachParts) {
     this.#parts = parts;
     this.#registrations = new Registrations(parts);
+    this.#netns = new ContainerNetns(parts.linux);
     this.#builder = new EndpointBuilder(parts, this.#registrations);
     this.#lateFlush = new LateFlush({ ...parts, conntrack: parts.linux.conntrack });
+    this.#expiry = new Expiry(parts, this.#lateFlush);
   }
 
-  attach(request: AttachRequest): Promise<Attachment> {
+  attach(request: AttachRequest, accept: Accept = () => undefined): Promise<Attachment> {
     const id = endpointId(request);
-    return this.#queue.run(id, () => this.#attach(id, request));
+    return this.#queue.run(id, () => this.#attach(id, request, accept));
   }
 
-  detach(request: AttachmentId, before?: Date): Promise<void> {
+  detach(request: AttachmentId, before?: Date, tell?: () => Promise<void>): Promise<void> {
     const id = endpointId(request);
     return this.#queue.run(id, async () => {
       const endpoint = this.#parts.endpoints.get(id)?.value;
       if (before !== undefined && endpoint !== undefined && Date.parse(endpoint.createdAt) > before.getTime())
         return;
       await this.#detach(id, endpoint);
+      if (!endpoint?.delegate) await tell?.();
     });
   }
 
@@ -97,7 +105,8 @@ export class Attachments implements Attacher {
     const keep = new Set(valid.map((attachment) => endpointId({ ...attachment, network })));
     const stale = this.#parts.endpoints
       .ofNetwork(network)
-      .filter(([id, { attachedBy }]) => attachedBy === 'runtime' && !keep.has(id));
+      // What an operator has attached, and what Docker has, is on no list of a runtime's.
+      .filter(([id, { attachedBy, kind }]) => attachedBy === 'runtime' && kind !== 'handed' && !keep.has(id));
     const results = await Promise.allSettled(stale.map(([, endpoint]) => this.detach(endpoint)));
     const failed = results
       .filter((result) => result.status === 'rejected')
@@ -116,15 +125,17 @@ export class Attachments implements Attacher {
         reason: `policy is not in the kernel: ${policy.lastError ?? 'starting'}`,
         existingAffected: true,
       };
+    const refusal = this.#parts.diskRefusal();
     const reason =
-      (wanted.macvlan && this.#noWire(wanted.macvlan)) ??
+      (refusal === null ? null : `the last change was not taken: ${refusal}`) ??
+      (wanted.macvlan && this.#noWire(wanted.macvlan, wanted.mtuBytes)) ??
       (wanted.addresses && this.#registrations.noAddressFor(wanted.addresses));
     return reason === null ? null : { reason, existingAffected: false };
   }
 
-  #noWire(macvlan: MacvlanAttachment): string | null {
+  #noWire(macvlan: MacvlanAttachment, mtuBytes: number): string | null {
     try {
-      this.#parts.wirings.macvlan.mtuOf(macvlan);
+      this.#parts.wirings.macvlan.mtuOf(macvlan, mtuBytes);
       return null;
     } catch (error) {
       return asNetctlError(error).message;
@@ -205,10 +216,9 @@ export class Attachments implements Attacher {
     return [...this.#queue.keys()].some((id) => queueInterfaceName(hostInterfaceName(id)) === name);
   }
 
-  /** Frees what is over (cooldowns, reservations, retentions), then blocks of this node that have none left. */
-  async expire(): Promise<void> {
-    // No address is free before its connections are gone.
-    if (await this.#lateFlush.settle()) await this.#parts.ipam.expire();
+  /** Frees what is over; what cannot be freed now waits. */
+  expire(): Promise<void> {
+    return this.#expiry.run();
   }
 
   /** Connections of released addresses: the agent before this one may have died between its answer to DEL and their flush. */
@@ -223,16 +233,20 @@ export class Attachments implements Attacher {
     await this.#lateFlush.settle();
   }
 
-  async #attach(id: string, request: AttachRequest): Promise<Attachment> {
-    const netns = this.#parts.linux.openNetns(request.netns.open);
+  async #attach(id: string, request: AttachRequest, accept: Accept): Promise<Attachment> {
+    const { book } = this.#parts.ipam;
+    const netns = this.#netns.open(request);
     try {
       const known = this.#parts.endpoints.get(id)?.value;
-      if (known !== undefined && (await this.#works(known, netns)))
-        return attachmentOf(known, this.#parts.ipam.book);
+      if (known !== undefined && (await this.#works(known, netns))) {
+        const attachment = attachmentOf(known, book);
+        accept(attachment);
+        return attachment;
+      }
       if (known !== undefined) await this.#detach(id, known);
-      const endpoint = await this.#attachTo(id, request, netns);
+      const endpoint = await this.#attachTo(id, request, netns, accept);
       this.#log(id, endpoint, 'attached');
-      return attachmentOf(endpoint, this.#parts.ipam.book);
+      return attachmentOf(endpoint, book);
     } finally {
       netns.close();
     }
@@ -246,11 +260,11 @@ export class Attachments implements Attacher {
   }
 
   /** An address that somebody else on the wire has is put into quarantine, and another one tried, unless it was asked for. */
-  async #attachTo(id: string, request: AttachRequest, netns: Netns): Promise<Endpoint> {
+  async #attachTo(id: string, request: AttachRequest, netns: Netns, accept: Accept): Promise<Endpoint> {
     const skip: Address[] = [];
     for (;;) {
       try {
-        return await this.#tryAttach(id, request, netns, skip);
+        return await this.#tryAttach(id, request, netns, skip, accept);
       } catch (error) {
         if (!(error instanceof NetctlError) || error.code !== 'DUPLICATE_ADDRESS') throw error;
         const { address, mac } = error.details as { address: Address; mac: Mac };
@@ -267,6 +281,7 @@ export class Attachments implements Attacher {
     request: AttachRequest,
     netns: Netns,
     skip: readonly Address[],
+    accept: Accept,
   ): Promise<Endpoint> {
     const undo = new UndoStack();
     try {
@@ -276,6 +291,7 @@ export class Attachments implements Attacher {
       if (endpoint.kind === 'macvlan') await this.#parts.wirings.macvlan.checkGateway(endpoint, netns);
       // The disk was at work meanwhile.
       await this.#parts.ipam.flushed();
+      accept(attachmentOf(endpoint, this.#parts.ipam.book));
       undo.forget();
       return endpoint;
     } catch (error) {
@@ -320,9 +336,10 @@ export class Attachments implements Attacher {
   #tidy(id: string, endpoint: Endpoint): void {
     const { endpoints, wirings, logger } = this.#parts;
     const livesOn = endpoint.attachedBy === 'operator' || endpoints.inNetns(endpoint.netns).length > 1;
-    const netns = endpoint.kind === 'routed' && livesOn ? this.#reopen(endpoint) : null;
+    const { kind } = endpoint;
+    const netns = (kind === 'routed' || kind === 'macvlan') && livesOn ? this.#reopen(endpoint) : null;
     try {
-      if (netns !== null) wirings.routed.endBeside(endpoint, netns);
+      if (netns !== null) wirings[kind === 'macvlan' ? kind : 'routed'].endBeside(endpoint, netns);
     } catch (error) {
       logger.warn(
         { endpoint: id, error: String(error) },

@@ -29,7 +29,7 @@ export class NodeRecord {
     this.#parts = parts;
   }
 
-  /** Writes it unless it was and is there still. @param isThere as far as the picture goes */
+  /** Writes it unless it was and is there still. @param isThere as far as the picture goes, and nothing is to be tried by it */
   async keep(isThere: boolean): Promise<void> {
     if (this.#isWritten && isThere) return;
     const { config, store, version, startedAt, logger } = this.#parts;

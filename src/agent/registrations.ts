@@ -16,7 +16,7 @@ import { asNetctlError, invalid, NetctlError } from '../lib/errors.ts';
 import type { Logger } from '../lib/logger.ts';
 import { leastMtu6 } from '../linux/own-addresses.ts';
 import type { NetnsIdentity } from '../linux/ports.ts';
-import type { AddressWish, AttachRequest, GivenAddress } from '../model/attachment.ts';
+import { type AddressWish, type AttachRequest, type GivenAddress, ownProfile } from '../model/attachment.ts';
 import { type Address, familyOf } from '../model/ip.ts';
 import { endpointKey, profileKey } from '../model/keys.ts';
 import { parseName } from '../model/names.ts';
@@ -41,6 +41,8 @@ export interface RegistrationParts {
   readonly logger: Logger;
   /** Why the hosts' common store cannot be asked, or null (also where there is none). */
   clusterTrouble(): string | null;
+  /** Why this host's disk did not take the last change, or null. */
+  diskRefusal(): string | null;
   now(): Date;
 }
 
@@ -69,8 +71,9 @@ export class Registrations {
     const ownProfile = request.profiles.length === 0 ? (profiles[0] ?? null) : null;
     const key = endpointKey(node, id);
     const mtuBytes =
-      request.mtuBytes ||
-      (request.macvlan === null ? this.#parts.mtuBytes : wirings.macvlan.mtuOf(request.macvlan));
+      request.macvlan === null
+        ? request.mtuBytes || this.#parts.mtuBytes
+        : wirings.macvlan.mtuOf(request.macvlan, request.mtuBytes);
     if (request.reservation !== null || request.onRelease !== 'delete')
       await ipam.learnKept(request.owner, request.reservation);
     let endpoint: Endpoint | undefined;
@@ -238,7 +241,5 @@ function ownerOf({ owner, network, containerId }: AttachRequest): Owner {
 /** Without any, the one named like the network; none where there is nothing to enforce them on. */
 function profilesOf({ profiles, network, foreignLink }: AttachRequest): string[] {
   if (foreignLink?.hostInterface === null) return [];
-  return profiles.length > 0
-    ? [...new Set(profiles)]
-    : [parseName(network, 'profile (named like the network)')];
+  return profiles.length > 0 ? [...new Set(profiles)] : [parseName(network, ownProfile)];
 }

@@ -140,8 +140,11 @@ export class Upkeep {
 
   /** Whose endpoint's link went without them; they hold nothing up but themselves. */
   async #removeUnknownQueues(): Promise<void> {
-    const { wirings, limiter, linux, attachments, logger } = this.#parts;
-    const used = new Set([...(await wirings.routed.links()).keys()].map(queueInterfaceName));
+    const { endpoints, wirings, limiter, linux, attachments, logger } = this.#parts;
+    // Interfaces of other plugins have names of their own.
+    const known = [...endpoints.all()].map(([, { value }]) => value.hostInterface);
+    const links = [...(await wirings.routed.links()).keys(), ...known];
+    const used = new Set(links.map(queueInterfaceName));
     for (const [name, { index }] of await limiter.queues()) {
       if (used.has(name) || attachments.isBusyQueue(name)) continue;
       logger.warn({ link: name }, 'removing a queue interface that no endpoint has');

@@ -29,6 +29,14 @@ const networkInfo = z.object({
     .nullish(),
 });
 
+/** In configurations and in results. */
+export const dnsSchema = z.object({
+  nameservers: texts,
+  domain: z.string().nullish(),
+  search: texts,
+  options: texts,
+});
+
 const configSchema = z.object({
   cniVersion: version,
   name: networkName,
@@ -43,9 +51,7 @@ const configSchema = z.object({
   profiles: texts,
   pools: texts,
   mtu: z.int().min(0).max(65535).nullish(),
-  dns: z
-    .object({ nameservers: texts, domain: z.string().nullish(), search: texts, options: texts })
-    .nullish(),
+  dns: dnsSchema.nullish(),
   ipam: z
     .object({
       type: z.string().nullish(),

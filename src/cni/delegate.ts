@@ -25,6 +25,8 @@ import {
   parseCidr,
 } from '../model/ip.ts';
 import { mostRoutes, type WireRoute } from '../model/macvlan.ts';
+import { dnsSchema } from './config.ts';
+import { type Dns, dnsTold } from './result.ts';
 
 /** Below the whole call's limit in native/shim/PROTOCOL.md. */
 const timeLimitsMs = {
@@ -45,10 +47,12 @@ export interface DelegateCall {
   readonly netnsPath: string;
 }
 
-/** @throws NetctlError with the plugin's own words */
-export async function allocate(call: DelegateCall): Promise<GivenAddress[]> {
+/** @param hear of what it says of DNS @throws NetctlError with the plugin's own words */
+export async function allocate(call: DelegateCall, hear: (dns: Dns) => void): Promise<GivenAddress[]> {
   try {
-    const given = parseResult(call.delegate.type, await execute('ADD', call.delegate, call));
+    const said = await execute('ADD', call.delegate, call);
+    const given = parseResult(call.delegate.type, said);
+    hear(parseDns(said));
     if (given.length > 0) return given;
     throw new NetctlError('POOL_EXHAUSTED', `IPAM plugin ${call.delegate.type} gave no address`);
   } catch (error) {
@@ -161,6 +165,12 @@ export function parseResult(type: string, text: string): GivenAddress[] {
     const own = told.map((each) => givenRoute(type, each, one.gateway)).filter(isOf(family));
     return isFirst && own.length > 0 ? { ...one, routes: whole(type, own, one) } : one;
   });
+}
+
+/** What it says of DNS, as far as it has the form; empty lists say nothing. */
+function parseDns(text: string): Dns {
+  const parsed = z.object({ dns: dnsSchema }).safeParse(json(text));
+  return parsed.success ? dnsTold(parsed.data.dns) : {};
 }
 
 /** @throws INVALID */

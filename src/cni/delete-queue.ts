@@ -4,9 +4,9 @@
  * In: files with one request frame each. Out: each carried out once and its file removed. Never: a DEL that undoes an ADD made
  * after it was queued, an entry lost because another could not be carried out.
  */
-import { mkdirSync, readdirSync, readFileSync, renameSync, rmSync, statSync } from 'node:fs';
+import { lstatSync, mkdirSync, readdirSync, readFileSync, renameSync, rmSync, statSync } from 'node:fs';
 import { join } from 'node:path';
-import { asNetctlError, type NetctlError } from '../lib/errors.ts';
+import { asNetctlError, NetctlError } from '../lib/errors.ts';
 import type { Logger } from '../lib/logger.ts';
 import type { Attacher } from '../model/attachment.ts';
 import { decodeRequest } from './frame.ts';
@@ -71,6 +71,8 @@ export class DeleteQueue {
 
   async #carryOut(path: string): Promise<boolean> {
     try {
+      // Anything else might be waited for, or without end.
+      if (!lstatSync(path).isFile()) throw new NetctlError('INVALID', 'it is no file');
       const call = parseCall(decodeRequest(readFileSync(path)));
       if (call.command === 'DEL') await runCall(call, this.#attacher);
     } catch (error) {

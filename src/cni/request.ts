@@ -7,7 +7,13 @@
  */
 import { z } from 'zod';
 import { invalid } from '../lib/errors.ts';
-import type { AttachmentId, AttachRequest, AttachWish, ForeignIpam } from '../model/attachment.ts';
+import {
+  type AttachmentId,
+  type AttachRequest,
+  type AttachWish,
+  type ForeignIpam,
+  ownProfile,
+} from '../model/attachment.ts';
 import { checkJson } from '../model/check.ts';
 import { type Delegate, needsLink } from '../model/delegate.ts';
 import { labelsSchema } from '../model/host-endpoint.ts';
@@ -39,7 +45,7 @@ import { CniError } from './errors.ts';
 import type { Request } from './frame.ts';
 import { macvlanOf } from './macvlan.ts';
 import { type LinkBefore, linkBefore, previousResult } from './previous.ts';
-import type { AnswerForm, CniVersion, Dns } from './result.ts';
+import { type AnswerForm, type CniVersion, type Dns, dnsTold } from './result.ts';
 
 export type CniCall =
   | {
@@ -86,13 +92,13 @@ export function parseCall(request: Request): CniCall {
   const cniVersion = config.cniVersion;
   const delegate = delegateOf(request, config);
   switch (command) {
-    case 'ADD':
-      return {
-        command,
-        cniVersion,
-        attach: attachRequest(request, config, delegate),
-        answer: answerForm(request, config),
-      };
+    case 'ADD': {
+      let ipamDns: Dns = {};
+      const attach = attachRequest(request, config, delegate, (dns) => {
+        ipamDns = dns;
+      });
+      return { command, cniVersion, attach, answer: answerForm(request, config, () => ipamDns) };
+    }
     case 'CHECK': {
       const id = attachmentId(request.env, config.name);
       return {
@@ -106,7 +112,7 @@ export function parseCall(request: Request): CniCall {
     case 'GC':
       return { command, cniVersion, network: config.name, valid: validAttachments(config), delegate };
     case 'STATUS':
-      return { command, cniVersion, wanted: wish(config, delegate), delegate };
+      return { command, cniVersion, wanted: wish(request, config, delegate), delegate };
     default:
       throw new CniError(4, `unknown CNI_COMMAND: ${command}`);
   }
@@ -131,14 +137,29 @@ function deletion(request: Request): CniCall {
   };
 }
 
-function wish(config: Config, delegate: Delegate | null): AttachWish {
+/** @throws as attachRequest, for what the configuration alone says */
+function wish(request: Request, config: Config, delegate: Delegate | null): AttachWish {
+  const profiles = config.profiles ?? [];
+  for (const profile of profiles) parseName(profile, 'profile');
+  if (profiles.length === 0 && !isIpamOnly(request)) parseName(config.name, ownProfile);
   const macvlan = macvlanOf(config);
   const pools = first(config.pools, config.ipam?.pools).map((pool) => parseName(pool, 'pool'));
-  return { macvlan, addresses: delegate === null ? { kind: macvlan ? 'macvlan' : 'routed', pools } : null };
+  const mtuBytes = checkedMtu(config.mtu ?? 0);
+  return {
+    macvlan,
+    mtuBytes,
+    addresses: delegate === null ? { kind: macvlan ? 'macvlan' : 'routed', pools } : null,
+  };
 }
 
-function attachRequest(request: Request, config: Config, delegate: Delegate | null): AttachRequest {
-  refuseUnsupported(config);
+/** @param hearDns of what a plugin that gives the addresses says of it */
+function attachRequest(
+  request: Request,
+  config: Config,
+  delegate: Delegate | null,
+  hearDns: (dns: Dns) => void,
+): AttachRequest {
+  refuseUnsupported(config, delegate);
   const id = attachmentId(request.env, config.name);
   const before = isIpamOnly(request) ? null : linkBefore(config, id.interface);
   const args = cniArgs(request.env.get('CNI_ARGS') ?? '');
@@ -188,14 +209,18 @@ function attachRequest(request: Request, config: Config, delegate: Delegate | nu
     foreignLink: isIpamOnly(request)
       ? { hostInterface: null }
       : before && { hostInterface: before.hostInterface },
-    foreignIpam: foreignIpam(before, delegate && { delegate, id, netnsPath: netnsPath(request) }),
+    foreignIpam: foreignIpam(before, delegate && { delegate, id, netnsPath: netnsPath(request) }, hearDns),
   };
 }
 
 /** The addresses of a link that was there before us come with it. */
-function foreignIpam(before: LinkBefore | null, call: DelegateCall | null): ForeignIpam | null {
+function foreignIpam(
+  before: LinkBefore | null,
+  call: DelegateCall | null,
+  hearDns: (dns: Dns) => void,
+): ForeignIpam | null {
   if (before !== null) return { allocate: async () => before.addresses, delegate: null };
-  return call && { allocate: () => allocate(call), delegate: call.delegate };
+  return call && { allocate: () => allocate(call, hearDns), delegate: call.delegate };
 }
 
 /** `ipam.type` names another IPAM plugin; our own name, or none, means our pools. */
@@ -219,9 +244,10 @@ function delegateOf(
 
 const ownIpam: ReadonlySet<string> = new Set(['netctl', 'netctl-ipam']);
 
-function answerForm(request: Request, config: Config): AnswerForm {
+function answerForm(request: Request, config: Config, ipamDns: () => Dns): AnswerForm {
   return {
     dns: dnsOf(config),
+    ipamDns,
     ipamRoutes: isIpamOnly(request) ? (config.ipam?.routes ?? []) : null,
     before: config.prevResult ? previousResult(request.stdin) : null,
   };
@@ -236,9 +262,10 @@ function parseLabels(labels: Record<string, string>): Record<string, string> {
   throw invalid(`label ${key.slice(0, 80)}`, labels[key], parsed.error.issues[0]?.message ?? 'another label');
 }
 
-function refuseUnsupported(config: Config): void {
+/** Ranges are for who gives the addresses. */
+function refuseUnsupported(config: Config, delegate: Delegate | null): void {
   for (const field of ['ipRanges', 'deviceID', 'infinibandGUID'] as const)
-    if (config.runtimeConfig?.[field]?.length)
+    if (config.runtimeConfig?.[field]?.length && (field !== 'ipRanges' || delegate === null))
       throw unsupported(`runtimeConfig.${field}`, config.runtimeConfig[field]);
 }
 
@@ -299,14 +326,16 @@ function askedAddresses(texts: readonly string[]): Address[] {
 /** CHECK must be given the result of ADD, in the format of the configuration's version. */
 function expectation(request: Request, config: Config): { addresses: Address[]; netnsOpen: string } {
   const schema = z.object({
-    ips: z.array(z.object({ address: z.string(), interface: z.int().nullish() })).default([]),
+    ips: z.array(z.object({ address: z.string(), interface: z.int().nullish() })).nullish(),
   });
   if (!config.prevResult) throw new CniError(7, 'required prevResult missing');
   const parsed = schema.safeParse(config.prevResult);
   if (!parsed.success)
     throw new CniError(7, 'invalid network config: prevResult: expected a CNI result with ips');
   return {
-    addresses: parsed.data.ips.map((ip) => parseAddress(ip.address.split('/')[0], 'prevResult.ips.address')),
+    addresses: (parsed.data.ips ?? []).map((ip) =>
+      parseAddress(ip.address.split('/')[0], 'prevResult.ips.address'),
+    ),
     netnsOpen: netnsOpenPath(request),
   };
 }
@@ -354,16 +383,12 @@ function release(
 /** What the runtime says stands before what the configuration says. */
 function dnsOf(config: Config): Dns {
   const { servers, searches, options } = config.runtimeConfig?.dns ?? {};
-  const domain = config.dns?.domain;
-  const lists = {
+  return dnsTold({
+    domain: config.dns?.domain,
     nameservers: first(servers, config.dns?.nameservers),
     search: first(searches, config.dns?.search),
     options: first(options, config.dns?.options),
-  };
-  return {
-    ...(domain ? { domain } : {}),
-    ...Object.fromEntries(Object.entries(lists).filter(([, list]) => list.length > 0)),
-  };
+  });
 }
 
 /** The first list that says something. */

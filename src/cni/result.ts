@@ -17,9 +17,19 @@ export interface Dns {
   readonly options?: readonly string[];
 }
 
+type Told<T> = { readonly [K in keyof T]?: T[K] | null | undefined };
+
+/** What is empty says nothing. */
+export function dnsTold(dns: Told<Dns>): Dns {
+  return Object.fromEntries(Object.entries(dns).filter(([, value]) => value?.length));
+}
+
 /** What the answer to an ADD holds besides the attachment. */
 export interface AnswerForm {
+  /** As runtime and configuration say. */
   readonly dns: Dns;
+  /** As the IPAM plugin that gave the addresses said: for who says nothing else. */
+  ipamDns(): Dns;
   /** Called as an IPAM plugin: the routes of its configuration, to be handed on; null otherwise. */
   readonly ipamRoutes: readonly { readonly dst: string; readonly gw?: string | null | undefined }[] | null;
   /** The result of the plugin before us in the list. */
@@ -29,10 +39,9 @@ export interface AnswerForm {
 /** The whole answer to an ADD. @throws as cniResult */
 export function addAnswer(attachment: Attachment, cniVersion: CniVersion, form: AnswerForm): object {
   if (form.ipamRoutes !== null) return ipamResult(attachment, cniVersion, form);
-  if (form.before === null) return cniResult(attachment, cniVersion, form.dns);
-  return attachment.isForeign
-    ? form.before
-    : joined(form.before, cniResult(attachment, cniVersion, form.dns));
+  const dns = Object.keys(form.dns).length > 0 ? form.dns : form.ipamDns();
+  if (form.before === null) return cniResult(attachment, cniVersion, dns);
+  return attachment.isForeign ? form.before : joined(form.before, cniResult(attachment, cniVersion, dns));
 }
 
 /** Addresses without interfaces (CNI specification 1.1.0, section 4). */
@@ -55,20 +64,22 @@ function withLegacyRoutes(result: object, routes: NonNullable<AnswerForm['ipamRo
   return Object.fromEntries(entries);
 }
 
-/** Ours after theirs; the numbers of our interfaces move on. */
+/** Ours after theirs; the numbers of our interfaces move on. 0.2.0 and older have one address of each family: that is ours. */
 function joined(before: Readonly<Record<string, unknown>>, ours: Record<string, unknown>): object {
+  const { dns } = ours as { dns: Dns };
+  const bothDns = Object.keys(dns).length > 0 ? dns : (before['dns'] ?? {});
+  if (ours['ips'] === undefined) return { ...before, ...ours, dns: bothDns };
   const list = (result: Readonly<Record<string, unknown>>, key: string): Record<string, unknown>[] =>
     Array.isArray(result[key]) ? (result[key] as Record<string, unknown>[]) : [];
   const offset = list(before, 'interfaces').length;
   const ips = list(ours, 'ips').map((ip) => ({ ...ip, interface: Number(ip['interface']) + offset }));
-  const { dns } = ours as { dns: Dns };
   return {
     ...before,
     cniVersion: ours['cniVersion'],
     interfaces: [...list(before, 'interfaces'), ...list(ours, 'interfaces')],
     ips: [...list(before, 'ips'), ...ips],
     routes: [...list(before, 'routes'), ...list(ours, 'routes')],
-    dns: Object.keys(dns).length > 0 ? dns : (before['dns'] ?? {}),
+    dns: bothDns,
   };
 }
 

@@ -43,15 +43,20 @@ export function createCniServer(options: CniServerOptions): Server {
   });
 }
 
-/** Runs what a call asks for; what it resolves to goes to the plugin's standard output. */
-export async function runCall(call: CniCall, attacher: Attacher): Promise<string> {
+/** Runs what a call asks for; what it resolves to goes to the plugin's standard output. @param isGone whether nobody waits for it any more */
+export async function runCall(call: CniCall, attacher: Attacher, isGone = () => false): Promise<string> {
   switch (call.command) {
     case 'ADD':
-      return add(call, attacher);
-    case 'DEL':
-      await attacher.detach(call.id, call.queuedAt ?? undefined);
-      if (call.delegate !== null) await release(call.delegate);
+      return add(call, attacher, isGone);
+    case 'DEL': {
+      const { id, queuedAt, delegate } = call;
+      await attacher.detach(
+        id,
+        queuedAt ?? undefined,
+        delegate === null ? undefined : () => release(delegate),
+      );
       return '';
+    }
     case 'CHECK':
       await attacher.check(call.id, call.expected);
       if (call.delegate !== null && (await mayCheck(call.delegate.delegate)))
@@ -72,15 +77,18 @@ export async function runCall(call: CniCall, attacher: Attacher): Promise<string
   }
 }
 
-/** An attachment that the version has no words for does not stay. */
-async function add(call: CniCall & { command: 'ADD' }, attacher: Attacher): Promise<string> {
-  const attachment = await attacher.attach(call.attach);
-  try {
-    return JSON.stringify(addAnswer(attachment, call.cniVersion, call.answer));
-  } catch (error) {
-    await attacher.detach(call.attach);
-    throw error;
-  }
+/** A new attachment that the version has no words for, or that nobody hears of, does not stay. */
+async function add(
+  call: CniCall & { command: 'ADD' },
+  attacher: Attacher,
+  isGone: () => boolean,
+): Promise<string> {
+  let text = '';
+  await attacher.attach(call.attach, (attachment) => {
+    if (isGone()) throw new NetctlError('TRY_AGAIN', 'the caller of ADD went away before the answer');
+    text = JSON.stringify(addAnswer(attachment, call.cniVersion, call.answer));
+  });
+  return text;
 }
 
 /** What one part cannot collect keeps no other from it. @throws with the words of all */
@@ -106,16 +114,7 @@ async function answer(frame: Buffer, socket: Socket, options: CniServerOptions):
     // The kernel's word for the pid, in our pid namespace: the one in the frame is the shim's own view.
     request = { ...decodeRequest(frame), pid: peer.pid };
     call = parseCall(request);
-    const stdout = await runCall(call, options.attacher);
-    if (isGone(socket) && call.command === 'ADD') {
-      options.logger.warn(
-        { containerId: call.attach.containerId },
-        'the caller of ADD went away before the answer: undone',
-      );
-      await options.attacher.detach(call.attach);
-      return;
-    }
-    socket.end(encodeReply(0, stdout));
+    socket.end(encodeReply(0, await runCall(call, options.attacher, () => isGone(socket))));
   } catch (error) {
     const text = cniErrorText(error, call?.cniVersion ?? versionIn(request));
     options.logger.warn(

@@ -10,7 +10,7 @@ import type { Logger } from '../lib/logger.ts';
 import type { LinkInfo, Linux, Netns, RouteInfo, Routing, RoutingRequest } from '../linux/ports.ts';
 import { announcedProtocol, routeProtocol } from '../linux/route-protocols.ts';
 import { shimPrefix } from '../macvlan/shim-plan.ts';
-import { hostInterfacePrefix } from '../model/attachment.ts';
+import { hostInterfacePrefix, ownTable } from '../model/attachment.ts';
 import {
   type Address,
   addressBits,
@@ -21,7 +21,8 @@ import {
   prefixLength,
 } from '../model/ip.ts';
 import type { Endpoint } from '../model/records.ts';
-import { blockRoute, planEndBeside, planHostRoutes, type VethSpec } from '../veth/plan.ts';
+import { blockRoute, planHostRoutes, type VethSpec } from '../veth/plan.ts';
+import { endBeside } from './container-routes.ts';
 import { hostNotices } from './host-limits.ts';
 import { isErrno } from './is-errno.ts';
 import { PairMaker } from './pair-maker.ts';
@@ -88,18 +89,7 @@ export class EndpointWiring implements Wiring {
 
   /** Takes what led beside another default route out of a namespace that lives on. */
   endBeside({ hostInterface, addresses }: Endpoint, netns: Netns): void {
-    const container = this.#linux.openRouting(netns);
-    try {
-      for (const request of planEndBeside(hostInterface, addresses)) {
-        try {
-          container.batch([request]);
-        } catch (error) {
-          if (!isErrno(error, 'ENOENT', 'EAFNOSUPPORT')) throw error;
-        }
-      }
-    } finally {
-      container.close();
-    }
+    endBeside(this.#linux, netns, addresses, ownTable(hostInterface));
   }
 
   /** Whether the endpoint's pair stands, with its container end in the given namespace. */

@@ -7,6 +7,7 @@
  * the container's own taken away.
  */
 import { KernelError, type Linux, type Netns, type Routing } from '../linux/ports.ts';
+import { routeProtocol } from '../linux/route-protocols.ts';
 import {
   type HostPairSpec,
   planHostPair,
@@ -18,6 +19,7 @@ import { type Address, familyOf } from '../model/ip.ts';
 import type { Endpoint } from '../model/records.ts';
 import { gateways, hostMac, planHostRoutes } from '../veth/plan.ts';
 import { twoIndexes } from './indexes.ts';
+import { missingOnHost } from './routed-inspection.ts';
 
 /** Of the container's end, where it needs one; nothing is sent from or to it. */
 const pairAddress = '169.254.1.2' as Address;
@@ -84,7 +86,11 @@ export class HostPair {
     const link = this.#host.link({ name: endpoint.hostInterface });
     if (link === null) return [`host interface ${endpoint.hostInterface} is missing`];
     if (!link.up) return [`host interface ${endpoint.hostInterface} is down`];
-    return this.#inspectWayBack(endpoint, container);
+    const hostRoutes = await this.#host.routes({ protocol: routeProtocol });
+    return [
+      ...(await missingOnHost({ host: this.#host, endpoint, hostRoutes }, link)),
+      ...(await this.#inspectWayBack(endpoint, container)),
+    ];
   }
 
   /** Puts the way back right where somebody has changed it. Returns what was wrong, in words. @throws KernelError */

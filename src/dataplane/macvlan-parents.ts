@@ -32,11 +32,13 @@ export class MacvlanParents {
     return this.#host.link({ name: parentName(wire) });
   }
 
-  /** MTU that its endpoints get unless they ask for another. @throws LINK */
-  mtuOf(wire: Wire): number {
+  /** MTU that its endpoints get: the parent's, unless they ask for a smaller one (0: they do not). @throws LINK */
+  mtuOf(wire: Wire, askedBytes: number): number {
     const link = this.find(wire);
     const on = (link === null ? vlanOf(wire)?.on : undefined) ?? parentName(wire);
-    return usable(on, link ?? this.#host.link({ name: on })).mtuBytes;
+    const parent = usable(on, link ?? this.#host.link({ name: on }));
+    refuseLargeMtu(askedBytes, parent);
+    return askedBytes || parent.mtuBytes;
   }
 
   /** The link, made if it is a VLAN that is missing. @throws LINK naming what is wrong with it */
@@ -120,4 +122,17 @@ function vlanOf({ parent, vlan }: Wire): { on: string; id: number } | null {
   const [, on, digits] = /^(.+)\.([1-9]\d{0,3})$/.exec(parent) ?? [];
   const id = Number(digits);
   return on === undefined || id > 4094 ? null : { on, id };
+}
+
+/** @throws LINK */
+export function refuseLargeMtu(mtuBytes: number, parent: LinkInfo): void {
+  if (mtuBytes <= parent.mtuBytes) return;
+  throw new NetctlError(
+    'LINK',
+    `MTU ${mtuBytes} is more than the ${parent.mtuBytes} of parent ${parent.name}`,
+    {
+      parent: parent.name,
+      mtuBytes: parent.mtuBytes,
+    },
+  );
 }

@@ -17,17 +17,18 @@ import {
   type Routing,
   type RoutingRequest,
 } from '../linux/ports.ts';
-import { type MacvlanSpec, planContainer, planLink, planUp } from '../macvlan/plan.ts';
+import { type MacvlanSpec, planContainer, planLink, planUp, tableBeside } from '../macvlan/plan.ts';
 import { hostInterfaceIndex } from '../model/attachment.ts';
 import { needsLink } from '../model/delegate.ts';
 import { type Address, familyOf } from '../model/ip.ts';
 import { type MacvlanRecord, routesOf } from '../model/macvlan.ts';
 import type { Endpoint } from '../model/records.ts';
 import { announceOnWire } from './announce.ts';
+import { endBeside, leadOut, missingRoutes } from './container-routes.ts';
 import { HostPair } from './host-pair.ts';
 import { HostShim, type ShimHost } from './host-shim.ts';
 import { twoIndexes } from './indexes.ts';
-import { MacvlanParents, parentName, type Wire } from './macvlan-parents.ts';
+import { MacvlanParents, parentName, refuseLargeMtu, type Wire } from './macvlan-parents.ts';
 import { reopen } from './reopen.ts';
 import { WireQuestions } from './wire-questions.ts';
 import type { Wiring } from './wiring.ts';
@@ -122,12 +123,7 @@ export class MacvlanWiring implements Wiring {
    */
   async #begin(endpoint: Endpoint, netns: Netns): Promise<MacvlanSpec> {
     const parent = this.#parents.ready(macvlanOf(endpoint));
-    if (endpoint.mtuBytes > parent.mtuBytes)
-      throw new NetctlError(
-        'LINK',
-        `MTU ${endpoint.mtuBytes} is more than the ${parent.mtuBytes} of parent ${parent.name}`,
-        { parent: parent.name, mtuBytes: parent.mtuBytes },
-      );
+    refuseLargeMtu(endpoint.mtuBytes, parent);
     for (let attempt = 1; ; attempt++) {
       const chosen = specOf(endpoint, parent.index, netns);
       // A DHCP client knows the link by its index, which is the same when the link is made anew.
@@ -171,6 +167,7 @@ export class MacvlanWiring implements Wiring {
         );
       }
       await this.#onceMacIsFree(container, planContainer(spec));
+      leadOut(container, spec, tableBeside(endpoint.hostInterface));
     } catch (error) {
       if (error instanceof KernelError && error.errno === 'EADDRINUSE')
         throw new NetctlError('LINK', `another interface on ${parent} has MAC ${spec.mac} already`, {
@@ -211,9 +208,9 @@ export class MacvlanWiring implements Wiring {
     );
   }
 
-  /** MTU of the parent, which an endpoint gets that asks for none. @throws LINK */
-  mtuOf(wire: Wire): number {
-    return this.#parents.mtuOf(wire);
+  /** As of MacvlanParents. */
+  mtuOf(wire: Wire, askedBytes: number): number {
+    return this.#parents.mtuOf(wire, askedBytes);
   }
 
   /** Resolves when the link is gone, or was not there; so is it when its namespace is gone. */
@@ -229,6 +226,11 @@ export class MacvlanWiring implements Wiring {
       netns?.close();
     }
     await this.#policy.remove(endpoint);
+  }
+
+  /** Takes what led beside another default route out of a namespace that lives on. */
+  endBeside({ hostInterface, addresses }: Endpoint, netns: Netns): void {
+    endBeside(this.#linux, netns, addresses as Address[], tableBeside(hostInterface));
   }
 
   /** Whether the endpoint's link stands in the given namespace, on its parent. */
@@ -295,7 +297,7 @@ export class MacvlanWiring implements Wiring {
     const container = this.#linux.openRouting(netns);
     try {
       const present = (await container.addresses(link.index)).map(({ address }) => address);
-      const routes = await container.routes();
+      const routes = await container.routes({ everyTable: true });
       return [
         ...(hasPair(endpoint) ? await this.#pair.inspect(endpoint, container) : []),
         ...(hasShim(endpoint) ? await this.#shim.inspect(endpoint, parent, container) : []),
@@ -307,15 +309,7 @@ export class MacvlanWiring implements Wiring {
         ...endpoint.addresses
           .filter((address) => !present.includes(address))
           .map((address) => `address ${address} is missing in the container`),
-        ...routesOf(endpoint.addresses as Address[], record)
-          .filter(
-            ({ destination, gateway }) =>
-              !routes.some((route) => route.destination === destination && route.gateway === gateway),
-          )
-          .map(
-            ({ destination, gateway }) =>
-              `the ${/\/0$/.test(destination) ? 'default route' : `route to ${destination}`}${gateway === null ? '' : ` by way of ${gateway}`} is missing in the container`,
-          ),
+        ...missingRoutes(routesOf(endpoint.addresses as Address[], record), routes, link.index),
       ];
     } finally {
       container.close();

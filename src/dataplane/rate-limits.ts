@@ -1,6 +1,7 @@
 /**
  * Rate limits of endpoints in the kernel: a token bucket for what leaves by the endpoint's link, and one on a queue interface (an ifb)
- * that what arrives is led through. A routed endpoint's link is the host's end of its pair, a macvlan's the one in the container.
+ * that what arrives is led through. A routed endpoint's link is the host's end of its pair, a macvlan's the one in the container; beside that
+ * there may be the pair by which its host and it reach each other: what arrives by either is counted together, what is sent by each alone.
  *
  * In: endpoints as the store has them, whose links stand. Out: netlink batches; what is wrong, in words. Never: a bucket or queue of
  * somebody else (a CNI plugin after us) touched, a bucket too small for the rate, a queue interface left when its endpoint is gone.
@@ -19,6 +20,7 @@ import {
 import { queueInterfaceName, queueInterfacePrefix } from '../model/attachment.ts';
 import { noLimits } from '../model/rate-limits.ts';
 import type { Endpoint } from '../model/records.ts';
+import { insideName } from './host-pair.ts';
 import { twoIndexes } from './indexes.ts';
 import { reopen } from './reopen.ts';
 
@@ -27,14 +29,14 @@ interface Rate {
   readonly burstBytes: number | null;
 }
 
-/** Of an endpoint's link: what it sends, what it receives. */
+/** Of an endpoint's links: what they send, what they receive. */
 interface Wanted {
   readonly sent: Rate | null;
   readonly received: Rate | null;
 }
 
 interface Found {
-  readonly link: LinkInfo;
+  readonly links: readonly LinkInfo[];
   readonly queue: LinkInfo | null;
   readonly qdiscs: readonly QdiscInfo[];
 }
@@ -94,7 +96,7 @@ export class RateLimiter {
       const link = links.get(endpoint.hostInterface);
       if (link === undefined) continue;
       const queue = links.get(queueInterfaceName(endpoint.hostInterface)) ?? null;
-      const found = { link, queue, qdiscs: both(qdiscs, link, queue) };
+      const found = { links: [link], queue, qdiscs: ofThese(qdiscs, [link], queue) };
       if (problems(found, wantedOf(endpoint)).length > 0) ids.push(id);
     }
     return ids;
@@ -150,32 +152,43 @@ function wantedOf({ kind, rateLimits }: Endpoint): Wanted {
 
 /** null: the endpoint has no link of its own there. */
 async function look(routing: Routing, endpoint: Endpoint): Promise<Found | null> {
-  const link = routing.link({
-    name: endpoint.kind === 'macvlan' ? endpoint.interface : endpoint.hostInterface,
-  });
-  if (link === null) return null;
+  const links = linkNames(endpoint).map((name) => routing.link({ name }));
+  if (links[0] === null) return null;
+  const there = links.filter((link) => link !== null);
   const queue = routing.link({ name: queueInterfaceName(endpoint.hostInterface) });
   const qdiscs = Map.groupBy(await routing.qdiscs(), ({ linkIndex }) => linkIndex);
-  return { link, queue, qdiscs: both(qdiscs, link, queue) };
+  return { links: there, queue, qdiscs: ofThese(qdiscs, there, queue) };
 }
 
-function both(qdiscs: ReadonlyMap<number, QdiscInfo[]>, link: LinkInfo, queue: LinkInfo | null): QdiscInfo[] {
-  return [link, queue].flatMap((each) => (each === null ? [] : (qdiscs.get(each.index) ?? [])));
+/** Its own first. */
+function linkNames(endpoint: Endpoint): string[] {
+  if (endpoint.kind !== 'macvlan') return [endpoint.hostInterface];
+  return [endpoint.interface, ...(endpoint.macvlan?.hostAccess === 'veth' ? [insideName(endpoint)] : [])];
 }
 
-function problems({ link, queue, qdiscs }: Found, { sent, received }: Wanted): string[] {
-  const isLed = hasIngress(qdiscs, link);
+function ofThese(
+  qdiscs: ReadonlyMap<number, QdiscInfo[]>,
+  links: readonly LinkInfo[],
+  queue: LinkInfo | null,
+): QdiscInfo[] {
+  return [...links, queue].flatMap((each) => (each === null ? [] : (qdiscs.get(each.index) ?? [])));
+}
+
+function problems({ links, queue, qdiscs }: Found, { sent, received }: Wanted): string[] {
+  const names = links.map(({ name }) => name).join(' and ');
   return [
-    ...wrongRate(link, ownRate(qdiscs, link), sent),
+    ...links.flatMap((link) => wrongRate(link, ownRate(qdiscs, link), sent)),
     ...(received === null
       ? queue === null
         ? []
         : [`queue interface ${queue.name} is there without a limit`]
       : queue === null
-        ? [`the queue interface of ${link.name} is missing`]
+        ? [`the queue interface of ${names} is missing`]
         : [
             ...(queue.up ? [] : [`queue interface ${queue.name} is down`]),
-            ...(isLed ? [] : [`what arrives on ${link.name} is not led through ${queue.name}`]),
+            ...links
+              .filter((link) => !hasIngress(qdiscs, link))
+              .map(({ name }) => `what arrives on ${name} is not led through ${queue.name}`),
             ...wrongRate(queue, ownRate(qdiscs, queue), received),
           ]),
   ];
@@ -187,29 +200,35 @@ function wrongRate({ name }: LinkInfo, is: number | null, wanted: Rate | null): 
 }
 
 /** Rates are set again though they stand: the burst may be another. */
-function plan({ link, queue, qdiscs }: Found, wanted: Wanted, { hostInterface, mtuBytes }: Endpoint) {
-  const isLed = hasIngress(qdiscs, link);
+function plan({ links, queue, qdiscs }: Found, wanted: Wanted, { hostInterface, mtuBytes }: Endpoint) {
+  const led = links.filter((link) => hasIngress(qdiscs, link));
   const requests: RoutingRequest[] = [];
-  if (wanted.sent !== null)
-    requests.push({ kind: 'shape', index: link.index, bucket: bucketOf(wanted.sent) });
-  else if (ownRate(qdiscs, link) !== null) requests.push({ kind: 'unshape', index: link.index });
+  const endLeading = (): void => {
+    for (const { index } of led) requests.push({ kind: 'unredirect-ingress', index });
+  };
+  for (const link of links) {
+    if (wanted.sent !== null)
+      requests.push({ kind: 'shape', index: link.index, bucket: bucketOf(wanted.sent) });
+    else if (ownRate(qdiscs, link) !== null) requests.push({ kind: 'unshape', index: link.index });
+  }
   if (wanted.received === null) {
     if (queue === null) return requests;
-    if (isLed) requests.push({ kind: 'unredirect-ingress', index: link.index });
+    endLeading();
     requests.push({ kind: 'link-delete', index: queue.index });
     return requests;
   }
   const index = queue?.index ?? twoIndexes()[0];
   if (queue === null) {
     // What leads to an interface that is gone drops everything.
-    if (isLed) requests.push({ kind: 'unredirect-ingress', index: link.index });
+    endLeading();
     requests.push({ kind: 'ifb-add', link: { name: queueInterfaceName(hostInterface), index, mtuBytes } });
     requests.push(...noOwnAddresses(index, mtuBytes));
   }
   requests.push({ kind: 'shape', index, bucket: bucketOf(wanted.received) });
   if (queue?.up !== true) requests.push({ kind: 'link-set', index, up: true });
-  if (queue === null || !isLed)
-    requests.push({ kind: 'redirect-ingress', index: link.index, toIndex: index });
+  for (const link of links)
+    if (queue === null || !led.includes(link))
+      requests.push({ kind: 'redirect-ingress', index: link.index, toIndex: index });
   return requests;
 }
 

@@ -31,7 +31,7 @@ export async function inspectRouted(inspection: Inspection): Promise<string[]> {
     return [
       ...(outside.up ? [] : [`host interface ${endpoint.hostInterface} is down`]),
       ...(inside.up ? [] : [`interface ${endpoint.interface} is down in the container`]),
-      ...(await onHost(inspection, outside)),
+      ...(await missingOnHost(inspection, outside)),
       ...(await inContainer(inspection, container, inside)),
       ...switches(inspection),
     ];
@@ -40,7 +40,11 @@ export async function inspectRouted(inspection: Inspection): Promise<string[]> {
   }
 }
 
-async function onHost({ host, endpoint, hostRoutes }: Inspection, link: LinkInfo): Promise<string[]> {
+/** What leads from the host to the endpoint. */
+export async function missingOnHost(
+  { host, endpoint, hostRoutes }: Pick<Inspection, 'host' | 'endpoint' | 'hostRoutes'>,
+  link: LinkInfo,
+): Promise<string[]> {
   const neighbours = await host.neighbours(link.index);
   return endpoint.addresses.flatMap((address) => [
     ...(hostRoutes.some((route) => route.destination === hostCidr(address) && route.linkIndex === link.index)

@@ -18,31 +18,39 @@ export interface Judge {
   isOver(key: string, deadline: string | null, intervalMilliseconds: number): boolean;
 }
 
-/** The next transaction, or null when nothing is over. At most `limit` addresses. */
-export function planExpiry(
+/** The next transaction of a kind of end, or null when nothing is over. @param limit of addresses in one */
+type Plan = (book: AddressBook, node: string, judge: Judge, now: Date, limit: number) => Step | null;
+
+/**
+ * Each kind for itself, and what this node decides alone before what its cluster has to decide: while that is out of reach, the node's own
+ * addresses are free again all the same.
+ */
+export const expiries: readonly Plan[] = [
+  (book, node, judge, _, limit) => cooledDown(book, node, judge, limit, true),
+  (book, node, judge, _, limit) => cooledDown(book, node, judge, limit, false),
+  endedReservation,
+  endedRetention,
+  endedPorts,
+  (book, node, _judge, _now, limit) => planForgetPorts(book.ports, node, limit),
+];
+
+/** Those of this node, and those that were on no node. @param isOwn in blocks of this node, or all others */
+function cooledDown(
   book: AddressBook,
   node: string,
   judge: Judge,
-  now: Date,
-  limit = 60,
+  limit: number,
+  isOwn: boolean,
 ): Step | null {
-  return (
-    cooledDown(book, node, judge, limit) ??
-    endedReservation(book, node, judge) ??
-    endedRetention(book, node, judge, now, limit) ??
-    endedPorts(book, node, judge) ??
-    planForgetPorts(book.ports, node, limit)
-  );
-}
-
-/** Those of this node, and those that were on no node. */
-function cooledDown(book: AddressBook, node: string, judge: Judge, limit: number): Step | null {
   const draft = new Draft();
   for (const holder of [node, '']) {
     for (const address of book.cooling(holder)) {
       if (draft.size >= limit) break;
       const known = book.address(address)!;
       const { cooldownUntil, pool } = known.value;
+      const view = book.viewOf(address);
+      const block = view === undefined ? null : book.blockAt(view.pool, address);
+      if ((block?.value.node === node) !== isOwn) continue;
       const end =
         cooldownUntil === null ? null : postponed(book, node, known.value.node, address, cooldownUntil);
       const interval = (book.pool(pool)?.cooldownSeconds ?? 0) * 1000;

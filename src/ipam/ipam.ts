@@ -19,7 +19,7 @@ import { Claims } from './claims.ts';
 import { commit, type Plan, type Planned, type Sink } from './commit.ts';
 import { Deadlines } from './deadlines.ts';
 import type { Step } from './draft.ts';
-import { planExpiry } from './expiry.ts';
+import { expiries } from './expiry.ts';
 import { type Affected, affectedBy, planNodeState, planShareBlocks } from './fence-node.ts';
 import { type Imported, type ImportRequest, planImport } from './import.ts';
 import { learnKept } from './learn.ts';
@@ -265,11 +265,19 @@ export class Ipam {
     return this.#run(() => planQuarantine(this.book, report));
   }
 
-  /** Ends what is over, then gives back blocks of this node that are empty: the periodic work, a bounded part of it each time. */
-  async expire(): Promise<void> {
+  /**
+   * Ends what is over, then gives back blocks of this node that are empty: the periodic work, a bounded part of it each time.
+   * @param keepsBlocks true while nobody could give it others
+   */
+  async expire(keepsBlocks = () => false): Promise<void> {
     const { node } = this.#parts;
-    await this.#drain((now) => planExpiry(this.book, node, this.#deadlines, now));
-    await this.#drain(() => planGiveBack(this.book, node));
+    const failures: unknown[] = [];
+    const plans = [
+      ...expiries.map((plan) => (now: Date) => plan(this.book, node, this.#deadlines, now, mostAddresses)),
+      () => (failures.length > 0 || keepsBlocks() ? null : planGiveBack(this.book, node)),
+    ];
+    for (const plan of plans) await this.#drain(plan).catch((error: unknown) => failures.push(error));
+    if (failures.length > 0) throw failures[0];
   }
 
   async #drain(plan: (now: Date) => Step | null, most = mostSteps): Promise<void> {
@@ -295,3 +303,5 @@ export class Ipam {
 }
 
 const mostSteps = 100;
+/** In one transaction. */
+const mostAddresses = 60;

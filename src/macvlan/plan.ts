@@ -6,12 +6,20 @@
  * told to the kernel (udev and systemd would choose one).
  */
 import { noOwnAddresses } from '../linux/own-addresses.ts';
-import type { RoutingRequest } from '../linux/ports.ts';
+import type { RouteSpec, RoutingRequest } from '../linux/ports.ts';
 import { routeProtocol } from '../linux/route-protocols.ts';
 import { ownTable } from '../model/attachment.ts';
-import { type Address, type Cidr, type Family, familyOf, hostCidr } from '../model/ip.ts';
+import {
+  type Address,
+  type Cidr,
+  everything,
+  type Family,
+  familyOf,
+  hostCidr,
+  networkOf,
+} from '../model/ip.ts';
 import type { Mac } from '../model/mac.ts';
-import { type MacvlanMode, type MacvlanRecord, routesOf } from '../model/macvlan.ts';
+import { type MacvlanMode, type MacvlanRecord, routesOf, type WireRoute } from '../model/macvlan.ts';
 
 export interface MacvlanSpec {
   readonly parentIndex: number;
@@ -37,7 +45,7 @@ export function planUp({ index, mtuBytes }: MacvlanSpec): RoutingRequest[] {
   return [...noOwnAddresses(index, mtuBytes), { kind: 'link-set', index, up: true }];
 }
 
-/** The container's side: addresses first, so that the kernel's own announcement at the link's coming up has one to tell. */
+/** The container's side but for `defaultRoutes`: addresses first, so that the kernel's own announcement at the link's coming up has one to tell. */
 export function planContainer(spec: MacvlanSpec): RoutingRequest[] {
   const { index, mtuBytes, addresses, subnets } = spec;
   return [
@@ -67,19 +75,53 @@ export function planContainer(spec: MacvlanSpec): RoutingRequest[] {
           ]
         : [],
     ),
-    ...routesOf(addresses, spec).map(({ destination, gateway }): RoutingRequest => {
-      const via = gateway === null ? ({ scope: 'link' } as const) : { gateway };
-      const route = {
-        destination,
-        type: 'unicast',
-        linkIndex: index,
-        ...via,
-        protocol: routeProtocol,
-      } as const;
-      return { kind: 'route-replace', route };
-    }),
+    ...routesOf(addresses, spec)
+      .filter(({ destination }) => !isDefault(destination))
+      .map((route): RoutingRequest => ({ kind: 'route-replace', route: routeOf(index, route) })),
   ];
 }
+
+/** Its default routes; another interface may have one of the family already. */
+export function defaultRoutes(spec: MacvlanSpec): RouteSpec[] {
+  return routesOf(spec.addresses, spec)
+    .filter(({ destination }) => isDefault(destination))
+    .map((route) => routeOf(spec.index, route));
+}
+
+/**
+ * Instead of a default route of the family: what is sent from the addresses goes by a table with all that the interface leads to.
+ * @param table one that nothing else has
+ */
+export function planBeside(spec: MacvlanSpec, family: Family, table: number): RoutingRequest[] {
+  const { index, addresses, subnets } = spec;
+  const own = addresses.filter((address) => familyOf(address) === family);
+  const wires = own.map((address) => {
+    const length = subnets[addresses.indexOf(address)]?.prefixLength ?? hostLength(address);
+    return { destination: networkOf(address, length), gateway: null };
+  });
+  const routes = routesOf(addresses, spec).filter(({ destination }) => familyOf(destination) === family);
+  return [
+    ...[...wires, ...routes].map(
+      (route): RoutingRequest => ({
+        kind: 'route-replace',
+        route: { ...routeOf(index, route), table, ...(route.gateway === null ? {} : { onlink: true }) },
+      }),
+    ),
+    ...own.map((source): RoutingRequest => ({ kind: 'source-rule-add', source, table })),
+  ];
+}
+
+/** Of planBeside; `wayBackOf` has the one of this number without the bit. */
+export function tableBeside(hostInterface: string): number {
+  return ownTable(hostInterface) + 2 ** 28;
+}
+
+function routeOf(index: number, { destination, gateway }: WireRoute): RouteSpec {
+  const via = gateway === null ? ({ scope: 'link' } as const) : { gateway };
+  return { destination, type: 'unicast', linkIndex: index, ...via, protocol: routeProtocol };
+}
+
+const isDefault = (destination: Cidr): boolean => destination === everything[familyOf(destination)];
 
 /** The pair that lets host and container reach each other, which macvlan does not. */
 export interface HostPairSpec {

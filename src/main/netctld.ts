@@ -93,6 +93,7 @@ async function run(config: Config, settings: readonly Setting[], logger: Logger)
     logger,
     flushMark: new FlushMarkFile(join(config.runDir, 'connections-flushed')),
     clusterTrouble: () => replication()?.error ?? null,
+    diskRefusal: refusal,
     releaseDelegate: (id, delegate) => release({ delegate, id, netnsPath: id.netns.path }),
   });
   const attachments = await agent.start();

@@ -108,14 +108,25 @@ export interface AttachWish {
   /** null: none of our addresses, since another plugin gives them. */
   readonly addresses: AddressWish | null;
   readonly macvlan: MacvlanAttachment | null;
+  /** 0: as it comes. */
+  readonly mtuBytes: number;
 }
+
+/** Of a network whose configuration names none. */
+export const ownProfile = 'profile (named like the network)';
 
 /** What the fronts call. */
 export interface Attacher {
-  /** Answers when the container's network works and its policy is in force; undoes everything on failure. */
-  attach(request: AttachRequest): Promise<Attachment>;
-  /** Succeeds when nothing is (any more) there to detach. `before`: only an attachment made earlier than that. */
-  detach(id: AttachmentId, before?: Date): Promise<void>;
+  /**
+   * Answers when the container's network works and its policy is in force; undoes everything on failure. What `accept` throws at the
+   * end is one, and undoes what this request has made; an attachment that somebody was told of before stays.
+   */
+  attach(request: AttachRequest, accept?: (attachment: Attachment) => void): Promise<Attachment>;
+  /**
+   * Succeeds when nothing is (any more) there to detach. `before`: only an attachment made earlier than that. `tell` is called at the end,
+   * before anything else happens to the attachment, unless it stays or who gave its addresses was told already.
+   */
+  detach(id: AttachmentId, before?: Date, tell?: () => Promise<void>): Promise<void>;
   /** @throws when something of the attachment is missing or wrong, naming it */
   check(
     id: AttachmentId,

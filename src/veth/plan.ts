@@ -132,12 +132,6 @@ export function planBeside(spec: VethSpec): RoutingRequest[] {
   ];
 }
 
-/** The end of the rules of planBeside, whose table the link took with it; each in a batch of its own. */
-export function planEndBeside(hostInterface: string, addresses: readonly Address[]): RoutingRequest[] {
-  const table = ownTable(hostInterface);
-  return addresses.map((source) => ({ kind: 'source-rule-delete', source, table }));
-}
-
 /** The kernel makes an IPv6 address's local route in a worker of its own, after the answer: packets until then are lost. */
 function planLocalRoute(index: number, address: Address): RoutingRequest {
   const route = {

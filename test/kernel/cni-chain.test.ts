@@ -3,6 +3,7 @@
  * called as libcni calls it.
  */
 import assert from 'node:assert/strict';
+import { writeFileSync } from 'node:fs';
 import { after, afterEach, before, describe, test } from 'node:test';
 import { type CniResult, type Conflist, Container } from '../../lab/container.ts';
 import { Host } from '../../lab/host.ts';
@@ -83,6 +84,24 @@ describe('CNI with other plugins', () => {
     assert.equal((await host.mustExec(['find', dataDir, '-name', '10.77.*'])).trim(), '');
   });
 
+  test('host-local: ranges that the runtime names, and what it says of DNS, unless the configuration says it', async () => {
+    const resolvConf = `${host.stateDirectory}/resolv.conf`;
+    writeFileSync(resolvConf, 'nameserver 10.0.0.53\nsearch lab.example\n');
+    const ipam = { type: 'host-local', dataDir: `${host.stateDirectory}/ranges`, resolvConf };
+    const capabilities = { ipRanges: true };
+    const call = { runtime: { ipRanges: [[{ subnet: '10.79.0.0/24' }]] } };
+    const conflist = list('ranges', { type: 'netctl', ipam, capabilities });
+    const { result } = await add('one', conflist, call);
+    assert.match(result.ips[0]!.address, /^10\.79\.0\./);
+    assert.deepEqual(result.dns, { nameservers: ['10.0.0.53'], search: ['lab.example'] });
+    const own = list('ranges', { type: 'netctl', ipam, capabilities, dns: { nameservers: ['10.0.0.54'] } });
+    assert.deepEqual((await add('two', own, call)).result.dns, { nameservers: ['10.0.0.54'] });
+    const without = await Container.create(host, 'three');
+    const refused = await without.cni('ADD', list('ranges', { type: 'netctl', capabilities }), call);
+    assert.match(refused.stdout, /"code":2,"msg":"unsupported field runtimeConfig.ipRanges/);
+    await without.close();
+  });
+
   test('static addresses', async () => {
     const conflist = list('st', {
       type: 'netctl',
@@ -151,6 +170,25 @@ describe('CNI with other plugins', () => {
     const others = { ...conflist, plugins: conflist.plugins.filter(({ type }) => type !== 'portmap') };
     const check = await container.cni('CHECK', others, { runtime });
     assert.equal(check.code, 0, check.stdout);
+  });
+
+  test('rate limits on an interface of another plugin stand over a restart, untouched', async () => {
+    const ipam = { type: 'host-local', subnet: '10.80.0.0/24', dataDir: `${host.stateDirectory}/limited` };
+    const conflist = list(
+      'limited',
+      { type: 'ptp', ipam },
+      { type: 'netctl', capabilities: { bandwidth: true } },
+    );
+    const bandwidth = { ingressRate: 8e6, egressRate: 8e6 };
+    const { container } = await add('one', conflist, { runtime: { bandwidth } });
+    const queues = (): Promise<string> => host.mustExec(['ip', '-o', 'link', 'show', 'type', 'ifb']);
+    const before = await queues();
+    assert.match(before, /nctl-/);
+    await host.restart();
+    assert.equal(await queues(), before);
+    assert.equal((await container.cni('CHECK', conflist)).code, 0);
+    await container.cniDel(conflist);
+    assert.equal(await queues(), '');
   });
 
   test('after a bridge, where nothing could be enforced: refused', async () => {

@@ -80,6 +80,8 @@ describe('the CNI specification', () => {
     await host.start(['--dataplane', 'iptables']);
     await host.mustNetctl(['pool', 'add', '10.65.0.0/16', '--cooldown', '0']);
     await host.mustNetctl(['pool', 'add', 'fd00:65::/64', '--name', 'six', '--cooldown', '0']);
+    const wire = ['10.66.0.0/24', '--name', 'wire', '--kind', 'macvlan', '--gateway', '10.66.0.1'];
+    await host.mustNetctl(['pool', 'add', ...wire, '--cooldown', '0']);
   });
   afterEach(async () => {
     for (const container of containers.splice(0)) {
@@ -293,6 +295,45 @@ describe('the CNI specification', () => {
     await fails(envOf('ADD', a, { CNI_NETNS: '/proc/self/ns/net' }), edge(), 8, /should not be the same/);
   });
 
+  rule([17], 'never the host, wherever the plugin is, and whatever it is told to override', async () => {
+    const a = await create('a');
+    const own = { CNI_NETNS: `/run/netns/nct-${host.name}`, CNI_IFNAME: 'new0' };
+    const wires = [{}, { mode: 'macvlan', parent: 'eth0', pools: ['wire'] }];
+    for (const more of wires) {
+      const override = { ...own, CNI_NETNS_OVERRIDE: '1' };
+      await fails(envOf('ADD', a, override), edge('1.0.0', more), 8, /namespace of the host itself$/);
+      const env = Object.entries(envOf('ADD', a, own)).map(([key, value]) => `${key}=${value}`);
+      const stdin = JSON.stringify({ socket: host.cniSocket, ...edge('1.0.0', more) });
+      const { code, stdout } = await a.exec(['env', '-i', ...env, host.plugin('netctl')], { stdin });
+      assert.deepEqual([code, JSON.parse(stdout).code], [1, 8], stdout);
+    }
+    assert.doesNotMatch(await host.mustExec(['ip', '-o', 'link']), /new0|nctl/);
+  });
+
+  rule(
+    [5],
+    'a path of the plugin’s own: routed it works; what only the namespace tells of is refused',
+    async () => {
+      const a = await create('a');
+      const by = ['sh', '-c', `exec 9</run/netns/${a.netns}; exec "$@"`, 'sh', host.plugin('netctl')];
+      const add = async (config: Config): Promise<Answer> => {
+        const env = Object.entries(envOf('ADD', a, { CNI_NETNS: '/proc/self/fd/9' }));
+        const stdin = JSON.stringify({ socket: host.cniSocket, ...config });
+        const clean = env.map(([key, value]) => `${key}=${value}`);
+        const result = await host.exec(['env', '-i', ...clean, ...by], { stdin });
+        return { ...result, json: JSON.parse(result.stdout) };
+      };
+      const { code, json } = await add(edge());
+      assert.equal(code, 0, JSON.stringify(json));
+      await ok(envOf('CHECK', a), edge('1.0.0', { prevResult: json }));
+      await ok(envOf('DEL', a), edge());
+      const refused = await add(edge('1.0.0', { mode: 'macvlan', parent: 'eth0', pools: ['wire'] }));
+      assert.deepEqual([refused.code, refused.json.code], [1, 8], refused.stdout);
+      assert.match(refused.json.msg, /^CNI_NETNS \/proc\/self\/fd\/9 is not .* where netctld looks/);
+      assert.equal((await a.exec(['ip', 'link', 'show', 'eth0'])).code, 1);
+    },
+  );
+
   rule([18], 'keys that nobody knows, `capabilities` among them', async () => {
     const a = await create('a');
     const more = {
@@ -410,6 +451,49 @@ describe('the CNI specification', () => {
         /^32000:/m,
         'no rule stays in the container',
       );
+  });
+
+  test('macvlan beside other networks: the first keeps the default route, each answers by its own interface, each can leave', async () => {
+    const wire = { cniVersion: '1.0.0', name: 'other', mode: 'macvlan', parent: 'eth0', pools: ['wire'] };
+    const wired = { ...wire, profiles: ['edge'] };
+    const [a, b, c] = [await create('a'), await create('b'), await create('c')];
+    await ok(envOf('ADD', b), edge());
+    await ok(envOf('ADD', c), wired);
+    await a.serve([80]);
+    for (const [first, second] of [
+      [edge(), wired],
+      [wired, edge()],
+      [{ ...wired, name: 'edge' }, wired],
+    ] as const) {
+      const calls = [
+        [envOf('ADD', a), first],
+        [envOf('ADD', a, { CNI_IFNAME: 'eth1' }), second],
+      ] as const;
+      const json: Answer['json'][] = [];
+      for (const [env, config] of calls) json.push((await ok(env, config)).json);
+      const way = await a.mustExec(['ip', 'route', 'show', 'default']);
+      assert.match(way, /^default via \S+ dev eth0 [^\n]*\n$/, 'the first has it, alone');
+      const check = (at: 0 | 1): Promise<Answer> =>
+        ok({ ...calls[at][0], CNI_COMMAND: 'CHECK' }, { ...calls[at][1], prevResult: json[at] });
+      const reached = async (at: 0 | 1): Promise<void> => {
+        const address = (json[at].ips[0].address as string).split('/')[0]!;
+        const from = address.startsWith('10.66.') ? c : b;
+        assert.deepEqual(await from.connect([{ address, port: 80 }], 5000), [true], address);
+      };
+      for (const at of [0, 1] as const) await check(at).then(() => reached(at));
+      await a.mustExec(['sh', '-c', 'ip route flush table all dev eth1 default 2>&1']);
+      const remedy = await call(
+        { ...calls[1][0], CNI_COMMAND: 'CHECK' },
+        { ...calls[1][1], prevResult: json[1] },
+      );
+      assert.match(remedy.json?.msg ?? '', /the default route by way of \S+ is missing/);
+      await ok({ ...calls[1][0], CNI_COMMAND: 'DEL' }, second);
+      await check(0).then(() => reached(0));
+      json[1] = (await ok(...calls[1])).json;
+      await ok({ ...calls[0][0], CNI_COMMAND: 'DEL' }, first);
+      await check(1).then(() => reached(1));
+      await ok({ ...calls[1][0], CNI_COMMAND: 'DEL' }, second);
+    }
   });
 
   rule([24], 'what fails leaves nothing, at the very last step too', async () => {
@@ -603,7 +687,16 @@ describe('the CNI specification', () => {
     };
     await status({}, null);
     await status({ pools: ['nope'] }, 50, /no pool nope/);
-    await status({ mode: 'macvlan', parent: 'eth0' }, 50, /pool/);
+    await status({ mode: 'macvlan', parent: 'eth0' }, null);
+    await status({ mode: 'macvlan', parent: 'eth0', pools: ['default'] }, 50, /pool/);
+    await status(
+      { mode: 'macvlan', parent: 'eth0', mtu: 9000 },
+      50,
+      /MTU 9000 is more than the 1500 of parent/,
+    );
+    await status({ mtu: 3 }, 7, /^mtu: 3 is not valid/);
+    await status({ profiles: ['a b'] }, 7, /^profile: "a b" is not valid/);
+    await status({ name: 'n'.repeat(41) }, 7, /^profile \(named like the network\): /);
     await status({ mode: 'macvlan', parent: 'eth9' }, 50, /parent eth9 does not exist on this host/);
     await status({ mode: 'macvlan' }, 7, /parent: mode macvlan needs/);
     await host.mustNetctl([

@@ -63,6 +63,7 @@ async function startAgent(life = new Life()): Promise<Running> {
     bird: new FakeBird(),
     releaseDelegate: async () => undefined,
     clusterTrouble: () => null,
+    diskRefusal: () => null,
     flushMark: new MemoryMark(),
     store: mortalStore(store, life),
     linux: mortal(linux, life),

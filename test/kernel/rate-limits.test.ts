@@ -122,6 +122,29 @@ describe('rate limits', () => {
     });
   }
 
+  test('macvlan with a pair to the host: what comes by the host is limited as well', async () => {
+    const [plugin] = networks.macvlan.plugins;
+    const conflist = { ...networks.macvlan, plugins: [{ ...plugin!, hostAccess: 'veth' }] };
+    const container = await Container.create(host, 'paired');
+    containers.push([container, conflist]);
+    const bandwidth = { ingressRate: 50 * megabit, egressRate: 100 * megabit };
+    const { ips } = await container.cniAdd(conflist, { runtime: { bandwidth } });
+    const address = ips[0]!.address.split('/')[0]!;
+    const onHost = new Container(host, { name: 'host', id: 'host', netns: `nct-${host.name}` });
+    await container.sink([80]);
+    near(await onHost.rate({ address, port: 80 }, 2500), 50 * megabit);
+    assert.equal((await container.cni('CHECK', conflist)).code, 0);
+    assert.match(
+      await container.mustExec(['tc', 'qdisc', 'show', 'dev', 'eth0-host']),
+      /tbf .* rate 100Mbit/,
+    );
+    await container.mustExec(['tc', 'qdisc', 'del', 'dev', 'eth0-host', 'root']);
+    assert.match((await container.cni('CHECK', conflist)).stdout, /the limit of eth0-host is none/);
+    await host.mustNetctl(['endpoint', 'limit', address, '--in', 'none', '--out', 'none']);
+    assert.doesNotMatch(await container.mustExec(['tc', 'qdisc']), /tbf|ingress/);
+    assert.ok((await onHost.rate({ address, port: 80 }, 1000)) > 300 * megabit);
+  });
+
   test('counters: of the container, whatever kind; shown, summed up by top, and told to Prometheus', async () => {
     for (const kind of ['routed', 'macvlan'] as const) {
       const [one, two] = [await join(kind, 'one'), await join(kind, 'two')];

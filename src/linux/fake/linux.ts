@@ -139,7 +139,7 @@ export class FakeLinux implements Linux {
 
   openNetns(path: string): Netns {
     this.#failures.check('openNetns', `open ${path}`);
-    const netns = this.#netnsByPath.get(path);
+    const netns = path === '/proc/self/ns/net' ? this.#host : this.#netnsByPath.get(path);
     if (netns === undefined)
       throw new NetctlError('NETNS_INVALID', `${path} is not a network namespace`, { path });
     const fd = this.#nextFd++;

@@ -388,6 +388,7 @@ describe('restart', () => {
       logger: silent,
       releaseDelegate: async ({ containerId }, { type }) => void released.push(`${containerId} ${type}`),
       clusterTrouble: () => null,
+      diskRefusal: () => null,
       flushMark: new MemoryMark(),
       linux,
       bird: new FakeBird(),

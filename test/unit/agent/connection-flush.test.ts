@@ -79,6 +79,7 @@ async function cutsItsOwn(kind: 'routed' | 'macvlan'): Promise<void> {
       bird: new FakeBird(),
       releaseDelegate: async () => undefined,
       clusterTrouble: () => null,
+      diskRefusal: () => null,
       flushMark: new MemoryMark(),
     });
     hosts.push({ agent, linux, inode });

@@ -73,6 +73,7 @@ export class Rig {
         bird: new FakeBird(),
         releaseDelegate: async () => undefined,
         clusterTrouble: () => null,
+        diskRefusal: () => null,
         flushMark: this.#flushMark,
         ...ports,
       });

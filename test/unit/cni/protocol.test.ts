@@ -5,7 +5,7 @@ import fc from 'fast-check';
 import { CniError, cniErrorText } from '../../../src/cni/errors.ts';
 import { decodeRequest, encodeReply, frameLength } from '../../../src/cni/frame.ts';
 import { type CniCall, parseCall } from '../../../src/cni/request.ts';
-import { type CniVersion, cniResult } from '../../../src/cni/result.ts';
+import { addAnswer, type CniVersion, cniResult } from '../../../src/cni/result.ts';
 import { NetctlError } from '../../../src/lib/errors.ts';
 import type { Attachment } from '../../../src/model/attachment.ts';
 import { gateways, hostMac } from '../../../src/veth/plan.ts';
@@ -553,6 +553,15 @@ describe('results', () => {
     test(`the result in version ${cniVersion}`, () =>
       assert.deepEqual(cniResult(attachment, cniVersion, {}), { cniVersion, ...fields }));
   }
+  test('0.2.0 after a plugin that has made another interface: the address is ours', () => {
+    const before = { cniVersion: '0.2.0', ip4: { ip: '127.0.0.1/8' }, dns: { nameservers: ['10.0.0.53'] } };
+    const form = { dns: {}, ipamDns: () => ({}), ipamRoutes: null, before };
+    assert.deepEqual(addAnswer(attachment, '0.2.0', form), {
+      cniVersion: '0.2.0',
+      ...legacy,
+      dns: before.dns,
+    });
+  });
   test('on a wire of its own: no host interface, the subnet, and only the routes that there are', () => {
     const onWire = {
       ...attachment,

@@ -1,5 +1,6 @@
 /** The agent's side of the CNI socket under whatever may come in: no crash, no hang, always JSON. */
 import assert from 'node:assert/strict';
+import { once } from 'node:events';
 import { mkdtempSync, rmSync } from 'node:fs';
 import { createConnection, type Server } from 'node:net';
 import { tmpdir } from 'node:os';
@@ -8,14 +9,15 @@ import { after, before, describe, test } from 'node:test';
 import fc from 'fast-check';
 import { createCniServer } from '../../../src/cni/server.ts';
 import { NetctlError } from '../../../src/lib/errors.ts';
-import type { Attacher } from '../../../src/model/attachment.ts';
+import type { Attacher, Attachment } from '../../../src/model/attachment.ts';
 
 const silent = { debug() {}, info() {}, warn() {}, error() {} };
 const refuse = (): never => {
   throw new NetctlError('POOL_EXHAUSTED', 'nothing is given out here');
 };
+let attach: Attacher['attach'] = async () => refuse();
 const attacher: Attacher = {
-  attach: async () => refuse(),
+  attach: (request, accept) => attach(request, accept),
   detach: async () => undefined,
   check: async () => refuse(),
   collect: async () => undefined,
@@ -153,5 +155,29 @@ describe('the CNI socket', () => {
       }),
       { numRuns: 50 },
     );
+  });
+
+  test('an ADD whose caller has gone is not accepted', async () => {
+    const add = frameOf(
+      { CNI_COMMAND: 'ADD', CNI_CONTAINERID: 'c', CNI_IFNAME: 'eth0', CNI_NETNS: '/x', CNI_PATH: '/x' },
+      '{"cniVersion":"1.1.0","name":"edge"}',
+    );
+    const { promise: accepted, resolve } = Promise.withResolvers<unknown>();
+    attach = async (_, accept) => {
+      await closed;
+      // The end of the connection is an event of its own here.
+      await new Promise((turn) => setTimeout(turn, 100));
+      try {
+        accept?.({} as Attachment);
+        resolve(null);
+      } catch (error) {
+        resolve(error);
+      }
+      return refuse();
+    };
+    const caller = createConnection(path, () => caller.write(add, () => caller.destroy()));
+    const closed = once(caller, 'close');
+    assert.match(String(await accepted), /went away before the answer/);
+    attach = async () => refuse();
   });
 });

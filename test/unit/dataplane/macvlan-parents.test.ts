@@ -18,7 +18,7 @@ const names = async (host: ReturnType<typeof parents>['host']): Promise<string[]
 
 test('a VLAN that is missing is made, up, with the MTU of what it is on; both spellings mean the same', async () => {
   const { host, parents: wires } = parents();
-  assert.equal(wires.mtuOf({ parent: 'eth1', vlan: 100 }), 1450);
+  assert.equal(wires.mtuOf({ parent: 'eth1', vlan: 100 }, 0), 1450);
   assert.deepEqual(await names(host), ['eth1']);
   const made = wires.ready({ parent: 'eth1', vlan: 100 });
   assert.deepEqual([made.name, made.type, made.up, made.mtuBytes], ['eth1.100', 'vlan', true, 1450]);
