@@ -98,6 +98,10 @@ function atNormalPriority<T>(start: () => T): T {
   try {
     return start();
   } finally {
-    setPriority(own);
+    try {
+      setPriority(own);
+    } catch {
+      // It was given to us, and we may not take it ourselves.
+    }
   }
 }
