@@ -651,6 +651,22 @@ describe('the CNI specification', () => {
     );
   });
 
+  rule([34], 'macvlan: CHECK looks at the rules in the container, and at those on the parent', async () => {
+    const a = await create('a');
+    const config = edge('1.0.0', { mode: 'macvlan', parent: 'eth0', pools: ['wire'] });
+    const { json } = await ok(envOf('ADD', a), config);
+    const check = (): Promise<Answer> => call(envOf('CHECK', a), { ...config, prevResult: json });
+    assert.equal((await check()).code, 0);
+    // At once, before the agent has looked by itself.
+    await a.mustExec(['nft', 'flush', 'ruleset']);
+    assert.match((await check()).json?.msg ?? '', /others had changed the policy .*: rules in the container/);
+    assert.match(await a.mustExec(['nft', 'list', 'ruleset']), /drop/);
+    const table = /^table netdev \S+/m.exec(await host.mustExec(['nft', 'list', 'ruleset']))![0];
+    await host.mustExec(['nft', 'delete', ...table.split(' ')]);
+    assert.match((await check()).json?.msg ?? '', /others had changed the policy/);
+    assert.equal((await check()).code, 0);
+  });
+
   rule([35], 'CHECK tolerates what plugins after us do', async () => {
     const a = await create('a');
     const { json } = await ok(envOf('ADD', a), edge());
