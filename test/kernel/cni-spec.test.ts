@@ -379,11 +379,13 @@ describe('the CNI specification', () => {
   rule([21], 'an interface of that name in the container is an error, and nothing changes', async () => {
     const a = await create('a');
     await a.mustExec(['ip', 'link', 'add', 'eth0', 'type', 'veth', 'peer', 'name', 'x0']);
+    await eventually('the rules that earlier containers needed are gone', 20_000, async () =>
+      /-A nctl-from .*unknown endpoint/.test(await host.mustExec(['iptables-save'])),
+    );
     const before = new Set(await readState(host));
     await fails(envOf('ADD', a), edge(), 111, /already has an interface eth0/);
     assert.deepEqual(await endpoints(), []);
-    // What the policy of earlier containers needed may go meanwhile.
-    await eventually('nothing more on the host', 10_000, async () =>
+    await eventually('nothing more on the host', 20_000, async () =>
       (await readState(host)).every((line) => before.has(line)),
     );
   });
