@@ -92,7 +92,7 @@ export class Attachments implements Attacher {
       for (const address of endpoint.addresses) {
         if (!expected.addresses.includes(address)) problems.push(`address ${address} is not in prevResult`);
       }
-      for (const what of await this.#parts.policy.resync())
+      for (const what of await this.#parts.policy.resyncOf(endpoint))
         problems.push(`others had changed the policy (it is repaired now): ${what}`);
       if (problems.length > 0)
         throw new NetctlError('CONFLICT', problems.join('; '), { endpoint: id, problems });

@@ -37,7 +37,7 @@ export interface RegistrationParts {
   readonly ipam: Ipam;
   readonly endpoints: EndpointTable;
   readonly wirings: Wirings;
-  readonly policy: Pick<JointPolicy, 'flush' | 'status' | 'resync'>;
+  readonly policy: Pick<JointPolicy, 'flush' | 'status' | 'resyncOf'>;
   readonly logger: Logger;
   /** Why the hosts' common store cannot be asked, or null (also where there is none). */
   clusterTrouble(): string | null;

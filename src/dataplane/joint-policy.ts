@@ -6,6 +6,7 @@
  */
 import type { IpSetMember } from '../linux/ports.ts';
 import type { Family } from '../model/ip.ts';
+import type { Endpoint } from '../model/records.ts';
 import type { Chain } from '../policy/chain.ts';
 import type { PolicyOutput, SetSpec } from '../policy/output.ts';
 import { addCounts, type RuleCounts } from '../policy/rule-counts.ts';
@@ -56,8 +57,9 @@ export class JointPolicy implements PolicyOutput {
     return addCounts(await Promise.all([this.#host.countsOf(part, chains), this.#macvlan.countsOf(part)]));
   }
 
-  /** Reads the host's again and repairs it. Returns what others had changed, in words. @throws KernelError */
-  resync(): Promise<string[]> {
-    return this.#host.resync();
+  /** Reads again what stands for the endpoint, and repairs it. Returns what others had changed, in words. @throws KernelError */
+  async resyncOf(endpoint: Endpoint): Promise<string[]> {
+    const wrong = await this.#host.resync();
+    return endpoint.kind === 'macvlan' ? [...wrong, ...(await this.#macvlan.resyncOf(endpoint))] : wrong;
   }
 }

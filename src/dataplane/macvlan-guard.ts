@@ -66,7 +66,7 @@ export class MacvlanGuard {
     this.#linux = linux;
     this.#judgesEgress = judgesEgress;
     this.#logger = logger;
-    const work = () => this.#queue.run('guard', () => this.#write(false));
+    const work = async (): Promise<void> => void (await this.#queue.run('guard', () => this.#write(false)));
     this.#writing = new SharedWork({ ...together, work });
   }
 
@@ -124,8 +124,8 @@ export class MacvlanGuard {
     if (this.#written < this.#changes || !isInForce) await this.#writing.ask();
   }
 
-  /** Reads it again and repairs it; removes what an agent before this one has left. @throws KernelError */
-  resync(): Promise<void> {
+  /** Reads it again and repairs it; removes what an agent before this one has left. Returns what others had changed, in words. @throws KernelError */
+  resync(): Promise<string[]> {
     return this.#queue.run('guard', () => this.#write(true));
   }
 
@@ -137,18 +137,19 @@ export class MacvlanGuard {
     return this.flush();
   }
 
-  async #write(mustRead: boolean): Promise<void> {
+  async #write(mustRead: boolean): Promise<string[]> {
     const changes = this.#changes;
-    await this.#bring(mustRead);
+    const wrong = await this.#bring(mustRead);
     this.#written = changes;
+    return wrong;
   }
 
-  async #bring(mustRead: boolean): Promise<void> {
+  async #bring(mustRead: boolean): Promise<string[]> {
     if (this.#guarded.size === 0) {
       if (mustRead) await (this.#tables ?? this.#newTables()).backend.removeAll();
       else this.#tables?.backend.dropAll();
       this.#tables = null;
-      return;
+      return [];
     }
     const isNew = this.#tables === null;
     this.#tables ??= this.#newTables();
@@ -156,8 +157,9 @@ export class MacvlanGuard {
     this.#tables.tell([...this.#guarded.values()]);
     const { dataplane } = this.#tables;
     if (isNew) await dataplane.start();
-    else if (mustRead) await dataplane.resync();
+    else if (mustRead) return dataplane.resync();
     else await dataplane.flush();
+    return [];
   }
 
   #newTables(): GuardTables {

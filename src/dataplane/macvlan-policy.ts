@@ -188,6 +188,13 @@ export class MacvlanPolicy implements PolicyOutput {
     }
   }
 
+  /** The same for one endpoint, and the guard. Returns what others had changed, in words. @throws KernelError */
+  async resyncOf({ netns }: Endpoint): Promise<string[]> {
+    const isChanged = await this.#containers.repair(netns.inode);
+    if (isChanged) this.#adminLook.call();
+    return [...(isChanged ? ['rules in the container'] : []), ...(await this.#guard.resync())];
+  }
+
   /** How often each rule of the profile or policy applied in containers. @throws KernelError */
   countsOf(part: Parameters<ContainerPolicies['countsOf']>[0]): ReturnType<ContainerPolicies['countsOf']> {
     return this.#containers.countsOf(part);

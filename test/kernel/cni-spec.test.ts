@@ -379,11 +379,13 @@ describe('the CNI specification', () => {
   rule([21], 'an interface of that name in the container is an error, and nothing changes', async () => {
     const a = await create('a');
     await a.mustExec(['ip', 'link', 'add', 'eth0', 'type', 'veth', 'peer', 'name', 'x0']);
+    await eventually('the rules that earlier containers needed are gone', 20_000, async () =>
+      /-A nctl-from .*unknown endpoint/.test(await host.mustExec(['iptables-save'])),
+    );
     const before = new Set(await readState(host));
     await fails(envOf('ADD', a), edge(), 111, /already has an interface eth0/);
     assert.deepEqual(await endpoints(), []);
-    // What the policy of earlier containers needed may go meanwhile.
-    await eventually('nothing more on the host', 10_000, async () =>
+    await eventually('nothing more on the host', 20_000, async () =>
       (await readState(host)).every((line) => before.has(line)),
     );
   });
@@ -649,6 +651,22 @@ describe('the CNI specification', () => {
     await eventually('a missing interface is told', 5000, async () =>
       /is missing/.test((await check()).stdout),
     );
+  });
+
+  rule([34], 'macvlan: CHECK looks at the rules in the container, and at those on the parent', async () => {
+    const a = await create('a');
+    const config = edge('1.0.0', { mode: 'macvlan', parent: 'eth0', pools: ['wire'] });
+    const { json } = await ok(envOf('ADD', a), config);
+    const check = (): Promise<Answer> => call(envOf('CHECK', a), { ...config, prevResult: json });
+    assert.equal((await check()).code, 0);
+    // At once, before the agent has looked by itself.
+    await a.mustExec(['nft', 'flush', 'ruleset']);
+    assert.match((await check()).json?.msg ?? '', /others had changed the policy .*: rules in the container/);
+    assert.match(await a.mustExec(['nft', 'list', 'ruleset']), /drop/);
+    const table = /^table netdev \S+/m.exec(await host.mustExec(['nft', 'list', 'ruleset']))![0];
+    await host.mustExec(['nft', 'delete', ...table.split(' ')]);
+    assert.match((await check()).json?.msg ?? '', /others had changed the policy/);
+    assert.equal((await check()).code, 0);
   });
 
   rule([35], 'CHECK tolerates what plugins after us do', async () => {
