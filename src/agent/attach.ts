@@ -28,12 +28,12 @@ import {
 } from '../model/attachment.ts';
 import type { Address } from '../model/ip.ts';
 import type { Mac } from '../model/mac.ts';
-import type { MacvlanAttachment } from '../model/macvlan.ts';
 import type { Endpoint } from '../model/records.ts';
 import { type BuilderParts, EndpointBuilder } from './endpoint-builder.ts';
 import { attachmentOf } from './endpoint-record.ts';
 import { Expiry } from './expiry.ts';
 import { LateFlush, type LateFlushParts } from './late-flush.ts';
+import { type NotReady, notReady } from './readiness.ts';
 import { Registrations } from './registrations.ts';
 
 export interface AttachParts extends BuilderParts {
@@ -118,28 +118,8 @@ export class Attachments implements Attacher {
       );
   }
 
-  notReady(wanted: AttachWish): { reason: string; existingAffected: boolean } | null {
-    const policy = this.#parts.policy.status;
-    if (!policy.inSync)
-      return {
-        reason: `policy is not in the kernel: ${policy.lastError ?? 'starting'}`,
-        existingAffected: true,
-      };
-    const refusal = this.#parts.diskRefusal();
-    const reason =
-      (refusal === null ? null : `the last change was not taken: ${refusal}`) ??
-      (wanted.macvlan && this.#noWire(wanted.macvlan, wanted.mtuBytes)) ??
-      (wanted.addresses && this.#registrations.noAddressFor(wanted.addresses));
-    return reason === null ? null : { reason, existingAffected: false };
-  }
-
-  #noWire(macvlan: MacvlanAttachment, mtuBytes: number): string | null {
-    try {
-      this.#parts.wirings.macvlan.mtuOf(macvlan, mtuBytes);
-      return null;
-    } catch (error) {
-      return asNetctlError(error).message;
-    }
+  notReady(wanted: AttachWish): NotReady | null {
+    return notReady(this.#parts, this.#registrations, wanted);
   }
 
   /** null where there is no such endpoint. */
