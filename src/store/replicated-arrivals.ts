@@ -46,14 +46,14 @@ export class Arrivals {
   /**
    * The local store shows all up to the cluster's revision.
    * @param brought the local revision that brought exactly that one down; null: that is not known
-   * @param latest of the local store, where that is known
+   * @param latest that brought anything down
    */
-  async arrive(revision: Revision, brought: Revision | null, latest: Revision | null = null): Promise<void> {
+  async arrive(revision: Revision, brought: Revision | null, latest: Revision): Promise<void> {
     for (const [expected, { writes, floor, resolve }] of this.#expected) {
       if (expected > revision) continue;
       this.#expected.delete(expected);
       const isExact = expected === revision && brought !== null;
-      const made = isExact ? brought : await this.#shows([...writes.values()], latest ?? floor);
+      const made = isExact ? brought : await this.#shows([...writes.values()], latest);
       resolve(made === null ? { revision: floor, overtaken: true } : { revision: made });
     }
   }

@@ -77,6 +77,8 @@ export class Session {
   #sync: SyncStatus;
   #queue: { changes: readonly Change[]; revision: Revision }[] = [];
   #mirrored: Revision;
+  /** Local revision that brought down the last of it. */
+  #brought: Revision = 0;
   readonly #arrivals: Arrivals;
   #restartedAt = Number.NEGATIVE_INFINITY;
   #timer: Timer | null = null;
@@ -232,7 +234,8 @@ export class Session {
     for (const block of parts.yielded()) mirror.own.delete(block);
     this.#mirrored = snapshot.revision;
     fence.shown(snapshot.revision);
-    await this.#arrivals.arrive(snapshot.revision, null, claims.revision);
+    this.#brought = claims.revision;
+    await this.#arrivals.arrive(snapshot.revision, null, this.#brought);
     this.#mode = { kind: 'live' };
     if (lost.length > 0) this.#report(lost, dropped);
     parts.onLive();
@@ -295,7 +298,8 @@ export class Session {
     const brought = await mirror.bring(differences, revision, written);
     this.#mirrored = revision;
     fence.shown(revision);
-    await this.#arrivals.arrive(revision, brought);
+    if (brought !== null) this.#brought = brought;
+    await this.#arrivals.arrive(revision, brought, this.#brought);
     // A kill would undo it, and the fence of what is sent next does not name it any more.
     await this.#parts.local.settled?.();
   }

@@ -212,8 +212,9 @@ export class ReplicatedStore implements Store {
   async refresh(): Promise<Revision> {
     if (this.#closed) throw closed();
     // A transaction of nothing but our fence: its arrival here is after all that was decided before it.
-    await this.#decisions.decide([], [], []);
-    return (await this.#local.list(noteKey)).revision;
+    const result = await this.#decisions.decide([], [], []);
+    if (!result.committed) throw new NetctlError('BUG', 'a transaction without compares was refused');
+    return result.revision;
   }
 
   status(): ReplicationStatus {
