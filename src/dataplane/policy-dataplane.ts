@@ -55,6 +55,7 @@ export class PolicyDataplane implements PolicyOutput {
   #lastRepair: PolicyStatus['lastRepair'] = null;
   #onForeignChange: (() => void) | null = null;
   #stopWatching: () => void = () => undefined;
+  #onRepaired: () => void = () => undefined;
 
   /** @param parts `other`: what an agent before this one may have used */
   constructor({ backend, other }: { backend: PolicyBackend; other: PolicyBackend | null }, logger: Logger) {
@@ -100,6 +101,11 @@ export class PolicyDataplane implements PolicyOutput {
       this.#onForeignChange = null;
       this.#stopWatching();
     };
+  }
+
+  /** Tells when what others had changed is right again: until then anything may have passed. */
+  watchRepairs(onRepaired: () => void): void {
+    this.#onRepaired = onRepaired;
   }
 
   /**
@@ -210,6 +216,7 @@ export class PolicyDataplane implements PolicyOutput {
     try {
       const differences = this.#mustRead ? await this.#read() : [];
       await this.#backend.write();
+      if (differences.length > 0) this.#onRepaired();
       await this.#removeOther();
       this.#lastError = null;
       this.#failuresInARow = 0;

@@ -83,6 +83,26 @@ for (const backend of ['nftables', 'iptables']) {
           }),
         ),
     };
+    test('what came about while others had taken our rules away ends with the repair, and nothing else', async () => {
+      await netctl(['profile', 'db', 'rule', 'update'], rules(80));
+      const hold = (port: number) => containers[0]!.hold({ address: addresses[1]!, port });
+      const allowed = await hold(80);
+      const pid = String(host.agentPid);
+      await host.mustExec(['kill', '-s', 'STOP', pid]);
+      let forbidden: typeof allowed;
+      try {
+        await host.mustExec(['nft', 'flush', 'ruleset']);
+        forbidden = await hold(3306);
+      } finally {
+        await host.mustExec(['kill', '-s', 'CONT', pid]);
+      }
+      await host.logged(/cut connections that a change of policy denies/);
+      await new Promise((wake) => setTimeout(wake, 1500));
+      const [kept, cut] = await Promise.all([allowed(), forbidden()]);
+      assert(kept.longestGapMs < 1000, `the flow that is allowed waited ${kept.longestGapMs} ms`);
+      assert(cut.longestGapMs >= 1000, `the flow that is denied waited ${cut.longestGapMs} ms at most`);
+    });
+
     for (const [what, change] of Object.entries(changes)) {
       test(`${what} cuts the flow that is denied now, and only that`, async () => {
         const flushedBefore = await flushed();
