@@ -91,6 +91,7 @@ export class ConnectionFlush {
   /** To be called when policy is in the kernel. Resolves when what was asked for while no agent ran is done. */
   async start(): Promise<void> {
     this.#isStarted = true;
+    if (this.#awaitsRepaired) this.#addRepaired();
     const known = this.#read();
     if (known === null) this.#note(this.#request);
     if (known === null || known === this.#request || this.#request === NONE) return;
@@ -102,10 +103,14 @@ export class ConnectionFlush {
     await this.#done;
   }
 
-  /** Policy is right again after others had changed it. */
+  /** Policy is right again after others had changed it, or, before the start, after there was none. */
   onRepaired(): void {
-    if (!this.#isStarted || this.#awaitsRepaired) return;
+    if (this.#awaitsRepaired) return;
     this.#awaitsRepaired = true;
+    if (this.#isStarted) this.#addRepaired();
+  }
+
+  #addRepaired(): void {
     const request = this.#request;
     this.#done = this.#done.then(() => {
       this.#awaitsRepaired = false;
