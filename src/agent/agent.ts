@@ -143,6 +143,7 @@ export class Agent {
       mark: parts.flushMark,
       logger,
     });
+    this.#policy.watchRepairs(() => this.#connections.onRepaired());
     this.#picture = new Picture({
       node: config.node.name,
       bgp: this.#bgp,

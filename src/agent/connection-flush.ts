@@ -4,6 +4,7 @@
  *     before the change: what the chains say ─┐
  *     after it:          what they say now ───┴─► connections of endpoints of this host that were allowed and are denied: deleted
  *     asked for while no agent ran here ────────► at the start: those that are denied now
+ *     rules that others had changed, repaired ──► the same: while the rules were away anything could begin
  *
  * Those of macvlan endpoints are in their containers, each with its own end.
  *
@@ -59,6 +60,8 @@ export class ConnectionFlush {
   #done: Promise<void> = Promise.resolve();
   #count = 0;
   #isStarted = false;
+  /** One of what is denied now, for a repair, that has not begun. */
+  #awaitsRepaired = false;
   /** The last one: a record with another id each time. */
   #request = NONE;
 
@@ -88,6 +91,7 @@ export class ConnectionFlush {
   /** To be called when policy is in the kernel. Resolves when what was asked for while no agent ran is done. */
   async start(): Promise<void> {
     this.#isStarted = true;
+    if (this.#awaitsRepaired) this.#addRepaired();
     const known = this.#read();
     if (known === null) this.#note(this.#request);
     if (known === null || known === this.#request || this.#request === NONE) return;
@@ -97,6 +101,21 @@ export class ConnectionFlush {
     );
     this.#add(null);
     await this.#done;
+  }
+
+  /** Policy is right again after others had changed it, or, before the start, after there was none. */
+  onRepaired(): void {
+    if (this.#awaitsRepaired) return;
+    this.#awaitsRepaired = true;
+    if (this.#isStarted) this.#addRepaired();
+  }
+
+  #addRepaired(): void {
+    const request = this.#request;
+    this.#done = this.#done.then(() => {
+      this.#awaitsRepaired = false;
+      return this.#flush(request, null, this.#snapshot());
+    });
   }
 
   #read(): string | null {

@@ -20,12 +20,12 @@ import type { AddressBook, Known } from '../ipam/address-book.ts';
 import type { Logger } from '../lib/logger.ts';
 import { addressSetFromJson } from '../model/address-set.ts';
 import { bgpFilterSchema, bgpPeerSchema } from '../model/bgp.ts';
-import { hostEndpointFromJson } from '../model/host-endpoint.ts';
+import { hostEndpointFromJson, salvageHostEndpoint } from '../model/host-endpoint.ts';
 import { type Address, type Cidr, type Family, familyOf } from '../model/ip.ts';
 import { type Key, keyPrefix, parseKey } from '../model/keys.ts';
 import { type BrokenPolicy, type Policy, policyFromJson, salvagePolicy } from '../model/policy.ts';
 import { portReservationSchema, portSchema } from '../model/port-records.ts';
-import { parseProfileRecord } from '../model/profile.ts';
+import { parseProfileRecord, salvageProfile } from '../model/profile.ts';
 import {
   addressSchema,
   blockSchema,
@@ -184,16 +184,19 @@ export class Picture {
         // A broken profile exists all the same: it denies, and is not made anew.
         if (entry === null) this.#profiles.delete(key.profile);
         else this.#profiles.add(key.profile);
-        engine.onProfile(key.profile, this.#parse(path, entry, parseProfileRecord));
+        engine.onProfile(key.profile, this.#parse(path, entry, parseProfileRecord, salvageProfile));
         return;
       case 'policy':
-        engine.onPolicy(key.policy, this.#policy(path, entry));
+        engine.onPolicy(
+          key.policy,
+          this.#parse<Policy | BrokenPolicy>(path, entry, policyFromJson, salvagePolicy),
+        );
         return;
       case 'address-set':
         engine.onAddressSet(key.set, this.#parse(path, entry, addressSetFromJson));
         return;
       case 'host-endpoint': {
-        const host = this.#parse(path, entry, hostEndpointFromJson);
+        const host = this.#parse(path, entry, hostEndpointFromJson, salvageHostEndpoint);
         if (key.node === this.#parts.node) engine.onHostEndpoint(key.name, host);
         return;
       }
@@ -264,21 +267,22 @@ export class Picture {
       this.#parts.onOwnEndpoint(key.endpoint, before ?? null, known?.value ?? null);
   }
 
-  #policy(path: string, entry: Entry | null): Policy | BrokenPolicy | null {
-    const policy = this.#parse(path, entry, policyFromJson);
-    if (policy !== null || entry === null) return policy;
-    return salvagePolicy(entry.value, this.#broken.get(path) ?? '');
-  }
-
-  /** By a parser of the model that throws. */
-  #parse<T>(path: string, entry: Entry | null, parse: (json: Json) => T): T | null {
+  /** By a parser of the model that throws. @param salvage what is left of a record that it refused */
+  #parse<T>(
+    path: string,
+    entry: Entry | null,
+    parse: (json: Json) => T,
+    salvage: (json: Json, reason: string) => T | null = () => null,
+  ): T | null {
     if (entry === null) return this.#forget(path);
     try {
       const value = parse(entry.value);
       this.#broken.delete(path);
       return value;
     } catch (error) {
-      return this.#reject(path, (error as Error).message);
+      const reason = (error as Error).message;
+      this.#reject(path, reason);
+      return salvage(entry.value, reason);
     }
   }
 

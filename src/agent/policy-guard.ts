@@ -17,8 +17,9 @@ import { soon } from '../lib/soon.ts';
 import type { Linux } from '../linux/ports.ts';
 import type { PolicyEngine } from '../policy/engine.ts';
 
-/** From the first change by others to the look at it. */
+/** From the first change by others to the look at it. Of our own rules, at once: until then something may pass. */
 const delayMilliseconds = 100;
+const ownDelayMilliseconds = 5;
 const pauseMilliseconds = 2000;
 
 export interface PolicyGuardParts {
@@ -55,8 +56,8 @@ export class PolicyGuard {
   async start(): Promise<void> {
     const { linux, policy } = this.#parts;
     await this.look();
-    const ours = this.#soon(0, async () => void (await policy.resync()));
-    const others = this.#soon(pauseMilliseconds, async () => {
+    const ours = this.#soon(ownDelayMilliseconds, 0, async () => void (await policy.resync()));
+    const others = this.#soon(delayMilliseconds, pauseMilliseconds, async () => {
       await this.look();
       if (policy.status.backend === 'iptables-nft') await policy.resync();
     });
@@ -84,10 +85,10 @@ export class PolicyGuard {
     await policy.switchTo(backends.make(now.wanted), (output) => engine.tellTo(output));
   }
 
-  /** A function that asks for the work. @param pauseMs until it is done again */
-  #soon(pauseMs: number, work: () => Promise<void>): () => void {
+  /** A function that asks for the work. @param delayMs until it is done @param pauseMs until it is done again */
+  #soon(delayMs: number, pauseMs: number, work: () => Promise<void>): () => void {
     const report = (error: unknown): void => this.#parts.report(error);
-    const { call, cancel } = soon(this.#parts.clock, { delayMs: delayMilliseconds, pauseMs, work, report });
+    const { call, cancel } = soon(this.#parts.clock, { delayMs, pauseMs, work, report });
     this.#stops.push(cancel);
     return call;
   }

@@ -87,6 +87,7 @@ export function documentRoutes(instance: FastifyInstance, deps: ApiDeps): void {
     const result = await oneAtATime(() => apply(store, parsed, options));
     const warnings: string[] = [];
     for (const reference of references) warnings.push(...(await missing(store, parsed, reference)));
+    warnings.push(...(await sharedInterfaces(store, parsed)));
     const isInForce = dryRun === true || (await isApplied(deps, result.revision));
     const impact =
       dryRun === true
@@ -205,6 +206,31 @@ async function missing(
     }
   }
   return warnings;
+}
+
+/** A sentence for each host endpoint whose interface another one of its node names: it is one list of rules that decides. */
+async function sharedInterfaces(store: Store, documents: readonly Document[]): Promise<string[]> {
+  const applied = documents.filter(({ kind }) => kind === 'host-endpoint');
+  if (applied.length === 0) return [];
+  const { found } = await readReadable(store, 'host-endpoint', hostEndpointFromJson);
+  const interfaces = new Map(found.map(({ key, value }) => [nameOf(key), value.interface]));
+  for (const { name, record } of applied) interfaces.set(name, hostEndpointFromJson(record).interface);
+  return applied.flatMap(({ name }) => {
+    const [node, own] = name.split('/') as [string, string];
+    const same = [...interfaces.keys()]
+      .filter((each) => each.startsWith(`${node}/`) && interfaces.get(each) === interfaces.get(name))
+      .map((each) => each.slice(node.length + 1));
+    if (same.length < 2) return [];
+    const others = same
+      .filter((each) => each !== own)
+      .sort()
+      .join(', ');
+    const [first] = same.toSorted();
+    const what = interfaces.get(name);
+    return [
+      `host-endpoint ${name}: ${what} of ${node} is that of ${others} too: only ${first} decides there, the first by name`,
+    ];
+  });
 }
 
 /** A record that was shown and is applied again keeps its password. */

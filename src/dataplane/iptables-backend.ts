@@ -75,6 +75,8 @@ export class IptablesBackend implements PolicyBackend {
     this.#ipsets.writeMembers();
   }
 
+  readonly lackedTable = false;
+
   async read(): Promise<string[]> {
     const differences = await allDone([...this.#allTables.map((table) => table.read()), this.#ipsets.read()]);
     return differences.flat();

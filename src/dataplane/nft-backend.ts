@@ -22,6 +22,7 @@ import type { PolicyBackend } from './policy-backend.ts';
 
 export class NftBackend implements PolicyBackend {
   readonly name = 'nftables';
+  #lackedTable = false;
   /** Each base chain is asked: none stands before another. */
   readonly notices: readonly string[] = [];
   readonly #nftables: Nftables;
@@ -83,12 +84,17 @@ export class NftBackend implements PolicyBackend {
     this.#expectsNothing = true;
   }
 
+  get lackedTable(): boolean {
+    return this.#lackedTable;
+  }
+
   async read(): Promise<string[]> {
     if (this.#expectsNothing) return this.#settled.flatMap((table) => table.observe(null));
     for (const table of this.#kernels) table.beginRead();
     const found = await Promise.all(
       this.#kernels.map(({ place: { family, table, layer } }) => this.#nftables.read(family, table, layer)),
     );
+    this.#lackedTable = found.includes(null);
     return this.#settled.flatMap((table, i) => table.observe(found[i]!));
   }
 

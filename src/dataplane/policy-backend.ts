@@ -17,6 +17,8 @@ export interface PolicyBackend extends PolicyOutput {
   writeMembers(): void;
   /** Returns what differs from what we knew, in words. @throws KernelError */
   read(): Promise<string[]>;
+  /** The last read missed a whole table of ours; only of nftables is that told. */
+  readonly lackedTable: boolean;
   /** @throws KernelError; then it must read */
   write(): Promise<void>;
   /** What of others stands before ours, in words. */

@@ -55,6 +55,9 @@ export class PolicyDataplane implements PolicyOutput {
   #lastRepair: PolicyStatus['lastRepair'] = null;
   #onForeignChange: (() => void) | null = null;
   #stopWatching: () => void = () => undefined;
+  #onRepaired: () => void = () => undefined;
+  /** A pass has ended well. */
+  #wasComplete = false;
 
   /** @param parts `other`: what an agent before this one may have used */
   constructor({ backend, other }: { backend: PolicyBackend; other: PolicyBackend | null }, logger: Logger) {
@@ -100,6 +103,11 @@ export class PolicyDataplane implements PolicyOutput {
       this.#onForeignChange = null;
       this.#stopWatching();
     };
+  }
+
+  /** Tells when what others had changed is right again: until then anything may have passed. */
+  watchRepairs(onRepaired: () => void): void {
+    this.#onRepaired = onRepaired;
   }
 
   /**
@@ -210,7 +218,11 @@ export class PolicyDataplane implements PolicyOutput {
     try {
       const differences = this.#mustRead ? await this.#read() : [];
       await this.#backend.write();
-      await this.#removeOther();
+      const hadOther = await this.#removeOther();
+      // At a start, what differs may be what was changed meanwhile; only where there was nothing at all, anything could pass.
+      const wasOpen = this.#wasComplete ? differences.length > 0 : this.#backend.lackedTable && !hadOther;
+      this.#wasComplete = true;
+      if (wasOpen) this.#onRepaired();
       this.#lastError = null;
       this.#failuresInARow = 0;
       return differences;
@@ -227,20 +239,22 @@ export class PolicyDataplane implements PolicyOutput {
     return differences;
   }
 
-  /** Ours is complete: from here on the other one only says the same a second time. What cannot go now, goes at the next pass. */
-  async #removeOther(): Promise<void> {
+  /** Returns whether it was there. Ours is complete: from here on the other one only says the same a second time. What cannot go now, goes at the next pass. */
+  async #removeOther(): Promise<boolean> {
     const other = this.#other;
-    if (other === null) return;
+    if (other === null) return false;
     try {
       const found = await other.removeAll();
       this.#other = null;
       if (found) this.#logger.info({ of: other.name }, 'removed the rules of the other back end');
+      return found;
     } catch (error) {
       if (!(error instanceof KernelError)) throw error;
       this.#logger.error(
         { of: other.name, error: error.message },
         'cannot remove the rules of the other back end',
       );
+      return true;
     }
   }
 

@@ -6,8 +6,8 @@
  * when it cannot start. With `--boot`: closes the host to containers' traffic until an agent is in sync, and ends. Never: a second
  * agent on the same directories.
  */
-import { chmodSync, existsSync, mkdirSync, readFileSync, renameSync, rmSync, symlinkSync } from 'node:fs';
-import { createConnection, type Server, type Socket } from 'node:net';
+import { chmodSync, mkdirSync, readFileSync, renameSync, rmSync, symlinkSync } from 'node:fs';
+import type { Server, Socket } from 'node:net';
 import { dirname, join } from 'node:path';
 import { TLSSocket } from 'node:tls';
 import packageJson from '../../package.json' with { type: 'json' };
@@ -34,6 +34,7 @@ import { native } from '../linux/real/native.ts';
 import { FlushMarkFile } from './flush-mark-file.ts';
 import { listenMetrics, listenTls } from './listeners.ts';
 import { createLogger } from './logger.ts';
+import { claimOnly } from './only-agent.ts';
 import { openStore } from './open-store.ts';
 import { sayPresent } from './presence.ts';
 import { takePriority } from './priority.ts';
@@ -52,7 +53,7 @@ async function main(argv: readonly string[]): Promise<void> {
   const logger = createLogger(config.log);
   if (isBoot) return boot(config, logger);
   process.umask(0o077);
-  await refuseSecondAgent(config);
+  await claimOnly(config.runDir, logger);
   takePriority(logger);
   await run(config, settings, logger);
 }
@@ -191,22 +192,6 @@ async function listen(server: Server, path: string): Promise<void> {
   });
   chmodSync(temporary, 0o600);
   renameSync(temporary, path);
-}
-
-/** A socket file may be a left-over; one that answers is a running agent. */
-async function refuseSecondAgent({ runDir }: Config): Promise<void> {
-  const path = join(runDir, 'cni.sock');
-  if (!existsSync(path)) return;
-  const answers = await new Promise<boolean>((resolve) => {
-    const socket = createConnection(path, () => resolve(true));
-    socket.once('error', () => resolve(false));
-    socket.once('connect', () => socket.destroy());
-  });
-  if (answers)
-    throw new NetctlError(
-      'CONFLICT',
-      `another agent is running on ${runDir}: stop it, or give this one its own --run-dir and --state-dir`,
-    );
 }
 
 /** The CNI executable knows the run directory only, and the queue must outlive it. */

@@ -16,6 +16,8 @@ export interface HostEndpoint {
   readonly labels: Readonly<Record<string, string>>;
   /** In the order in which they are tried, after the policies that pick the labels. */
   readonly profiles: readonly string[];
+  /** Its record cannot be read in full: nothing passes by the interface, whatever policies say. */
+  readonly isBroken?: true;
 }
 
 export const labelsSchema = z.record(
@@ -38,6 +40,16 @@ export const hostEndpointSchema = exactObject({
 export function hostEndpointFromJson(json: unknown): HostEndpoint {
   const { interface: name, labels, profiles } = checkJson(hostEndpointSchema, json);
   return { interface: name, labels: labels ?? {}, profiles: [...new Set(profiles ?? [])] };
+}
+
+/** What is left of a record that `hostEndpointFromJson` refused; null when its interface cannot be read either. */
+export function salvageHostEndpoint(json: unknown): HostEndpoint | null {
+  const { interface: name } = (json ?? {}) as Record<string, unknown>;
+  try {
+    return { interface: parseHostInterface(name, 'interface'), labels: {}, profiles: [], isBroken: true };
+  } catch {
+    return null;
+  }
 }
 
 /** Nothing that iptables would read as a pattern (`eth+`). */

@@ -75,6 +75,18 @@ export function parseProfileRecord(json: unknown): Profile {
   };
 }
 
+/**
+ * What is left of a record that `parseProfileRecord` refused: it denies, and who carries its tags is still meant by the rules of others.
+ * null when its tags cannot be read either.
+ */
+export function salvageProfile(json: unknown): Profile | null {
+  const read = tags.safeParse(((json ?? {}) as Record<string, unknown>)['tags']);
+  if (!read.success) return null;
+  const comment = 'the record in the store is invalid';
+  const denied: Rule[] = [{ action: 'deny', ipVersion: null, comment, matches: [] }];
+  return { tags: read.data, inbound: denied, outbound: denied };
+}
+
 export function profileRecord(profile: Profile): ProfileRecord {
   return {
     tags: [...profile.tags],

@@ -156,7 +156,7 @@ export class PolicyEngine {
   /** One of this node. */
   onHostEndpoint(name: string, endpoint: HostEndpoint | null): void {
     if (endpoint === null && !this.#hosts.has(name)) return;
-    this.#picks.setThing(hostId(name), endpoint?.labels ?? null);
+    this.#picks.setThing(hostId(name), endpoint?.isBroken ? null : (endpoint?.labels ?? null));
     this.#hosts.set(name, endpoint, this.#policiesOf(hostId(name)));
   }
 

@@ -332,6 +332,16 @@ describe('agent', () => {
     await host.kill('SIGTERM');
   });
 
+  test('a second agent with directories of its own is refused in the same network namespace', async () => {
+    const { netctld } = host.programs;
+    const more = (name: string): string => join(host.stateDirectory, name);
+    const words = ['--run-dir', more('run2'), '--state-dir', more('state2'), '--no-bgp', '--node', 'other'];
+    await assert.rejects(
+      mustRun(host.command(['timeout', '10', netctld, ...words])),
+      new RegExp(`another agent is running in this network namespace, process ${host.agentPid}:`),
+    );
+  });
+
   test('a second agent on the same directories is refused', async () => {
     await assert.rejects(
       mustRun(

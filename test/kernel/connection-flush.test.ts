@@ -83,6 +83,51 @@ for (const backend of ['nftables', 'iptables']) {
           }),
         ),
     };
+    if (backend === 'nftables')
+      test('what came about while there was neither an agent nor our table ends with the start, and nothing else', async () => {
+        await netctl(['profile', 'db', 'rule', 'update'], rules(80));
+        // So that the kernel goes on to track connections.
+        const others =
+          'table ip other { chain f { type filter hook forward priority 5; ct state established accept; }; }';
+        await host.mustExec(['nft', others]);
+        const hold = (port: number) => containers[0]!.hold({ address: addresses[1]!, port });
+        const allowed = await hold(80);
+        await host.kill('SIGKILL');
+        await host.mustExec(['nft', 'delete', 'table', 'ip', 'netctl']);
+        const forbidden = await hold(3306);
+        await host.start(['--dataplane', backend]);
+        await new Promise((wake) => setTimeout(wake, 1500));
+        const [kept, cut] = await Promise.all([allowed(), forbidden()]);
+        await host.mustExec(['nft', 'delete', 'table', 'ip', 'other']);
+        assert(kept.longestGapMs < 1000, `the flow that is allowed waited ${kept.longestGapMs} ms`);
+        assert(cut.longestGapMs >= 1000, `the flow that is denied waited ${cut.longestGapMs} ms at most`);
+      });
+
+    test('what came about while others had taken our rules away ends with the repair, and nothing else', async () => {
+      await netctl(['profile', 'db', 'rule', 'update'], rules(80));
+      const hold = (port: number) => containers[0]!.hold({ address: addresses[1]!, port });
+      const allowed = await hold(80);
+      const away =
+        backend === 'iptables'
+          ? ['iptables', '-F', 'FORWARD']
+          : 'nft flush chain ip netctl forward'.split(' ');
+      const pid = String(host.agentPid);
+      await host.mustExec(['kill', '-s', 'STOP', pid]);
+      let forbidden: typeof allowed;
+      try {
+        // Only what leads to our rules: without any rule that asks for them, the kernel would not track connections at all.
+        await host.mustExec(away);
+        forbidden = await hold(3306);
+      } finally {
+        await host.mustExec(['kill', '-s', 'CONT', pid]);
+      }
+      await host.logged(/cut connections that a change of policy denies/);
+      await new Promise((wake) => setTimeout(wake, 1500));
+      const [kept, cut] = await Promise.all([allowed(), forbidden()]);
+      assert(kept.longestGapMs < 1000, `the flow that is allowed waited ${kept.longestGapMs} ms`);
+      assert(cut.longestGapMs >= 1000, `the flow that is denied waited ${cut.longestGapMs} ms at most`);
+    });
+
     for (const [what, change] of Object.entries(changes)) {
       test(`${what} cuts the flow that is denied now, and only that`, async () => {
         const flushedBefore = await flushed();

@@ -187,6 +187,40 @@ describe('why', () => {
     test(`${source} → ${destination} ${JSON.stringify(protocol)}`, () =>
       assert.deepEqual(ask(source, destination, protocol), expected));
 
+  test('records that cannot be read in full deny, and their tags stay what they are', () => {
+    const options = { endpointToHost: 'drop', failsafe: { inbound: [], outbound: [] } } as const;
+    const decided = (more: Record<string, Json>, from: string, to: string): string => {
+      const others = entries.filter(({ key }) => !(key in more));
+      const own = Object.entries(more).map(
+        ([key, value]) => ({ key, value, modified: 1 }) as unknown as Entry,
+      );
+      const asked = new Why([...others, ...own], 'node1', options, () => 'eth0');
+      const hosts = asked.answer({ source: from, destination: to, protocol: tcp(80) }).hosts;
+      return `${hosts.at(-1)?.verdict}: ${hosts.at(-1)?.rules.at(-1)?.text}`;
+    };
+    const broken = { interface: 'eth0', labels: {}, profiles: ['open'], later: 1 };
+    const all = { order: 1, selector: 'all()', inbound_rules: [{ action: 'allow' }] };
+    const records = { 'host-endpoints/node1/up': broken, 'policies/all': all };
+    assert.equal(decided(records, '203.0.113.9', '192.0.2.1'), 'drop: no profile matched');
+
+    const allowAll = {
+      tags: [],
+      inbound_rules: [{ action: 'allow' }],
+      outbound_rules: [{ action: 'allow' }],
+    };
+    const deny = { ...allowAll, inbound_rules: [{ action: 'deny', src_tag: 'sick' }, { action: 'allow' }] };
+    const profiles = {
+      'profiles/first': allowAll,
+      'profiles/guarded': deny,
+      'profiles/sick': { tags: ['sick'], inbound_rules: [], outbound_rules: [{ action: 'unknown' }] },
+      'endpoints/node1/f1111111': endpoint(['10.65.9.1'], ['first', 'sick']),
+      'endpoints/node1/f2222222': endpoint(['10.65.9.2'], ['guarded']),
+    };
+    assert.equal(decided(profiles, '10.65.9.1', '10.65.9.2'), 'drop: guarded: deny from tag sick');
+    const one = { ...profiles, 'endpoints/node1/f1111111': endpoint(['10.65.9.1'], ['sick']) };
+    assert.match(decided(one, '10.65.9.1', '10.65.9.2'), /^drop: sick: deny comment .*invalid/);
+  });
+
   test('a host endpoint decides about what comes and goes by its interface', () => {
     const guarded = { interface: 'eth0', labels: {}, profiles: ['far'] };
     const own = [...entries, { key: 'host-endpoints/node1/up', value: guarded } as unknown as Entry];

@@ -102,6 +102,19 @@ describe('documents', () => {
     assert.deepEqual((await apply(fixture, [host, profile], { dryRun: true })).body.warnings, []);
   });
 
+  test('of two host endpoints with one interface it is said which one decides', async () => {
+    const fixture = makeApi();
+    await apply(fixture, [profile, host]);
+    const { body } = await apply(fixture, [{ ...host, name: 'more' }]);
+    assert.deepEqual(body.warnings, [
+      `host-endpoint node1/more: ${host.interface} of node1 is that of uplink too: only more decides there, the first by name`,
+    ]);
+    const other = await apply(fixture, [{ ...host, name: 'next', interface: 'eth9' }]);
+    assert.deepEqual(other.body.warnings, []);
+    const elsewhere = await apply(fixture, [{ ...host, node: 'node2' }]);
+    assert.deepEqual(elsewhere.body.warnings, []);
+  });
+
   const refused: [what: string, documents: object[], message: RegExp][] = [
     ['an unknown kind', [{ kind: 'x', name: 'a' }], /^documents\[0\]\.kind: "x" .*profile, policy/],
     ['no name', [{ kind: 'policy' }], /^documents\[0\]\.name/],
