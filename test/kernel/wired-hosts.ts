@@ -86,7 +86,7 @@ export class WiredHosts {
     await mustRun(['ip', 'address', 'add', `${gateways[4]}/24`, 'dev', bridge]);
     await mustRun(['ip', 'address', 'add', `${gateways[6]}/64`, 'dev', bridge, 'nodad']);
     for (const [i, host] of this.hosts.entries()) {
-      const port = `w${host.name}`.slice(0, 15);
+      const port = portOf(host);
       const [up, netns] = [`up-${host.name}`, `nct-${host.name}`];
       await mustRun(
         `ip link add ${port} up master ${bridge} type veth peer name eth1 netns ${netns}`.split(' '),
@@ -145,6 +145,11 @@ export class WiredHosts {
   async close(): Promise<void> {
     await Promise.all(this.#containers.map((container) => container.close()));
     await this.all.close();
+    // The kernel may take seconds to clear a namespace, and the next hosts have the same names.
+    for (const host of this.hosts) await run(['ip', 'link', 'delete', portOf(host)]);
     await run(['ip', 'link', 'delete', this.#bridge]);
   }
 }
+
+/** The bridge's end of the host's wire. */
+const portOf = ({ name }: Host): string => `w${name}`.slice(0, 15);
