@@ -4,7 +4,7 @@
  *
  * In: argv, environment, configuration file. Out: a running agent; exit 0 after SIGTERM or SIGINT, 1 with one line on stderr
  * when it cannot start. With `--boot`: closes the host to containers' traffic until an agent is in sync, and ends. Never: a second
- * agent on the same directories.
+ * agent on the same directories or in the same network namespace.
  */
 import { chmodSync, mkdirSync, readFileSync, renameSync, rmSync, symlinkSync } from 'node:fs';
 import type { Server, Socket } from 'node:net';

@@ -15,14 +15,14 @@ export interface Hold {
   readonly owner: string;
 }
 
-type Line = { readonly at: number; readonly address: Address } & (
+type Word = { readonly at: number; readonly address: Address } & (
   | ({ readonly kind: 'hold' } & Hold)
   /** `cools`: it was on a wire, so it may be somebody's again after the cooldown only. */
   | { readonly kind: 'end'; readonly cools: boolean }
   | { readonly kind: 'lost'; readonly what: string }
-  /** A process begins: its predecessor is dead. */
-  | { readonly kind: 'life' }
 );
+/** `life`: a process begins, its predecessor is dead. */
+type Line = Word | { readonly kind: 'life'; readonly at: number };
 
 const now = (): number => Number(process.hrtime.bigint() / 1000n) / 1e6;
 
@@ -35,7 +35,7 @@ export class Ledger {
     for (const line of read(path)) this.#apply(line);
     this.#file = openSync(path, 'a');
     this.#mishap = mishap;
-    this.#write({ kind: 'life', at: now(), address: '' as Address });
+    this.#write({ kind: 'life', at: now() });
   }
 
   held(): ReadonlyMap<Address, Hold> {
@@ -112,8 +112,8 @@ export function judge(ledgers: ReadonlyMap<string, string>, cooldownSeconds: num
   };
   let holds = 0;
   for (const line of lines) {
-    const { name, address, at } = line;
     if (line.kind === 'life') continue;
+    const { name, address, at } = line;
     const before = held.get(address);
     const contradict = (what: string): number => contradictions.push({ address, what });
     if (line.kind === 'lost') contradict(`lost at ${at}: ${name}: ${line.what}`);
@@ -160,9 +160,10 @@ export function judge(ledgers: ReadonlyMap<string, string>, cooldownSeconds: num
 /** All that was said about the address, and the lives of who said it. */
 export function historyOf(address: Address, ledgers: ReadonlyMap<string, string>): string[] {
   const lines = readAll(ledgers);
-  const speakers = new Set(lines.flatMap((line) => (line.address === address ? line.name : [])));
+  const isAbout = (line: Line): boolean => line.kind !== 'life' && line.address === address;
+  const speakers = new Set(lines.filter(isAbout).map(({ name }) => name));
   return lines
-    .filter((line) => line.address === address || (line.kind === 'life' && speakers.has(line.name)))
+    .filter((line) => isAbout(line) || (line.kind === 'life' && speakers.has(line.name)))
     .map((line) => JSON.stringify(line));
 }
 
